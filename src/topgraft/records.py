@@ -1,0 +1,269 @@
+"""Frozen records that travel along the line. No behaviour beyond derived values, and no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+SplitName = Literal["train", "val", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One labelled image, not yet decoded.
+
+    Attributes:
+        name: what a user is shown and what files record: the path below the source's root with forward
+            slashes, or for example ``cifar10/test/17``. Unique within a `Splits`.
+        label: index into the classes; None where unlabelled.
+        path: the image file. Exactly one of `path` and `array` is given.
+        array: uint8, H×W×3 (RGB) or H×W (grey).
+        digest: SHA-256 in hex of the file's bytes, or of an array's shape and bytes.
+    """
+
+    name: str
+    label: int | None
+    path: Path | None = None
+    array: NDArray[np.uint8] | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file that was left out, and why. `reason` is one line in plain words."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Images with the same content. `labels` and `splits` go with `names`, one each.
+
+    `dropped` are those of `names` that were left out of train because the same content is in val or test.
+    """
+
+    digest: str
+    names: tuple[str, ...]
+    labels: tuple[int | None, ...]
+    splits: tuple[SplitName, ...]
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Labelled images, divided. `tg.open_images` makes it.
+
+    Attributes:
+        where: what the user gave to `open_images`, as a string.
+        classes: class names, in label order.
+        train, val, test: the samples; `test` is empty where the source has none.
+        made: the splits that Topgraft made by content; the others were given by the source.
+        split_seed: the seed of the splits that were made.
+        unreadable: files that were left out while opening. Files that turn out to be damaged when they are
+            decoded are reported by the verb that decodes them.
+        duplicates: groups of images with equal content.
+    """
+
+    where: str
+    classes: tuple[str, ...]
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    made: frozenset[SplitName] = frozenset()
+    split_seed: int = 0
+    unreadable: tuple[Unreadable, ...] = ()
+    duplicates: tuple[Duplicate, ...] = ()
+
+    def __getitem__(self, split: SplitName) -> tuple[Sample, ...]:
+        """The samples of a split, by name: ``splits["val"]``."""
+        if split not in SPLIT_NAMES:
+            raise KeyError(split)
+        samples: tuple[Sample, ...] = getattr(self, split)
+        return samples
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How pixels are made for a network. The weights define it, and it travels in the artifact.
+
+    An image is converted to RGB, its shorter side is resized to `resize_size`, the central
+    `input_size` × `input_size` square is cropped, values are scaled to 0…1, put into `channel_order`,
+    and normalised per channel: ``(x - mean) / std``.
+
+    Attributes:
+        input_size: side of the square that the network sees, in pixels.
+        resize_size: the shorter side after the resize, in pixels; at least `input_size`.
+        interpolation: filter of the resize.
+        mean, std: per channel, in units of 0…1, in the order of `channel_order`.
+        channel_order: order of the channels that the network expects.
+        decode: ``scaled`` lets a JPEG decoder halve the image while decoding as long as its sides stay
+            at least the resize target; ``full`` always decodes every pixel.
+    """
+
+    input_size: int
+    resize_size: int
+    interpolation: Literal["bilinear", "bicubic"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    channel_order: Literal["RGB", "BGR"] = "RGB"
+    decode: Literal["scaled", "full"] = "scaled"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A proportion with its 95 % Wilson score interval; all three are fractions of 1."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """Precision, recall and F1 of one class (fractions of 1; None where undefined) and its images."""
+
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The numbers of one evaluation, each with its n.
+
+    `top5` is None with five classes or fewer. `ece` is the expected calibration error over `ece_bins`
+    equal-width bins of the top probability; `log_loss` is in nats. Neither has an interval.
+    `confusion[i][j]` counts images of class i that were answered j.
+    """
+
+    n: int
+    top1: Interval
+    top5: Interval | None
+    log_loss: float
+    ece: float
+    ece_bins: int
+    classes: tuple[ClassReport, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` returns: per-image logits and labels, and the metrics made of them.
+
+    Attributes:
+        split: ``train``, ``val`` or ``test``.
+        used_for_selection: True where these images chose anything about the model; the number is then
+            optimistic and is labelled so wherever it is shown.
+        names: image names, in order.
+        logits: float32, n × classes.
+        labels: int64, n.
+        unreadable: files that were left out, and why.
+        seen: names that were left out because fitting or selection had used their content.
+    """
+
+    split: SplitName
+    used_for_selection: bool
+    names: tuple[str, ...]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    metrics: Metrics
+    unreadable: tuple[Unreadable, ...] = ()
+    seen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One line of ``history.jsonl``: what one epoch, or one solve of the head, did.
+
+    For a solve, `epoch` is 0, one record is made for each strength tried, and `strength` is the inverse
+    regularisation C; `chosen` marks the one that was kept.
+    """
+
+    phase: int
+    name: str
+    epoch: int
+    seconds: float
+    train_loss: float | None = None
+    val_loss: float | None = None
+    val_top1: Interval | None = None
+    lr: float | None = None
+    strength: float | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image: the `k` best classes with their probabilities, best first."""
+
+    name: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What `extract_features` returns: one row of pooled features for each image.
+
+    Attributes:
+        names: image names, in order.
+        features: float32, n × feature width.
+        labels: int64, n; -1 where unlabelled.
+        splits: the split of each image.
+        classes: class names, in label order.
+        backbone: name of the backbone that made the features.
+    """
+
+    names: tuple[str, ...]
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    splits: tuple[str, ...]
+    classes: tuple[str, ...]
+    backbone: str
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of each part of the line, and how many images it saw. Parts that overlap share wall time."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    images_decoded: int = 0
+    images_from_cache: int = 0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` returns. Without behaviour: `evaluate`, `predict` and `save` take it.
+
+    Attributes:
+        classifier: the `topgraft.classifier.Classifier`, an ``nn.Module`` that takes uint8 N×H×W×3.
+        classes: class names, in label order.
+        spec: how pixels are made for it.
+        config: all that `config.json` holds: settings, resolved choices, backbone, weights, versions.
+        history: one record per epoch or solve.
+        validation: the validation results; its numbers are marked as used for selection.
+        seen: content digest → split, of every image of the source.
+        unreadable: files that were left out, and why.
+        cost: seconds of each part.
+    """
+
+    classifier: Any
+    classes: tuple[str, ...]
+    spec: ImageSpec
+    config: Mapping[str, Any]
+    history: tuple[EpochRecord, ...]
+    validation: Evaluation
+    seen: Mapping[str, SplitName]
+    unreadable: tuple[Unreadable, ...]
+    cost: Cost
