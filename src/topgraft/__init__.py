@@ -1,0 +1,93 @@
+"""Topgraft turns a pretrained convolutional network into your own image classifier.
+
+    import topgraft as tg
+
+    photos = tg.open_images("photos/")
+    model = tg.fit(photos)
+    result = tg.evaluate(model, photos)
+    tg.save(model, "runs/photos")
+
+Importing this package imports no torch: the verbs are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    ArtifactError,
+    DataError,
+    DownloadError,
+    ImageError,
+    TopgraftError,
+    UsageError,
+    WeightsError,
+)
+
+if TYPE_CHECKING:
+    from .api import (
+        devices,
+        evaluate,
+        extract_features,
+        fit,
+        inspect,
+        list_backbones,
+        load,
+        open_images,
+        predict,
+        save,
+        summary,
+        survey,
+    )
+
+__version__ = "0.1.0"
+
+_VERBS = (
+    "devices",
+    "evaluate",
+    "extract_features",
+    "fit",
+    "inspect",
+    "list_backbones",
+    "load",
+    "open_images",
+    "predict",
+    "save",
+    "summary",
+    "survey",
+)
+
+__all__ = [
+    "ArtifactError",
+    "DataError",
+    "DownloadError",
+    "ImageError",
+    "TopgraftError",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "devices",
+    "evaluate",
+    "extract_features",
+    "fit",
+    "inspect",
+    "list_backbones",
+    "load",
+    "open_images",
+    "predict",
+    "save",
+    "summary",
+    "survey",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _VERBS:
+        from . import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'topgraft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -209,6 +209,56 @@ class Prediction:
     name: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What `predict` returns; iterating gives one `Prediction` for each image that could be read, in order.
+
+    `unreadable` names the others, with the reason.
+    """
+
+    predictions: tuple[Prediction, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self.predictions)
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One group in the freeze table. `lr_multiplier` None is frozen; `batchnorm` says what its BatchNorm does."""
+
+    group: str
+    parameters: int
+    lr_multiplier: float | None
+    batchnorm: str
+
+
+@dataclass(frozen=True)
+class Station:
+    """What one station of the line hands on for one batch: shape, type and range of the values."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` returns: the freeze table, and the stations of the line for one batch of `images`."""
+
+    backbone: str
+    strategy: str
+    table: tuple[TableRow, ...]
+    stations: tuple[Station, ...]
+    images: tuple[str, ...]
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,491 @@
+"""The verbs. They compose the stations of the line and decide nothing."""
+
+from __future__ import annotations
+
+import inspect as _inspect
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from . import __version__, artifact, cost, engines, inspection, settings
+from . import evaluate as evaluation
+from . import predict as prediction
+from . import summary as summaries
+from . import survey as surveys
+from .backbones import BACKBONES, find_backbone
+from .classifier import Classifier, load_pretrained, replace_top
+from .errors import DataError, UsageError
+from .features import Base, FeatureRows, compute, open_base
+from .plan import table
+from .records import (
+    SPLIT_NAMES,
+    Cost,
+    EpochRecord,
+    Evaluation,
+    Features,
+    Fitted,
+    Inspection,
+    Predictions,
+    Sample,
+    SplitName,
+    Splits,
+    Unreadable,
+)
+from .sources import open_source
+from .splits import divide, refuse_unreadable
+from .strategies import STRATEGIES
+from .strategies.spec import Facts
+from .train import Labelled, Outcome, train
+from .weights import find_weights, locate
+
+V = TypeVar("V", bound=Callable[..., Any])
+
+
+def _takes(kind: type[Any]) -> Callable[[V], V]:
+    """Give a verb the signature of its settings, so that ``help`` and notebooks show every choice."""
+
+    def sign(verb: V) -> V:
+        signature = _inspect.signature(verb)
+        named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        choices = [
+            _inspect.Parameter(entry.name, _inspect.Parameter.KEYWORD_ONLY, default=settings.default(entry))
+            for entry in fields(kind)
+        ]
+        verb.__signature__ = signature.replace(parameters=[*named, *choices])  # type: ignore[attr-defined]
+        lines = [f"    {entry.name}: {entry.metadata['help']}." for entry in fields(kind)]
+        verb.__doc__ = (
+            (verb.__doc__ or "").rstrip() + "\n\n    Choices:\n" + "\n".join("    " + x for x in lines) + "\n"
+        )
+        return verb
+
+    return sign
+
+
+@_takes(settings.OpenSettings)
+def open_images(where: Any, **choices: Any) -> Splits:
+    """Find labelled images and divide them into train, validation and test.
+
+    Args:
+        where: a folder of class folders; a CSV file; ``digits``, ``cifar10``, ``cifar100`` or
+            ``cifar100_coarse``; or arrays: ``(images, labels)``, or a mapping of split names to such pairs.
+
+    Raises:
+        DataError: nothing that can be learnt from; the message says what to do.
+        UsageError: an unknown or impossible choice.
+    """
+    chosen = settings.make(settings.OpenSettings, choices)
+    source = open_source(where, data_dir=chosen.data_dir)
+    splits = divide(source, split_seed=chosen.split_seed, limit=chosen.limit)
+    if chosen.strict:
+        refuse_unreadable(splits.unreadable)
+    return splits
+
+
+@_takes(settings.FitSettings)
+def fit(images: Any, **choices: Any) -> Fitted:
+    """Turn a pretrained network into a classifier of your images.
+
+    Args:
+        images: `Splits` from `open_images`, or whatever `open_images` takes.
+
+    Raises:
+        DataError: images that cannot be learnt from.
+        UsageError: an unknown or impossible choice.
+        WeightsError: the network's weights are not here or are damaged.
+    """
+    began = time.perf_counter()
+    chosen, recorded = _fit_settings(choices)
+    splits, seconds = _opened(images, chosen)
+    lap = _laps(seconds)
+    choice = recorded or engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
+    classifier = replace_top(
+        _with_decode(load_pretrained(chosen.backbone), chosen.decode), len(splits.classes)
+    )
+    base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
+    lap("network")
+    samples = (*splits.train, *splits.val)
+    computed = compute(samples, base, strict=chosen.strict, description="base")
+    lap("features")
+    seconds["decode and base"] = computed.seconds
+    sets = _labelled(computed, samples, len(splits.train), splits.classes)
+    records, outcome = _drain(
+        train(
+            classifier,
+            STRATEGIES[chosen.strategy],
+            *sets,
+            classes=len(splits.classes),
+            class_weight=chosen.class_weight,
+            refit=chosen.refit,
+            seed=chosen.seed,
+        )
+    )
+    lap("head")
+    held = computed.kept >= len(splits.train)
+    validation = evaluation.evaluate(
+        classifier,
+        computed.rows[held],
+        [samples[index] for index in computed.kept[held]],
+        splits.classes,
+        "val",
+        used_for_selection=True,
+        unreadable=tuple(u for u in computed.unreadable if u.name in {s.name for s in splits.val}),
+    )
+    lap("evaluate")
+    seconds["total"] = time.perf_counter() - began
+    return Fitted(
+        classifier=classifier.eval(),
+        classes=splits.classes,
+        spec=classifier.spec,
+        config=_config(chosen, splits, outcome, choice, base),
+        history=tuple(records),
+        validation=validation,
+        seen={sample.digest: split for split in SPLIT_NAMES for sample in splits[split]},
+        unreadable=(*splits.unreadable, *computed.unreadable),
+        cost=Cost(seconds, computed.decoded, len(computed.rows) - computed.decoded),
+    )
+
+
+@_takes(settings.EvaluateSettings)
+def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
+    """Accuracy with its interval, and the other numbers, on labelled images that the model has not used.
+
+    An artifact knows every image that it was fitted or selected with, by content. Those are named in the
+    result's `seen` and left out, unless `include_seen`. In a source that Topgraft has divided, ``test``
+    is what the fit put into test, and every image that it did not know.
+
+    Args:
+        model: from `fit` or `load`.
+        images: `Splits`, a split's samples (``photos.test``), or whatever `open_images` takes.
+
+    Raises:
+        UsageError: there is no such split; or nothing is left to evaluate on.
+        DataError: classes that the model does not have.
+    """
+    chosen = settings.make(settings.EvaluateSettings, choices)
+    split: SplitName = chosen.split  # type: ignore[assignment]  # checked by make
+    asked, unreadable = _asked(model, images, chosen, split)
+    used = [s for s in asked if model.seen.get(s.digest) in ("train", "val")]
+    kept = (
+        asked
+        if chosen.include_seen
+        else [s for s in asked if model.seen.get(s.digest) not in ("train", "val")]
+    )
+    if not kept:
+        raise UsageError(
+            f"all {len(asked)} images of {split} were used in fitting or selection; "
+            "give images that the model has not seen, or --include-seen to count them all the same"
+        )
+    base = _base_of(model, chosen)
+    computed = compute(kept, base, strict=chosen.strict, description="evaluate")
+    if not len(computed.kept):
+        raise DataError(
+            f"none of the {len(kept)} images can be read; the first: {computed.unreadable[0].reason}"
+        )
+    return evaluation.evaluate(
+        model.classifier,
+        computed.rows,
+        [kept[index] for index in computed.kept],
+        model.classes,
+        split,
+        used_for_selection=bool(used) and chosen.include_seen,
+        unreadable=(*unreadable, *computed.unreadable),
+        seen=() if chosen.include_seen else tuple(s.name for s in used),
+    )
+
+
+@_takes(settings.PredictSettings)
+def predict(model: Fitted, images: Any, **choices: Any) -> Predictions:
+    """Answers for images without labels.
+
+    Args:
+        model: from `fit` or `load`.
+        images: paths, folders or glob patterns; or uint8 arrays H×W×3 or H×W, one or a sequence.
+
+    Returns:
+        the answers in order, and the images that could not be read with the reason.
+    """
+    chosen = settings.make(settings.PredictSettings, choices)
+    return prediction.predict(model, _unlabelled(images), _base_of(model, chosen), chosen.top_k)
+
+
+@_takes(settings.FeaturesSettings)
+def extract_features(images: Any, **choices: Any) -> Features:
+    """The pooled features of every image, the network's base as a feature extractor.
+
+    Args:
+        images: `Splits`, or whatever `open_images` takes.
+    """
+    chosen = settings.make(settings.FeaturesSettings, choices)
+    splits, _ = _opened(images, chosen)
+    choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
+    classifier = _with_decode(load_pretrained(chosen.backbone), chosen.decode)
+    samples = [sample for split in SPLIT_NAMES for sample in splits[split]]
+    names = [split for split in SPLIT_NAMES for _ in splits[split]]
+    base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
+    computed = compute(samples, base, strict=chosen.strict, description="base")
+    return Features(
+        names=tuple(samples[index].name for index in computed.kept),
+        features=computed.rows,
+        labels=np.array([_label(samples[index]) for index in computed.kept], dtype=np.int64),
+        splits=tuple(names[index] for index in computed.kept),
+        classes=splits.classes,
+        backbone=chosen.backbone,
+        unreadable=(*splits.unreadable, *computed.unreadable),
+    )
+
+
+def save(model: Fitted, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a fitted model as one folder, whole or not at all; see `topgraft.artifact`."""
+    return artifact.save(model, Path(folder), overwrite=overwrite)
+
+
+def load(folder: str | os.PathLike[str]) -> Fitted:
+    """The fitted model of an artifact's folder; see `topgraft.artifact.load` for what is refused."""
+    return artifact.load(Path(folder))
+
+
+@_takes(settings.OpenSettings)
+def survey(where: Any, **choices: Any) -> surveys.Survey:
+    """What is in a source: classes and counts, sizes, unreadable files, duplicates, imbalance."""
+    return surveys.survey(open_images(where, **choices))
+
+
+@_takes(settings.InspectSettings)
+def inspect(what: Any, **choices: Any) -> Inspection:
+    """The freeze table before training, and shape, type and range at each station of the line for one batch.
+
+    Args:
+        what: an artifact's folder, whose own source is shown then; or whatever `open_images` takes.
+    """
+    chosen = settings.make(settings.InspectSettings, choices)
+    if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
+        model = load(what)
+        splits = open_images(model.config["data"]["where"], split_seed=model.config["data"]["split_seed"])
+        classifier, backbone, strategy = (
+            model.classifier,
+            model.config["backbone"]["name"],
+            model.config["strategy"],
+        )
+    else:
+        splits, _ = _opened(what, chosen)
+        classifier = replace_top(load_pretrained(chosen.backbone), len(splits.classes))
+        backbone, strategy = chosen.backbone, chosen.strategy
+    facts = Facts(len(splits.train), len(splits.val), len(splits.classes))
+    phase = STRATEGIES[strategy](tuple(classifier.groups), facts, ())
+    assert phase is not None  # a strategy has at least one phase; its contract test says so
+    rows = table(tuple(classifier.groups), phase.rules)
+    return inspection.inspect_line(classifier, splits.train, rows, backbone=backbone, strategy=strategy)
+
+
+def list_backbones() -> tuple[dict[str, Any], ...]:
+    """One row for each network: name, year, parameters, published top-1, licence, whether its weights are here."""
+    rows = []
+    for network in BACKBONES.values():
+        weights = find_weights(network.weights[0])
+        described = summaries.summarise(network.name, weights.spec.input_size, weights.classes)
+        rows.append(
+            {
+                "name": network.name,
+                "year": network.year,
+                "parameters": described.parameters.total,
+                "multiply_adds": described.multiply_adds,
+                "input_size": weights.spec.input_size,
+                "features": network.feature_width,
+                "top1": weights.top1,
+                "weights": weights.name,
+                "licence": weights.licence,
+                "here": locate(weights.name) is not None,
+                "paper": network.paper,
+            }
+        )
+    return tuple(rows)
+
+
+def summary(backbone: str, input_size: int | None = None, classes: int | None = None) -> summaries.Summary:
+    """Layers, output shapes, parameters, multiply-adds of a network; its published size and top if not given."""
+    weights = find_weights(find_backbone(backbone).weights[0])
+    return summaries.summarise(backbone, input_size or weights.spec.input_size, classes or weights.classes)
+
+
+def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """The processor, engines and default choice; with `measure` also what they do in a second, kept for later."""
+    folder = None if cache_dir is None else Path(cache_dir)
+    return cost.describe_devices(folder) | (
+        {"measured": asdict(cost.measure_machine(folder))} if measure else {}
+    )
+
+
+def _fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, engines.EngineChoice | None]:
+    """The settings, and the engine that a replayed run had recorded where none of its parts is given anew."""
+    chosen = settings.make(settings.FitSettings, choices)
+    if chosen.config is None:
+        return chosen, None
+    path = chosen.config / "config.json" if chosen.config.is_dir() else chosen.config
+    if not path.is_file():
+        raise UsageError(f"there is no {path}; --config takes the config.json of a run")
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in saved["settings"].items() if key != "config"}
+        recorded = engines.EngineChoice(**saved["resolved"]["engine"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no config.json of a run ({error})") from error
+    replayed = settings.make(settings.FitSettings, {**kept, **choices})
+    forced = {"engine", "precision", "device"} & set(choices)
+    return replayed, None if forced else recorded
+
+
+def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[str, float]]:
+    if isinstance(images, Splits):
+        return images, {}
+    began = time.perf_counter()
+    names = [entry.name for entry in fields(settings.OpenSettings)]
+    splits = open_images(images, **{name: getattr(chosen, name) for name in names})
+    return splits, {"open": time.perf_counter() - began}
+
+
+def _with_decode(classifier: Classifier, decode: Any) -> Classifier:
+    classifier.spec = replace(classifier.spec, decode=decode)
+    return classifier
+
+
+def _labelled(
+    computed: FeatureRows, samples: Sequence[Sample], train_size: int, classes: Sequence[str]
+) -> tuple[Labelled, Labelled]:
+    labels = np.array([_label(samples[index]) for index in computed.kept], dtype=np.int64)
+    first = int((computed.kept < train_size).sum())
+    gone = sorted(set(range(len(classes))) - set(labels[:first].tolist()))
+    if gone:
+        raise DataError(
+            f"no training image of {', '.join(classes[k] for k in gone)} can be read; "
+            "add images of it, or remove the class"
+        )
+    if first == len(labels):
+        raise DataError("no validation image can be read; add images, or let Topgraft make the splits")
+    return Labelled(computed.rows[:first], labels[:first]), Labelled(computed.rows[first:], labels[first:])
+
+
+def _label(sample: Sample) -> int:
+    return -1 if sample.label is None else sample.label
+
+
+def _drain(run: Generator[EpochRecord, None, Outcome]) -> tuple[list[EpochRecord], Outcome]:
+    records: list[EpochRecord] = []
+    while True:
+        try:
+            records.append(next(run))
+        except StopIteration as stop:
+            return records, stop.value
+
+
+def _laps(seconds: dict[str, float]) -> Callable[[str], None]:
+    last = [time.perf_counter()]
+
+    def lap(name: str) -> None:
+        now = time.perf_counter()
+        seconds[name] = now - last[0]
+        last[0] = now
+
+    return lap
+
+
+def _config(
+    chosen: settings.FitSettings, splits: Splits, outcome: Outcome, choice: engines.EngineChoice, base: Base
+) -> dict[str, Any]:
+    import PIL
+    import torch
+
+    network = find_backbone(chosen.backbone)
+    weights = find_weights(network.weights[0])
+    return {
+        "backbone": {
+            "name": network.name,
+            "weights": weights.name,
+            "weights_sha256": weights.sha256,
+            "licence": weights.licence,
+            "paper": network.paper,
+        },
+        "strategy": chosen.strategy,
+        "phases": outcome.phases,
+        "selection": {
+            "strength": outcome.strength,
+            "by": outcome.selected_by,
+            "images": outcome.selection_images,
+        },
+        "settings": settings.as_json(chosen),
+        "resolved": {
+            "engine": asdict(choice),
+            "workers": base.workers,
+            "torch_threads": torch.get_num_threads(),
+        },
+        "seed": chosen.seed,
+        "data": {
+            "where": splits.where,
+            "images": {split: len(splits[split]) for split in SPLIT_NAMES},
+            "split_seed": splits.split_seed,
+            "made": sorted(splits.made),
+        },
+        "versions": {
+            "topgraft": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "pillow": PIL.__version__,
+            "numpy": np.__version__,
+            "engine": engines.version(choice.name),
+        },
+    }
+
+
+def _asked(
+    model: Fitted, images: Any, chosen: settings.EvaluateSettings, split: SplitName
+) -> tuple[list[Sample], tuple[Unreadable, ...]]:
+    """The samples of the split that is asked for, labelled by the model's classes."""
+    if isinstance(images, Sequence) and images and all(isinstance(image, Sample) for image in images):
+        return list(images), ()
+    if chosen.split_seed is None:
+        chosen = replace(chosen, split_seed=model.config["data"]["split_seed"])
+    splits, _ = _opened(images, chosen)
+    if split in splits.made:
+        samples = [
+            s for name in SPLIT_NAMES for s in splits[name] if model.seen.get(s.digest, "test") == split
+        ]
+    else:
+        samples = list(splits[split])
+    if not samples:
+        there = ", ".join(name for name in SPLIT_NAMES if splits[name])
+        raise UsageError(
+            f"{splits.where} has no {split} images; its splits are {there}: choose one with --split"
+        )
+    unknown = sorted(set(splits.classes) - set(model.classes))
+    if unknown:
+        raise DataError(
+            f"the model does not know the classes {', '.join(unknown[:10])}; it knows {', '.join(model.classes[:20])}"
+        )
+    label = {index: model.classes.index(name) for index, name in enumerate(splits.classes)}
+    return [replace(s, label=None if s.label is None else label[s.label]) for s in samples], splits.unreadable
+
+
+def _base_of(model: Fitted, chosen: settings.EngineSettings) -> Base:
+    choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
+    return open_base(model.classifier, choice, chosen.workers, chosen.cache_dir)
+
+
+def _unlabelled(images: Any) -> list[Sample]:
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    if isinstance(images, np.ndarray) and (images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)):
+        images = [images]
+    given: Iterable[Any] = list(images)
+    arrays = [image for image in given if isinstance(image, np.ndarray)]
+    if arrays:
+        wrong = [image for image in arrays if image.dtype != np.uint8 or image.ndim not in (2, 3)]
+        if wrong or len(arrays) != len(list(given)):
+            raise UsageError("arrays to predict must be uint8, H×W×3 or H×W, and not mixed with paths")
+        return [Sample(f"image {number}", None, array=array) for number, array in enumerate(arrays)]
+    return [Sample(path.as_posix(), None, path=path) for path in prediction.find_images(given)]

@@ -1,0 +1,87 @@
+"""The model card: what the model is, how good it is and for what, and how to load it. Pure text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SPLIT_LABELS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def split_label(split: str, used_for_selection: bool) -> str:
+    """``validation, used for selection``: how a split is named wherever its numbers are shown."""
+    return SPLIT_LABELS[split] + (", used for selection" if used_for_selection else "")
+
+
+def percent(interval: Mapping[str, Any]) -> str:
+    """``95.4 % (95 % interval 90.9 to 97.8, n = 153)``."""
+    low, high = 100 * interval["low"], 100 * interval["high"]
+    return f"{100 * interval['value']:.1f} % (95 % interval {low:.1f} to {high:.1f}, n = {interval['n']:,})"
+
+
+def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """``README.md`` of an artifact, Markdown.
+
+    Args:
+        name: the artifact's.
+        config: what its ``config.json`` holds.
+        results: what its ``metrics.json`` holds.
+    """
+    backbone, data, classes = config["backbone"], config["data"], config["classes"]
+    spec = config["image_spec"]
+    counts = ", ".join(f"{SPLIT_LABELS[split]} {count:,}" for split, count in data["images"].items())
+    shown = ", ".join(classes[:20]) + (f" … ({len(classes)} in all)" if len(classes) > 20 else "")
+    lines = [
+        f"# {name}",
+        "",
+        f"An image classifier for {len(classes)} classes: {shown}.",
+        "",
+        f"Made with Topgraft {config['versions']['topgraft']} from the published network **{backbone['name']}** "
+        f"(weights `{backbone['weights']}`, licence: {backbone['licence']}) by the strategy **{config['strategy']}**.",
+        "",
+        "## Results",
+        "",
+        "| images | top-1 | top-5 | log loss | calibration error | n |",
+        "|---|---|---|---|---|---|",
+    ]
+    for split, entry in results.items():
+        top5 = percent(entry["top5"]) if entry["top5"] else "–"
+        lines.append(
+            f"| {split_label(split, entry['used_for_selection'])} | {percent(entry['top1'])} | {top5} "
+            f"| {entry['log_loss']:.3f} | {entry['ece']:.3f} | {entry['n']:,} |"
+        )
+    if any(entry["used_for_selection"] for entry in results.values()):
+        lines += [
+            "",
+            "A number used for selection is a little too good; a test split has not chosen anything.",
+        ]
+    lines += [
+        "",
+        "Intervals are 95 % Wilson intervals. Log loss (nats) and expected calibration error have none.",
+        "",
+        "## Data",
+        "",
+        f"Source: `{data['where']}`. Images: {counts}.",
+        "",
+        "## How pixels are made",
+        "",
+        f"RGB, EXIF orientation applied, shorter side resized to {spec['resize_size']} ({spec['interpolation']}), "
+        f"central {spec['input_size']} × {spec['input_size']} pixels, normalised with mean {spec['mean']} and "
+        f"deviation {spec['std']} ({spec['channel_order']}).",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import topgraft as tg",
+        "",
+        f'model = tg.load("{name}")',
+        'for answer in tg.predict(model, ["photo.jpg"]):',
+        "    print(answer.name, answer.classes[0], answer.probabilities[0])",
+        "```",
+        "",
+        "```",
+        f"topgraft predict {name} photo.jpg",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

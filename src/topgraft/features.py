@@ -1,0 +1,171 @@
+"""Boundary activations of samples: what the cache holds, and the frozen prefix for the rest, once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import progress
+from .cache import CacheKey, FeatureStore
+from .classifier import Classifier
+from .dataset import Batch, batches
+from .engines import Engine, EngineChoice, build_engine
+from .errors import DataError
+from .folders import cache_folder
+from .records import ImageSpec, Sample, Unreadable
+from .weights import weights_digest
+
+_SEGMENT = 2048  # rows written at a time: a kill loses at most the seconds that these took
+
+
+@dataclass(frozen=True)
+class Base:
+    """The frozen prefix of a classifier, ready to run.
+
+    Attributes:
+        spec: how its pixels are made.
+        build: makes the engine; called only where something has to run.
+        store: what the cache holds of it.
+        batch_size: images that the engine takes at a time.
+        workers: decoding threads.
+    """
+
+    spec: ImageSpec
+    build: Callable[[], Engine]
+    store: FeatureStore
+    batch_size: int
+    workers: int
+
+
+def open_base(classifier: Classifier, choice: EngineChoice, workers: int | None, folder: Path | None) -> Base:
+    """All groups before the head as a `Base`, with its place in the cache.
+
+    Args:
+        classifier: on the CPU, in evaluation mode.
+        choice: the engine; see `topgraft.engines.choose`.
+        workers: decoding threads; one per core if None.
+        folder: of the cache; `topgraft.folders.cache_folder` if None.
+    """
+    boundary = list(classifier.groups)[-2]
+    prefix = classifier.prefix(boundary).eval()
+    weights = weights_digest(prefix.state_dict())
+    where = folder or cache_folder()
+    spec = classifier.spec
+
+    def build() -> Engine:
+        return build_engine(choice, prefix, input_size=spec.input_size, key=weights, folder=where / "engines")
+
+    key = CacheKey.make(spec=spec, weights=weights, boundary=boundary, view="plain", choice=choice)
+    store = FeatureStore(where / "features", key, (classifier.head.in_features,))
+    return Base(spec, build, store, choice.batch_size, os.cpu_count() or 1 if workers is None else workers)
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Activations of the samples that could be read.
+
+    Attributes:
+        kept: index into the samples of each row, ascending.
+        rows: float32, len(kept) × the boundary's shape.
+        unreadable: the samples that could not be decoded, and why.
+        decoded: images that ran through the base now; the others came from the cache.
+        seconds: wall seconds of decoding and base together, 0 where nothing ran.
+    """
+
+    kept: NDArray[np.int64]
+    rows: NDArray[np.float32]
+    unreadable: tuple[Unreadable, ...]
+    decoded: int
+    seconds: float
+
+
+def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description: str) -> FeatureRows:
+    """Rows for samples: missing ones are decoded and run through the engine, then all are read back.
+
+    What was computed is read back from the store too, so that a first and a second run see equal rows.
+
+    Args:
+        samples: with their digests.
+        base: see `open_base`.
+        strict: raise where an image cannot be decoded.
+        description: what the progress bar says.
+
+    Raises:
+        DataError: under `strict`, the unreadable images.
+    """
+    digests = [sample.digest for sample in samples]
+    missing = set(base.store.missing(digests))
+    # One of each content: a duplicate is decoded once.
+    first = {sample.digest: sample for sample in reversed(samples) if sample.digest in missing}
+    todo = [sample for sample in samples if first.get(sample.digest) is sample]
+    by_name: dict[str, str] = {}
+    began = time.perf_counter()
+    if todo:
+        with progress.bar(description, len(todo)) as bar:
+            results = _results(todo, base, by_name)
+            while block := _block(results, bar):
+                names = [todo[index].digest for indices, _ in block for index in indices]
+                base.store.append(names, np.concatenate([rows for _, rows in block]))
+    seconds = time.perf_counter() - began if todo else 0.0
+    failed = {sample.digest: by_name[sample.name] for sample in todo if sample.name in by_name}
+    kept = np.array([i for i, digest in enumerate(digests) if digest not in failed], dtype=np.int64)
+    unreadable = tuple(Unreadable(s.name, failed[s.digest]) for s in samples if s.digest in failed)
+    if unreadable and strict:
+        listed = "\n".join(f"  {entry.name}: {entry.reason}" for entry in unreadable)
+        raise DataError(f"{len(unreadable)} images cannot be read, and --strict was asked for:\n{listed}")
+    rows = base.store.gather([digests[i] for i in kept])
+    return FeatureRows(kept, rows, unreadable, len(todo) - len(failed), seconds)
+
+
+def run(samples: Sequence[Sample], base: Base, *, description: str) -> FeatureRows:
+    """Rows for samples without the cache: for images that will hardly be asked for again."""
+    failed: dict[str, str] = {}
+    began = time.perf_counter()
+    blocks: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    with progress.bar(description, len(samples)) as bar:
+        results = _results(samples, base, failed)
+        while block := _block(results, bar):
+            blocks += block
+    unreadable = tuple(Unreadable(s.name, failed[s.name]) for s in samples if s.name in failed)
+    if not blocks:
+        rows = np.empty((0, *base.store.shape), dtype=np.float32)
+        return FeatureRows(np.empty(0, dtype=np.int64), rows, unreadable, 0, time.perf_counter() - began)
+    indices = np.concatenate([i for i, _ in blocks])
+    order = np.argsort(indices)
+    rows = np.concatenate([r for _, r in blocks])[order]
+    return FeatureRows(indices[order], rows, unreadable, len(rows), time.perf_counter() - began)
+
+
+def _results(
+    todo: Sequence[Sample], base: Base, failed: dict[str, str]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Decode and run; what cannot be decoded goes into `failed`, by name."""
+
+    def noting(source: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in source:
+            for index, reason in batch.failed:
+                failed[todo[index].name] = reason
+            yield batch
+
+    decoded = batches(todo, base.spec, batch_size=base.batch_size, workers=base.workers)
+    return base.build().run(noting(decoded))
+
+
+def _block(
+    results: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]], bar: progress.Bar
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    block, size = [], 0
+    for indices, rows in islice(results, _SEGMENT):
+        block.append((indices, rows))
+        bar.advance(len(indices))
+        size += len(indices)
+        if size >= _SEGMENT:
+            break
+    return block

@@ -1,0 +1,51 @@
+"""Apply a phase's table to a network, and prove that frozen stayed frozen. The only file that sets requires_grad."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from .errors import TopgraftError
+
+
+def apply(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None]) -> None:
+    """Set which parameters train: those of the groups whose row has a multiplier.
+
+    Args:
+        groups: the network's groups by name.
+        rows: `topgraft.plan.table` of the same names; None freezes.
+    """
+    for name, module in groups.items():
+        for parameter in module.parameters():
+            parameter.requires_grad_(rows[name] is not None)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers, BatchNorm statistics included: names, types, shapes, bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(memoryview(plain.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+@contextmanager
+def frozen_stays_frozen(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None]) -> Iterator[None]:
+    """Hash the frozen groups before the block and after it.
+
+    Raises:
+        TopgraftError: a parameter or buffer of a frozen group has changed; names the groups.
+    """
+    before = {name: fingerprint(groups[name]) for name, row in rows.items() if row is None}
+    yield
+    changed = [name for name, digest in before.items() if fingerprint(groups[name]) != digest]
+    if changed:
+        raise TopgraftError(
+            f"the frozen groups {', '.join(changed)} changed while the others trained; "
+            "the result is not what the plan says, and was not kept. Please report this"
+        )

@@ -1,0 +1,68 @@
+"""Answers for images without labels. Uses a model; needs no training code."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from . import metrics
+from .errors import DataError
+from .evaluate import head_logits
+from .features import Base, run
+from .records import Fitted, Prediction, Predictions, Sample
+
+# What a folder is searched for. A file that is named outright may be called anything.
+IMAGE_SUFFIXES = frozenset(
+    [".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"]
+)
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Files, folders (searched through, by image suffix) and glob patterns, in the order given, each file once.
+
+    Raises:
+        DataError: nothing was found.
+    """
+    found: dict[Path, None] = {}
+    asked = [os.fspath(path) for path in paths]
+    for text in asked:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            found.update(dict.fromkeys(inside))
+        elif path.exists() or not glob.has_magic(text):
+            found[path] = None  # also where it does not exist: it is named with the unreadable ones
+        else:
+            found.update((Path(name), None) for name in sorted(glob.glob(str(path), recursive=True)))
+    if not found:
+        raise DataError(
+            f"no images in {', '.join(asked) or 'an empty list'}; give image files, folders or patterns"
+        )
+    return list(found)
+
+
+def predict(fitted: Fitted, samples: Sequence[Sample], base: Base, top_k: int) -> Predictions:
+    """The `top_k` best classes of each image with their probabilities, best first.
+
+    Args:
+        fitted: the model.
+        samples: images; labels are not looked at.
+        base: the model's frozen base, see `topgraft.features.open_base`.
+        top_k: at least 1; no more than there are classes are given.
+    """
+    computed = run(samples, base, description="predict")
+    probabilities = metrics.softmax(head_logits(fitted.classifier, computed.rows))
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    answers = tuple(
+        Prediction(
+            samples[index].name,
+            tuple(fitted.classes[k] for k in order),
+            tuple(float(row[k]) for k in order),
+        )
+        for index, row, order in zip(computed.kept, probabilities, best, strict=True)
+    )
+    return Predictions(answers, computed.unreadable)

@@ -1,0 +1,174 @@
+"""Every choice a user has, written once: Python arguments, command-line flags and the run's saved config.
+
+A verb's settings are a frozen dataclass. `api` builds it from the keyword arguments, `cli` makes one flag of
+each field, and `artifact` saves it. A field's metadata holds its help, and its options where it has a fixed list.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from .errors import UsageError
+from .records import SPLIT_NAMES
+
+S = TypeVar("S")
+
+
+def _choice(default: Any, help: str, options: tuple[str, ...] = (), low: int | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "options": options, "low": low})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenSettings:
+    """How images are found and divided."""
+
+    split_seed: int = _choice(0, "seed of the splits that Topgraft makes; independent of --seed", low=0)
+    limit: int | None = _choice(None, "use a stratified subset of at most N images", low=1)
+    data_dir: Path | None = _choice(None, "folder that holds a data set's archive (cifar10, cifar100)")
+    strict: bool = _choice(False, "stop at the first list of unreadable images instead of leaving them out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """What computes the frozen base, and where it keeps what it computed."""
+
+    engine: str = _choice(
+        "auto",
+        "what runs the frozen base: auto is OpenVINO where installed, else PyTorch; "
+        "fastest is the best of `topgraft devices --measure`",
+        ("auto", "openvino", "torch", "fastest"),
+    )
+    precision: str = _choice(
+        "auto",
+        "arithmetic of the frozen base: auto is bf16 where the processor has it",
+        ("auto", "bf16", "fp32"),
+    )
+    device: str = _choice(
+        "auto", "auto is CUDA where there is one, else the processor", ("auto", "cpu", "cuda")
+    )
+    workers: int | None = _choice(None, "threads that decode images; default: one per core", low=0)
+    cache_dir: Path | None = _choice(
+        None, "folder of cached features and converted networks; default: TOPGRAFT_CACHE or the user's cache"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings(OpenSettings, EngineSettings):
+    """The choices of ``fit``."""
+
+    backbone: str = _choice(
+        "efficientnet_lite0", "the published network to build on; see `topgraft backbones`"
+    )
+    strategy: str = _choice("head", "what trains: head keeps the base and solves the classifier", ("head",))
+    class_weight: str = _choice(
+        "none", "balanced weighs each class by the inverse of its share of the images", ("none", "balanced")
+    )
+    refit: bool = _choice(False, "after selection, solve the head again on train and validation together")
+    decode: str = _choice(
+        "scaled", "scaled lets the JPEG decoder shrink large photos while it decodes", ("scaled", "full")
+    )
+    seed: int = _choice(0, "seed of everything random in the fit", low=0)
+    config: Path | None = _choice(
+        None, "a run's config.json: its settings and recorded choices, under those that are given"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(OpenSettings, EngineSettings):
+    """The choices of ``evaluate``. `split_seed` None means the artifact's own."""
+
+    split_seed: int | None = _choice(None, "default: the seed that the artifact was fitted with", low=0)  # type: ignore[assignment]
+    split: str = _choice(
+        "test", "which split; images that the artifact has never seen count as test", SPLIT_NAMES
+    )
+    include_seen: bool = _choice(False, "also count images that fitting or selection has used")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings(EngineSettings):
+    """The choices of ``predict``."""
+
+    top_k: int = _choice(5, "answers for each image, best first", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesSettings(OpenSettings, EngineSettings):
+    """The choices of ``extract_features``."""
+
+    backbone: str = _choice("efficientnet_lite0", "the published network to use; see `topgraft backbones`")
+    decode: str = _choice(
+        "scaled", "scaled lets the JPEG decoder shrink large photos while it decodes", ("scaled", "full")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectSettings(OpenSettings):
+    """The choices of ``inspect`` for images that no model was fitted to yet."""
+
+    backbone: str = _choice("efficientnet_lite0", "the published network to build on")
+    strategy: str = _choice("head", "the strategy whose table is shown", ("head",))
+
+
+def make(kind: type[S], given: Mapping[str, Any]) -> S:
+    """The settings record of a verb from the choices that a user gave.
+
+    Raises:
+        UsageError: an unknown name, a value of the wrong kind, out of range or not among the options.
+    """
+    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; the settings are {', '.join(known)}"
+            raise UsageError(f"there is no setting named {name}{hint}")
+    hints = get_type_hints(kind)
+    return kind(**{name: _checked(known[name], hints[name], value) for name, value in given.items()})
+
+
+def base_type(hint: Any) -> type:
+    """``int`` of ``int | None``: the type that a given value has."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)] or [hint]
+    first: type = kinds[0]
+    return first
+
+
+def default(entry: Field[Any]) -> Any:
+    """The default of a settings field."""
+    return None if entry.default is MISSING else entry.default
+
+
+def as_json(settings: Any) -> dict[str, Any]:
+    """Settings as JSON types, every field written out."""
+    values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
+    return {name: os.fspath(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
+    if value is None and type(None) in get_args(hint):
+        return None
+    kind = base_type(hint)
+    if kind is Path and isinstance(value, str | os.PathLike):
+        return Path(value).expanduser()
+    if type(value) is not kind:
+        if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):
+            value = int(value)  # NumPy's integers
+        else:
+            raise UsageError(f"{entry.name} must be {_article(kind)}, not {value!r}")
+    options = entry.metadata["options"]
+    if options and value not in options:
+        raise UsageError(f"{entry.name} must be one of {', '.join(options)}, not {value!r}")
+    low = entry.metadata["low"]
+    if low is not None and value < low:
+        raise UsageError(f"{entry.name} must be at least {low}, not {value}")
+    return value
+
+
+def _article(kind: type) -> str:
+    return {int: "a whole number", float: "a number", str: "text", bool: "True or False", Path: "a path"}[
+        kind
+    ]

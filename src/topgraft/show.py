@@ -1,0 +1,182 @@
+"""Records as tables on standard output. Nothing here computes; every number comes with its n."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .card import SPLIT_LABELS, percent, split_label
+from .records import Evaluation, Fitted, Inspection, Predictions
+
+_PLAIN_WIDTH = 160  # columns where the output is no terminal: nothing is cut off in a file or a pipe
+
+
+def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: bool) -> None:
+    """What a fit has made: strengths, validation, seconds, and the folder."""
+    selection = model.config["selection"]
+    backbone = model.config["backbone"]["name"]
+    images = model.config["data"]["images"]
+    counts = ", ".join(f"{SPLIT_LABELS[split]} {n:,}" for split, n in images.items() if n)
+    console = _console()
+    if not quiet:
+        engine = model.config["resolved"]["engine"]
+        console.print(f"{len(model.classes)} classes; {counts}", highlight=False)
+        console.print(
+            f"base: {backbone} on {engine['name']} ({engine['precision']}); "
+            f"{model.cost.images_decoded:,} images computed, {model.cost.images_from_cache:,} from the cache",
+            highlight=False,
+        )
+        how = (
+            f"log loss on {selection['images']:,} validation images"
+            if selection["by"] == "validation"
+            else f"out-of-fold log loss over {selection['images']:,} train and validation images"
+        )
+        console.print(f"head: strength C = {selection['strength']:g}, chosen by {how}", highlight=False)
+        parts = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items() if name != "total")
+        console.print(f"seconds: {parts}; total {seconds['total']:.2f} s", highlight=False)
+        console.print(f"saved: {escape(str(out))}", highlight=False)
+    _headline(console, model.validation)
+
+
+def evaluated(result: Evaluation) -> None:
+    """Metrics by class where they fit on a screen, then the headline numbers."""
+    console = _console()
+    if len(result.classes) <= 40:
+        shown = _table("class", "precision", "recall", "F1", "images")
+        for row in result.metrics.classes:
+            shown.add_row(
+                escape(row.name), _share(row.precision), _share(row.recall), _share(row.f1), f"{row.n:,}"
+            )
+        console.print(shown)
+    worst = _confused(result)
+    if worst:
+        console.print("most often confused: " + "; ".join(worst), highlight=False, markup=False)
+    metrics = result.metrics
+    console.print(
+        f"log loss {metrics.log_loss:.3f}, expected calibration error {metrics.ece:.3f} "
+        f"({metrics.ece_bins} bins), n = {metrics.n:,}, without interval",
+        highlight=False,
+    )
+    _headline(console, result)
+
+
+def predicted(answers: Predictions) -> None:
+    """One row per image: the best class and the runners-up."""
+    shown = _table("image", "class", "probability", "then")
+    for answer in answers:
+        rest = ", ".join(
+            f"{name} {p:.1%}" for name, p in zip(answer.classes[1:4], answer.probabilities[1:4], strict=True)
+        )
+        shown.add_row(
+            escape(answer.name), escape(answer.classes[0]), f"{answer.probabilities[0]:.1%}", escape(rest)
+        )
+    _console().print(shown)
+
+
+def predicted_csv(answers: Predictions) -> None:
+    """CSV: one line for each image and answer, best first."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["image", "rank", "class", "probability"])
+    for answer in answers:
+        for rank, (name, probability) in enumerate(
+            zip(answer.classes, answer.probabilities, strict=True), start=1
+        ):
+            writer.writerow([answer.name, rank, name, f"{probability:.6f}"])
+
+
+def inspected(found: Inspection) -> None:
+    """The freeze table, and the stations."""
+    console = _console()
+    table = _table(
+        "group", "parameters", "trains", "BatchNorm", title=f"{found.backbone}, strategy {found.strategy}"
+    )
+    for row in found.table:
+        trains = (
+            "frozen"
+            if row.lr_multiplier is None
+            else "solved"
+            if row.group == "head"
+            else f"× {row.lr_multiplier:g}"
+        )
+        table.add_row(row.group, f"{row.parameters:,}", trains, row.batchnorm)
+    console.print(table)
+    stations = _table(
+        "after", "shape", "type", "lowest", "highest", title=f"one batch of {len(found.images)} images"
+    )
+    for station in found.stations:
+        shape = " × ".join(map(str, station.shape))
+        stations.add_row(station.name, shape, station.dtype, f"{station.low:.4g}", f"{station.high:.4g}")
+    console.print(stations)
+
+
+def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The family, one row each."""
+    shown = _table("backbone", "year", "input", "parameters", "multiply-adds", "top-1", "licence", "weights")
+    for row in rows:
+        shown.add_row(
+            row["name"],
+            str(row["year"]),
+            str(row["input_size"]),
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['multiply_adds'] / 1e6:,.0f} M",
+            f"{100 * row['top1']:.1f} %",
+            row["licence"],
+            "here" if row["here"] else "not here",
+        )
+    console = _console()
+    console.print(shown)
+    console.print("top-1: ImageNet-1k validation (50,000 images), as published", highlight=False)
+
+
+def _headline(console: Console, result: Evaluation) -> None:
+    label = split_label(result.split, result.used_for_selection)
+    top5 = result.metrics.top5
+    if top5 is not None:
+        console.print(f"top-5 ({label}): {percent(vars_of(top5))}", highlight=False)
+    console.print(f"top-1 ({label}): {percent(vars_of(result.metrics.top1))}", style="bold", highlight=False)
+
+
+def vars_of(interval: Any) -> dict[str, Any]:
+    """An `Interval` as a mapping, as `topgraft.card.percent` takes it."""
+    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
+
+
+def _confused(result: Evaluation) -> list[str]:
+    pairs = [
+        (count, result.classes[truth], result.classes[answer])
+        for truth, row in enumerate(result.metrics.confusion)
+        for answer, count in enumerate(row)
+        if truth != answer and count
+    ]
+    return [
+        f"{truth} taken for {answer} ({count:,})" for count, truth, answer in sorted(pairs, reverse=True)[:3]
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        right = column in {
+            "parameters", "multiply-adds", "precision", "recall", "F1", "images", "probability", "lowest",
+            "highest", "top-1", "input", "train", "validation", "test", "total",
+        }  # fmt: skip
+        shown.add_column(
+            column, justify="right" if right else "left", overflow="fold", no_wrap=number > 0 and right
+        )
+    return shown
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
