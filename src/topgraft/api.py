@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import inspect as _inspect
-import json
 import os
-import platform
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from . import __version__, artifact, cost, engines, inspection, settings
+from . import artifact, cost, engines, fitting, inspection, settings
 from . import evaluate as evaluation
 from . import predict as prediction
 from . import summary as summaries
 from . import survey as surveys
 from .backbones import BACKBONES, find_backbone
-from .classifier import Classifier, load_pretrained, replace_top
+from .classifier import load_pretrained, replace_top
 from .errors import DataError, UsageError
-from .features import Base, FeatureRows, compute, open_base
+from .features import Base, compute, open_base
 from .plan import table
 from .records import (
     SPLIT_NAMES,
     Cost,
-    EpochRecord,
     Evaluation,
     Features,
     Fitted,
@@ -42,7 +39,7 @@ from .sources import open_source
 from .splits import divide, refuse_unreadable
 from .strategies import STRATEGIES
 from .strategies.spec import Facts
-from .train import Labelled, Outcome, train
+from .train import train
 from .weights import find_weights, locate
 
 V = TypeVar("V", bound=Callable[..., Any])
@@ -101,21 +98,19 @@ def fit(images: Any, **choices: Any) -> Fitted:
         WeightsError: the network's weights are not here or are damaged.
     """
     began = time.perf_counter()
-    chosen, recorded = _fit_settings(choices)
+    chosen, recorded = fitting.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
-    lap = _laps(seconds)
+    lap = fitting.laps(seconds)
     choice = recorded or engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    classifier = replace_top(
-        _with_decode(load_pretrained(chosen.backbone), chosen.decode), len(splits.classes)
-    )
+    classifier = replace_top(fitting.with_decode(load_pretrained(chosen.backbone), chosen.decode), len(splits.classes))
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
     lap("network")
     samples = (*splits.train, *splits.val)
     computed = compute(samples, base, strict=chosen.strict, description="base")
     lap("features")
     seconds["decode and base"] = computed.seconds
-    sets = _labelled(computed, samples, len(splits.train), splits.classes)
-    records, outcome = _drain(
+    sets = fitting.labelled(computed, samples, len(splits.train), splits.classes)
+    records, outcome = fitting.drain(
         train(
             classifier,
             STRATEGIES[chosen.strategy],
@@ -143,7 +138,7 @@ def fit(images: Any, **choices: Any) -> Fitted:
         classifier=classifier.eval(),
         classes=splits.classes,
         spec=classifier.spec,
-        config=_config(chosen, splits, outcome, choice, base),
+        config=fitting.run_config(chosen, splits, outcome, choice, base),
         history=tuple(records),
         validation=validation,
         seen={sample.digest: split for split in SPLIT_NAMES for sample in splits[split]},
@@ -172,11 +167,7 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     split: SplitName = chosen.split  # type: ignore[assignment]  # checked by make
     asked, unreadable = _asked(model, images, chosen, split)
     used = [s for s in asked if model.seen.get(s.digest) in ("train", "val")]
-    kept = (
-        asked
-        if chosen.include_seen
-        else [s for s in asked if model.seen.get(s.digest) not in ("train", "val")]
-    )
+    kept = asked if chosen.include_seen else [s for s in asked if model.seen.get(s.digest) not in ("train", "val")]
     if not kept:
         raise UsageError(
             f"all {len(asked)} images of {split} were used in fitting or selection; "
@@ -185,9 +176,7 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     base = _base_of(model, chosen)
     computed = compute(kept, base, strict=chosen.strict, description="evaluate")
     if not len(computed.kept):
-        raise DataError(
-            f"none of the {len(kept)} images can be read; the first: {computed.unreadable[0].reason}"
-        )
+        raise DataError(f"none of the {len(kept)} images can be read; the first: {computed.unreadable[0].reason}")
     return evaluation.evaluate(
         model.classifier,
         computed.rows,
@@ -225,7 +214,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
     chosen = settings.make(settings.FeaturesSettings, choices)
     splits, _ = _opened(images, chosen)
     choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    classifier = _with_decode(load_pretrained(chosen.backbone), chosen.decode)
+    classifier = fitting.with_decode(load_pretrained(chosen.backbone), chosen.decode)
     samples = [sample for split in SPLIT_NAMES for sample in splits[split]]
     names = [split for split in SPLIT_NAMES for _ in splits[split]]
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
@@ -233,7 +222,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
     return Features(
         names=tuple(samples[index].name for index in computed.kept),
         features=computed.rows,
-        labels=np.array([_label(samples[index]) for index in computed.kept], dtype=np.int64),
+        labels=np.array([fitting.label_of(samples[index]) for index in computed.kept], dtype=np.int64),
         splits=tuple(names[index] for index in computed.kept),
         classes=splits.classes,
         backbone=chosen.backbone,
@@ -317,28 +306,7 @@ def summary(backbone: str, input_size: int | None = None, classes: int | None = 
 def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """The processor, engines and default choice; with `measure` also what they do in a second, kept for later."""
     folder = None if cache_dir is None else Path(cache_dir)
-    return cost.describe_devices(folder) | (
-        {"measured": asdict(cost.measure_machine(folder))} if measure else {}
-    )
-
-
-def _fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, engines.EngineChoice | None]:
-    """The settings, and the engine that a replayed run had recorded where none of its parts is given anew."""
-    chosen = settings.make(settings.FitSettings, choices)
-    if chosen.config is None:
-        return chosen, None
-    path = chosen.config / "config.json" if chosen.config.is_dir() else chosen.config
-    if not path.is_file():
-        raise UsageError(f"there is no {path}; --config takes the config.json of a run")
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: value for key, value in saved["settings"].items() if key != "config"}
-        recorded = engines.EngineChoice(**saved["resolved"]["engine"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no config.json of a run ({error})") from error
-    replayed = settings.make(settings.FitSettings, {**kept, **choices})
-    forced = {"engine", "precision", "device"} & set(choices)
-    return replayed, None if forced else recorded
+    return cost.describe_devices(folder) | ({"measured": asdict(cost.measure_machine(folder))} if measure else {})
 
 
 def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[str, float]]:
@@ -348,98 +316,6 @@ def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[st
     names = [entry.name for entry in fields(settings.OpenSettings)]
     splits = open_images(images, **{name: getattr(chosen, name) for name in names})
     return splits, {"open": time.perf_counter() - began}
-
-
-def _with_decode(classifier: Classifier, decode: Any) -> Classifier:
-    classifier.spec = replace(classifier.spec, decode=decode)
-    return classifier
-
-
-def _labelled(
-    computed: FeatureRows, samples: Sequence[Sample], train_size: int, classes: Sequence[str]
-) -> tuple[Labelled, Labelled]:
-    labels = np.array([_label(samples[index]) for index in computed.kept], dtype=np.int64)
-    first = int((computed.kept < train_size).sum())
-    gone = sorted(set(range(len(classes))) - set(labels[:first].tolist()))
-    if gone:
-        raise DataError(
-            f"no training image of {', '.join(classes[k] for k in gone)} can be read; "
-            "add images of it, or remove the class"
-        )
-    if first == len(labels):
-        raise DataError("no validation image can be read; add images, or let Topgraft make the splits")
-    return Labelled(computed.rows[:first], labels[:first]), Labelled(computed.rows[first:], labels[first:])
-
-
-def _label(sample: Sample) -> int:
-    return -1 if sample.label is None else sample.label
-
-
-def _drain(run: Generator[EpochRecord, None, Outcome]) -> tuple[list[EpochRecord], Outcome]:
-    records: list[EpochRecord] = []
-    while True:
-        try:
-            records.append(next(run))
-        except StopIteration as stop:
-            return records, stop.value
-
-
-def _laps(seconds: dict[str, float]) -> Callable[[str], None]:
-    last = [time.perf_counter()]
-
-    def lap(name: str) -> None:
-        now = time.perf_counter()
-        seconds[name] = now - last[0]
-        last[0] = now
-
-    return lap
-
-
-def _config(
-    chosen: settings.FitSettings, splits: Splits, outcome: Outcome, choice: engines.EngineChoice, base: Base
-) -> dict[str, Any]:
-    import PIL
-    import torch
-
-    network = find_backbone(chosen.backbone)
-    weights = find_weights(network.weights[0])
-    return {
-        "backbone": {
-            "name": network.name,
-            "weights": weights.name,
-            "weights_sha256": weights.sha256,
-            "licence": weights.licence,
-            "paper": network.paper,
-        },
-        "strategy": chosen.strategy,
-        "phases": outcome.phases,
-        "selection": {
-            "strength": outcome.strength,
-            "by": outcome.selected_by,
-            "images": outcome.selection_images,
-        },
-        "settings": settings.as_json(chosen),
-        "resolved": {
-            "engine": asdict(choice),
-            "workers": base.workers,
-            "torch_threads": torch.get_num_threads(),
-        },
-        "seed": chosen.seed,
-        "data": {
-            "where": splits.where,
-            "images": {split: len(splits[split]) for split in SPLIT_NAMES},
-            "split_seed": splits.split_seed,
-            "made": sorted(splits.made),
-        },
-        "versions": {
-            "topgraft": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "pillow": PIL.__version__,
-            "numpy": np.__version__,
-            "engine": engines.version(choice.name),
-        },
-    }
 
 
 def _asked(
@@ -452,16 +328,12 @@ def _asked(
         chosen = replace(chosen, split_seed=model.config["data"]["split_seed"])
     splits, _ = _opened(images, chosen)
     if split in splits.made:
-        samples = [
-            s for name in SPLIT_NAMES for s in splits[name] if model.seen.get(s.digest, "test") == split
-        ]
+        samples = [s for name in SPLIT_NAMES for s in splits[name] if model.seen.get(s.digest, "test") == split]
     else:
         samples = list(splits[split])
     if not samples:
         there = ", ".join(name for name in SPLIT_NAMES if splits[name])
-        raise UsageError(
-            f"{splits.where} has no {split} images; its splits are {there}: choose one with --split"
-        )
+        raise UsageError(f"{splits.where} has no {split} images; its splits are {there}: choose one with --split")
     unknown = sorted(set(splits.classes) - set(model.classes))
     if unknown:
         raise DataError(

@@ -58,9 +58,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
     if not any(folder.iterdir()):
         return
     if not overwrite:
-        raise UsageError(
-            f"{folder} exists and is not empty; give another folder, or --overwrite to replace it"
-        )
+        raise UsageError(f"{folder} exists and is not empty; give another folder, or --overwrite to replace it")
     if not (folder / "config.json").is_file():
         raise UsageError(
             f"{folder} holds files and is no Topgraft artifact; it will not be replaced. Give another folder"
@@ -161,14 +159,10 @@ def load(folder: Path) -> Fitted:
         unreadable = tuple(Unreadable(**entry) for entry in config["unreadable"])
         seconds = dict(config["seconds"])
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, zipfile.BadZipFile) as error:
-        raise ArtifactError(
-            f"{folder} is damaged ({type(error).__name__}: {error}); copy it again or refit"
-        ) from error
+        raise ArtifactError(f"{folder} is damaged ({type(error).__name__}: {error}); copy it again or refit") from error
     written = ("format_version", "classes", "image_spec", "model_sha256", "seconds", "unreadable")
     rest = {key: value for key, value in config.items() if key not in written}
-    return Fitted(
-        classifier.eval(), classes, spec, rest, history, validation, seen, unreadable, Cost(seconds=seconds)
-    )
+    return Fitted(classifier.eval(), classes, spec, rest, history, validation, seen, unreadable, Cost(seconds=seconds))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -188,8 +182,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); copy the artifact again or refit") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
+        maker = config.get("versions", {}).get("topgraft", "?")
         raise ArtifactError(
-            f"{folder} has format {version}, made by a newer Topgraft ({config.get('versions', {}).get('topgraft', '?')}); "
+            f"{folder} has format {version}, made by a newer Topgraft ({maker}); "
             f"this one reads up to format {FORMAT_VERSION}: pip install --upgrade topgraft"
         )
     return cast("dict[str, Any]", config)
@@ -222,9 +217,7 @@ def _write_results(folder: Path, evaluation: Evaluation, config: Mapping[str, An
 def _results(folder: Path, split: SplitName, classes: tuple[str, ...]) -> Evaluation:
     path = folder / "logits" / f"{split}.npz"
     if not path.is_file():
-        raise ArtifactError(
-            f"{folder} has no logits/{split}.npz; the artifact is not complete, copy it whole or refit"
-        )
+        raise ArtifactError(f"{folder} has no logits/{split}.npz; the artifact is not complete, copy it whole or refit")
     with np.load(path, allow_pickle=False) as arrays:
         logits, labels = arrays["logits"], arrays["labels"]
         names = tuple(str(name) for name in arrays["names"])

@@ -84,13 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     data = _verb(verbs, "data", _data, "look at images before fitting", settings.OpenSettings)
     data.add_argument("where", metavar="WHERE", help=WHERE)
 
-    features = _verb(
-        verbs, "features", _features, "write pooled features to a file", settings.FeaturesSettings
-    )
+    features = _verb(verbs, "features", _features, "write pooled features to a file", settings.FeaturesSettings)
     features.add_argument("where", metavar="WHERE", help=WHERE)
-    features.add_argument(
-        "--out", type=Path, required=True, metavar="F", help="a file ending in .npz or .parquet"
-    )
+    features.add_argument("--out", type=Path, required=True, metavar="F", help="a file ending in .npz or .parquet")
 
     inspect = _verb(
         verbs,
@@ -105,9 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
     summary = _verb(verbs, "summary", _summary, "layers, shapes and parameters of a network", None)
     summary.add_argument("backbone", metavar="NAME", help="see `topgraft backbones`")
-    summary.add_argument(
-        "--input-size", type=_whole, metavar="N", help="side of the images; default: the weights' own"
-    )
+    summary.add_argument("--input-size", type=_whole, metavar="N", help="side of the images; default: the weights' own")
     summary.add_argument("--classes", type=_whole, metavar="N", help="outputs; default: the published top's")
 
     devices = _verb(verbs, "devices", _devices, "this machine, and what runs the base on it", None)
@@ -119,9 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 def _verb(
     verbs: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, kind: type[Any] | None
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=help, description=help[0].upper() + help[1:] + "."
-    )
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     parser.set_defaults(run=run, kind=kind)
     parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
     parser.add_argument("--quiet", action="store_true", help="show no progress and no notes")
@@ -153,9 +145,7 @@ def _whole(text: str) -> int:
 
 
 def _choices(asked: argparse.Namespace) -> dict[str, Any]:
-    return {
-        entry.name: getattr(asked, entry.name) for entry in fields(asked.kind) if hasattr(asked, entry.name)
-    }
+    return {entry.name: getattr(asked, entry.name) for entry in fields(asked.kind) if hasattr(asked, entry.name)}
 
 
 def _fit(asked: argparse.Namespace) -> int:
@@ -262,9 +252,7 @@ def _features(asked: argparse.Namespace) -> int:
         )
         return 0
     _name_unreadable(found.unreadable, asked)
-    print(
-        f"{asked.out}: {len(found.names):,} images × {found.features.shape[1]:,} features of {found.backbone}"
-    )
+    print(f"{asked.out}: {len(found.names):,} images × {found.features.shape[1]:,} features of {found.backbone}")
     return 0
 
 

@@ -17,7 +17,11 @@ from .records import Fitted, Prediction, Predictions, Sample
 
 # What a folder is searched for. A file that is named outright may be called anything.
 IMAGE_SUFFIXES = frozenset(
-    [".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"]
+    f".{name}"
+    for name in (
+        *("avif", "bmp", "dib", "gif", "ico", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo", "pbm", "pgm", "png", "pnm"),
+        *("ppm", "tga", "tif", "tiff", "webp"),
+    )
 )
 
 
@@ -37,11 +41,10 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         elif path.exists() or not glob.has_magic(text):
             found[path] = None  # also where it does not exist: it is named with the unreadable ones
         else:
-            found.update((Path(name), None) for name in sorted(glob.glob(str(path), recursive=True)))
+            matched = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute patterns too
+            found.update((Path(name), None) for name in matched)
     if not found:
-        raise DataError(
-            f"no images in {', '.join(asked) or 'an empty list'}; give image files, folders or patterns"
-        )
+        raise DataError(f"no images in {', '.join(asked) or 'an empty list'}; give image files, folders or patterns")
     return list(found)
 
 

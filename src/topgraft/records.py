@@ -46,7 +46,8 @@ class Unreadable:
 class Duplicate:
     """Images with the same content. `labels` and `splits` go with `names`, one each.
 
-    `dropped` are those of `names` that were left out of train because the same content is in val or test.
+    `dropped` are those of `names` that were left out: of train because the same content is in val or test,
+    of val because it is in test.
     """
 
     digest: str
@@ -69,6 +70,7 @@ class Splits:
         unreadable: files that were left out while opening. Files that turn out to be damaged when they are
             decoded are reported by the verb that decodes them.
         duplicates: groups of images with equal content.
+        notes: what a user should be told about how the images were found and divided, one sentence each.
     """
 
     where: str
@@ -80,6 +82,7 @@ class Splits:
     split_seed: int = 0
     unreadable: tuple[Unreadable, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, split: SplitName) -> tuple[Sample, ...]:
         """The samples of a split, by name: ``splits["val"]``."""

@@ -48,9 +48,7 @@ class EngineSettings:
         "arithmetic of the frozen base: auto is bf16 where the processor has it",
         ("auto", "bf16", "fp32"),
     )
-    device: str = _choice(
-        "auto", "auto is CUDA where there is one, else the processor", ("auto", "cpu", "cuda")
-    )
+    device: str = _choice("auto", "auto is CUDA where there is one, else the processor", ("auto", "cpu", "cuda"))
     workers: int | None = _choice(None, "threads that decode images; default: one per core", low=0)
     cache_dir: Path | None = _choice(
         None, "folder of cached features and converted networks; default: TOPGRAFT_CACHE or the user's cache"
@@ -61,9 +59,7 @@ class EngineSettings:
 class FitSettings(OpenSettings, EngineSettings):
     """The choices of ``fit``."""
 
-    backbone: str = _choice(
-        "efficientnet_lite0", "the published network to build on; see `topgraft backbones`"
-    )
+    backbone: str = _choice("efficientnet_lite0", "the published network to build on; see `topgraft backbones`")
     strategy: str = _choice("head", "what trains: head keeps the base and solves the classifier", ("head",))
     class_weight: str = _choice(
         "none", "balanced weighs each class by the inverse of its share of the images", ("none", "balanced")
@@ -83,9 +79,7 @@ class EvaluateSettings(OpenSettings, EngineSettings):
     """The choices of ``evaluate``. `split_seed` None means the artifact's own."""
 
     split_seed: int | None = _choice(None, "default: the seed that the artifact was fitted with", low=0)  # type: ignore[assignment]
-    split: str = _choice(
-        "test", "which split; images that the artifact has never seen count as test", SPLIT_NAMES
-    )
+    split: str = _choice("test", "which split; images that the artifact has never seen count as test", SPLIT_NAMES)
     include_seen: bool = _choice(False, "also count images that fitting or selection has used")
 
 
@@ -169,6 +163,4 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
 
 
 def _article(kind: type) -> str:
-    return {int: "a whole number", float: "a number", str: "text", bool: "True or False", Path: "a path"}[
-        kind
-    ]
+    return {int: "a whole number", float: "a number", str: "text", bool: "True or False", Path: "a path"}[kind]

@@ -52,9 +52,7 @@ def evaluated(result: Evaluation) -> None:
     if len(result.classes) <= 40:
         shown = _table("class", "precision", "recall", "F1", "images")
         for row in result.metrics.classes:
-            shown.add_row(
-                escape(row.name), _share(row.precision), _share(row.recall), _share(row.f1), f"{row.n:,}"
-            )
+            shown.add_row(escape(row.name), _share(row.precision), _share(row.recall), _share(row.f1), f"{row.n:,}")
         console.print(shown)
     worst = _confused(result)
     if worst:
@@ -75,9 +73,7 @@ def predicted(answers: Predictions) -> None:
         rest = ", ".join(
             f"{name} {p:.1%}" for name, p in zip(answer.classes[1:4], answer.probabilities[1:4], strict=True)
         )
-        shown.add_row(
-            escape(answer.name), escape(answer.classes[0]), f"{answer.probabilities[0]:.1%}", escape(rest)
-        )
+        shown.add_row(escape(answer.name), escape(answer.classes[0]), f"{answer.probabilities[0]:.1%}", escape(rest))
     _console().print(shown)
 
 
@@ -86,31 +82,21 @@ def predicted_csv(answers: Predictions) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["image", "rank", "class", "probability"])
     for answer in answers:
-        for rank, (name, probability) in enumerate(
-            zip(answer.classes, answer.probabilities, strict=True), start=1
-        ):
+        for rank, (name, probability) in enumerate(zip(answer.classes, answer.probabilities, strict=True), start=1):
             writer.writerow([answer.name, rank, name, f"{probability:.6f}"])
 
 
 def inspected(found: Inspection) -> None:
     """The freeze table, and the stations."""
     console = _console()
-    table = _table(
-        "group", "parameters", "trains", "BatchNorm", title=f"{found.backbone}, strategy {found.strategy}"
-    )
+    table = _table("group", "parameters", "trains", "BatchNorm", title=f"{found.backbone}, strategy {found.strategy}")
     for row in found.table:
         trains = (
-            "frozen"
-            if row.lr_multiplier is None
-            else "solved"
-            if row.group == "head"
-            else f"× {row.lr_multiplier:g}"
+            "frozen" if row.lr_multiplier is None else "solved" if row.group == "head" else f"× {row.lr_multiplier:g}"
         )
         table.add_row(row.group, f"{row.parameters:,}", trains, row.batchnorm)
     console.print(table)
-    stations = _table(
-        "after", "shape", "type", "lowest", "highest", title=f"one batch of {len(found.images)} images"
-    )
+    stations = _table("after", "shape", "type", "lowest", "highest", title=f"one batch of {len(found.images)} images")
     for station in found.stations:
         shape = " × ".join(map(str, station.shape))
         stations.add_row(station.name, shape, station.dtype, f"{station.low:.4g}", f"{station.high:.4g}")
@@ -156,9 +142,7 @@ def _confused(result: Evaluation) -> list[str]:
         for answer, count in enumerate(row)
         if truth != answer and count
     ]
-    return [
-        f"{truth} taken for {answer} ({count:,})" for count, truth, answer in sorted(pairs, reverse=True)[:3]
-    ]
+    return [f"{truth} taken for {answer} ({count:,})" for count, truth, answer in sorted(pairs, reverse=True)[:3]]
 
 
 def _share(value: float | None) -> str:
@@ -172,9 +156,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
             "parameters", "multiply-adds", "precision", "recall", "F1", "images", "probability", "lowest",
             "highest", "top-1", "input", "train", "validation", "test", "total",
         }  # fmt: skip
-        shown.add_column(
-            column, justify="right" if right else "left", overflow="fold", no_wrap=number > 0 and right
-        )
+        shown.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=number > 0 and right)
     return shown
 
 

@@ -24,9 +24,7 @@ def check_suffix(path: Path) -> None:
         try:
             import pyarrow  # noqa: F401
         except ImportError as error:
-            raise UsageError(
-                "writing .parquet needs pyarrow: pip install 'topgraft[parquet]', or use .npz"
-            ) from error
+            raise UsageError("writing .parquet needs pyarrow: pip install 'topgraft[parquet]', or use .npz") from error
 
 
 def write_features(features: Features, path: Path) -> None:
@@ -56,9 +54,7 @@ def write_features(features: Features, path: Path) -> None:
         columns = {
             "name": pa.array(features.names),
             "split": pa.array(features.splits),
-            "label": pa.array(
-                [features.classes[k] if k >= 0 else None for k in features.labels], pa.string()
-            ),
+            "label": pa.array([features.classes[k] if k >= 0 else None for k in features.labels], pa.string()),
             "features": pa.FixedSizeListArray.from_arrays(values, rows.shape[1]),
         }
         pq.write_table(pa.table(columns), buffer)
