@@ -61,7 +61,8 @@ def _lite(number: int, file: str, sha256: str, size: int, side: int, top1: float
         file=f"models/{file}",
         sha256=sha256,
         size=size,
-        # The builder evaluates on a central crop of 0.875 of the shorter side, bicubic, (x - 127.5) / 127.5.
+        # Sides: efficientnet_lite_params of the source. A central crop of 0.875, bicubic: timm's record of these
+        # weights. Mean and deviation: timm's as well; the source itself writes (x - 127) / 128.
         spec=ImageSpec(side, int(side / 0.875), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         classes=1000,
         top1=top1,
@@ -200,7 +201,7 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
 
     def line(key: str) -> str:
         tensor = state[key].detach().cpu().contiguous()
-        data = tensor.reshape(-1).view(torch.uint8).numpy()
+        data = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
         return f"{key} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(data).hexdigest()}\n"
 
     with ThreadPoolExecutor() as threads:

@@ -1,0 +1,56 @@
+"""Layers that PyTorch does not have and several backbones share."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after one side of `size` pixels, as TensorFlow's "same" padding puts them.
+
+    TensorFlow makes ``ceil(size / stride)`` outputs and so needs
+    ``(ceil(size / stride) - 1) * stride + kernel - size`` zeros, which is ``kernel - 1 - (size - 1) % stride``.
+    An odd zero goes after: 3×3 at stride 2 on an even side pads (0, 1), where PyTorch's ``padding=1`` would
+    move the sampling grid by one pixel.
+    Source: https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2
+
+    Plain arithmetic on `size` without a branch on it, so that tracing and export may pass a symbolic size.
+    """
+    total = kernel - 1 - (size - 1) % stride
+    if kernel < stride:  # pixels between the windows are skipped, not padded
+        total = max(total, 0)
+    before = total // 2
+    return before, total - before
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's "same" padding: N×C×H×W to N×C'×⌈H/stride⌉×⌈W/stride⌉.
+
+    Its parameters are those of ``nn.Conv2d``. `kernel` is odd where `stride` is 1.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, *, groups: int = 1, bias: bool = True
+    ) -> None:
+        # At stride 1 the padding is the same for all sizes and symmetric, and the convolution does it itself.
+        super().__init__(
+            channels_in, channels_out, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups, bias=bias
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pad where the stride makes the padding depend on the size, then convolve."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride > 1:
+            top, bottom = same_padding(x.shape[2], kernel, stride)
+            left, right = same_padding(x.shape[3], kernel, stride)
+            x = F.pad(x, (left, right, top, bottom))
+        return super().forward(x)
+
+
+def named(**layers: nn.Module) -> nn.Sequential:
+    """``nn.Sequential`` whose layers have names: ``named(conv=…, norm=…)``."""
+    return nn.Sequential(OrderedDict(layers))
