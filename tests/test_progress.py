@@ -1,0 +1,44 @@
+"""Progress: nothing for short work, plain lines where there is no terminal, silence when quiet."""
+
+from __future__ import annotations
+
+import pytest
+
+from topgraft import progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def work(clock: list[float], seconds: float) -> None:
+    with progress.bar("base", 100) as bar:
+        for _ in range(10):
+            clock[0] += seconds / 10
+            bar.advance(10)
+
+
+def test_short_work_shows_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    work(clock, 1.5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_long_work_prints_plain_lines_with_rate_and_time_left(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    work(clock, 40.0)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0] == "base: 10 of 100 images, 2.5 images/s, 36 s left"
+    assert lines[-1] == "base: 100 of 100 images, 2.5 images/s, 0 s left"
+    assert 3 <= len(lines) <= 6
+
+
+def test_quiet_is_quiet(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.quiet():
+        work(clock, 40.0)
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,57 @@
+"""What holds for the project as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import topgraft
+
+SOURCE = Path(topgraft.__file__).parent
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    long = {p.name: n for p in SOURCE.rglob("*.py") if (n := len(p.read_text("utf-8").splitlines())) > 400}
+    assert not long
+
+
+def test_there_is_no_utils_module() -> None:
+    assert not [p for p in SOURCE.rglob("*.py") if "util" in p.stem or "helper" in p.stem]
+
+
+def test_importing_topgraft_imports_no_torch_and_opens_no_socket() -> None:
+    code = (
+        "import sys, topgraft; "
+        "print([m for m in ('torch', 'openvino', 'numpy.random', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom topgraft import cli\n"
+        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "print('HEAVY', [m for m in ('torch', 'openvino', 'sklearn', 'PIL', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+
+
+def test_public_names_are_there() -> None:
+    for name in topgraft.__all__:
+        assert getattr(topgraft, name) is not None
+
+
+def test_only_freeze_sets_requires_grad() -> None:
+    setters = [p.name for p in SOURCE.rglob("*.py") if "requires_grad" in p.read_text("utf-8")]
+    assert setters == ["freeze.py"]
+
+
+def test_nothing_is_unpickled_outside_the_restricted_reader() -> None:
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text("utf-8")
+        assert "pickle.load" not in text, path
+        assert "allow_pickle=True" not in text, path
+        assert text.count("torch.load(") == text.count("weights_only=True"), path

@@ -1,0 +1,67 @@
+"""Settings are written once: the Python signatures, the flags and the saved config are the same list."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import topgraft as tg
+from topgraft import cli, settings
+from topgraft.errors import UsageError
+
+VERBS = [
+    ("open_images", "data", settings.OpenSettings),
+    ("fit", "fit", settings.FitSettings),
+    ("evaluate", "evaluate", settings.EvaluateSettings),
+    ("predict", "predict", settings.PredictSettings),
+    ("extract_features", "features", settings.FeaturesSettings),
+    ("inspect", "inspect", settings.InspectSettings),
+]
+
+
+@pytest.mark.parametrize(("verb", "command", "kind"), VERBS)
+def test_python_and_command_line_take_the_same_choices(verb: str, command: str, kind: type) -> None:
+    signature = inspect.signature(getattr(tg, verb))
+    choices = {n: p.default for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert choices == {entry.name: settings.default(entry) for entry in fields(kind)}
+    parser = cli._parser()
+    subparser = next(a for a in parser._actions if a.choices and "fit" in a.choices).choices[command]
+    flags = {flag for action in subparser._actions for flag in action.option_strings}
+    assert {"--" + name.replace("_", "-") for name in choices} <= flags
+    assert all(name in (getattr(tg, verb).__doc__ or "") for name in choices)
+
+
+def test_as_json_writes_out_every_choice() -> None:
+    made = settings.make(settings.FitSettings, {"seed": 3, "cache_dir": "x"})
+    saved = json.loads(json.dumps(settings.as_json(made)))
+    assert set(saved) == {entry.name for entry in fields(settings.FitSettings)}
+    assert settings.make(settings.FitSettings, saved) == made
+
+
+def test_numpy_integers_and_paths_are_taken() -> None:
+    made = settings.make(settings.FitSettings, {"seed": np.int64(3), "data_dir": "a/b", "workers": None})
+    assert (made.seed, type(made.seed), made.data_dir, made.workers) == (3, int, Path("a/b"), None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sede": 1}, "did you mean seed"),
+        ({"zzz": 1}, "the settings are"),
+        ({"engine": "tpu"}, "one of auto, openvino, torch, fastest"),
+        ({"seed": -1}, "at least 0"),
+        ({"seed": "1"}, "whole number"),
+        ({"seed": True}, "whole number"),
+        ({"strict": 1}, "True or False"),
+        ({"limit": 0}, "at least 1"),
+        ({"backbone": None}, "must be text"),
+    ],
+)
+def test_wrong_choices_say_what_is_right(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        settings.make(settings.FitSettings, given)
