@@ -135,8 +135,9 @@ def replace_top(classifier: Classifier, classes: int) -> Classifier:
     if classes < 1:
         raise UsageError(f"a head needs at least one class, not {classes}")
     old = classifier.head
-    head = nn.Linear(old.in_features, classes, device="meta").to_empty(device=old.weight.device)
-    head.to(old.weight.dtype)
+    # Made on the meta device so that no random number is drawn: what is drawn later stays the same.
+    head = nn.Linear(old.in_features, classes, device="meta", dtype=old.weight.dtype)
+    head.to_empty(device=old.weight.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     chain = {**dict(classifier.groups.items()), "head": head}

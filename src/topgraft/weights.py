@@ -201,7 +201,7 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
 
     def line(key: str) -> str:
         tensor = state[key].detach().cpu().contiguous()
-        data = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        data = tensor.reshape(-1).view(torch.uint8).numpy().data
         return f"{key} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(data).hexdigest()}\n"
 
     with ThreadPoolExecutor() as threads:

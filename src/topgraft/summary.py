@@ -1,0 +1,242 @@
+"""What a network is made of: layers, shapes, parameters, work and reach. Computed without its weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from .backbones import Chain, find_backbone
+from .backbones.spec import SMALLEST_INPUT
+from .errors import UsageError
+
+_FLOAT = 4  # bytes of a float32
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Numbers that a network holds, counted as Keras does.
+
+    Running means and variances of BatchNorm are parameters that are not trainable; the counter of batches that
+    PyTorch keeps beside them is none.
+    """
+
+    total: int
+    trainable: int
+    not_trainable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer, in the order of computation.
+
+    Attributes:
+        group: the group of the chain that it is in.
+        name: its place inside the group; the group's own name where the group is one layer.
+        kind: its class.
+        output: shape of what it hands on for one image, channels first.
+        parameters: of this layer, trainable or not; 0 where an earlier row has counted them.
+        multiply_adds: of convolutions and dense layers, for one image.
+        activation_bytes: of its output for one image in float32.
+        receptive_field: side in pixels of the square of the input that one output value can depend on; it can
+            be larger than the image.
+    """
+
+    group: str
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    activation_bytes: int
+    receptive_field: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `topgraft summary` shows.
+
+    `multiply_adds` and `activation_bytes` are sums over the layers, for one image. The second is what training
+    has to keep; prediction needs only a few layers' at a time.
+    """
+
+    backbone: str
+    input_size: int
+    classes: int
+    layers: tuple[Layer, ...]
+    parameters: Parameters
+    multiply_adds: int
+    activation_bytes: int
+
+
+def summarise(backbone: str, input_size: int, classes: int) -> Summary:
+    """The summary of a published network at an input size and a number of classes. Loads no weights.
+
+    Raises:
+        UsageError: an unknown name, images smaller than every backbone takes, or no class.
+    """
+    network = find_backbone(backbone)
+    if input_size < SMALLEST_INPUT:
+        raise UsageError(f"an input size of {input_size} is too small; the smallest is {SMALLEST_INPUT}")
+    if classes < 1:
+        raise UsageError(f"a head needs at least one class, not {classes}")
+    with torch.device("meta"):  # shapes only: neither memory nor arithmetic
+        chain = network.build(input_size, classes)
+    layers = trace_layers(chain, input_size)
+    return Summary(
+        backbone,
+        input_size,
+        classes,
+        layers,
+        count_parameters(chain),
+        sum(layer.multiply_adds for layer in layers),
+        sum(layer.activation_bytes for layer in layers),
+    )
+
+
+def count_parameters(chain: Chain) -> Parameters:
+    """Parameters of all groups; one that is frozen (``requires_grad`` is off) is not trainable."""
+    groups = nn.ModuleDict(chain)
+    trainable = sum(p.numel() for p in groups.parameters() if p.requires_grad)
+    total = sum(tensor.numel() for tensor in _held(groups))
+    return Parameters(total, trainable, total - trainable)
+
+
+def _held(module: nn.Module) -> list[torch.Tensor]:
+    statistics = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    return [*module.parameters(), *statistics]
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """What one value depends on: a square of `size` pixels; its neighbour's lies `step` pixels further."""
+
+    size: int = 1
+    step: int = 1
+
+    def through(self, kernel: int, stride: int, dilation: int) -> _Field:
+        """After a window of `kernel` values at `stride`.
+
+        Source: Araujo, Norris and Sim, Computing receptive fields of convolutional neural networks,
+        https://distill.pub/2019/computing-receptive-fields, equations 2 and 3.
+        """
+        return _Field(self.size + (kernel - 1) * dilation * self.step, self.step * stride)
+
+
+class _Fields(TorchFunctionMode):
+    """Follows receptive fields from tensor to tensor: a result reaches as far as the widest of its arguments.
+
+    So sums and concatenations of branches come out right without being layers. Layers with a window set the
+    field of their output themselves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[int, tuple[torch.Tensor, _Field]] = {}  # holding the tensor keeps its id its own
+
+    def of(self, tensor: torch.Tensor) -> _Field:
+        """The field of a tensor; a single pixel where nothing is known."""
+        return self._known[id(tensor)][1] if id(tensor) in self._known else _Field()
+
+    def note(self, tensor: torch.Tensor, field: _Field) -> None:
+        """Say what a tensor's field is."""
+        self._known[id(tensor)] = (tensor, field)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and id(result) not in self._known:
+            given = [x for arg in args for x in (arg if isinstance(arg, list | tuple) else (arg,))]
+            fields = [self.of(x) for x in given if isinstance(x, torch.Tensor)]
+            self.note(result, max(fields, key=lambda field: field.size, default=_Field()))
+        return result
+
+
+def trace_layers(chain: Chain, input_size: int) -> tuple[Layer, ...]:
+    """Run one image through a chain and note every layer that computes something.
+
+    Args:
+        chain: on the meta device it costs nothing; elsewhere it is really computed. Its modes are left as they
+            were.
+        input_size: side of the image.
+    """
+    groups = nn.ModuleDict(chain)
+    device = next(groups.parameters()).device
+    layers: list[Layer] = []
+    counted: set[int] = set()
+    modes = [(module, module.training) for module in groups.modules()]
+    groups.eval()  # BatchNorm has no variance of one image to train on
+    handles = []
+    try:
+        with torch.no_grad(), _Fields() as fields:
+            for group, module in chain.items():
+                for path, layer in module.named_modules():
+                    if not any(True for _ in layer.children()) and not isinstance(layer, nn.Identity):
+                        note = _Note(group, path or group, layers, counted, fields)
+                        handles.append(layer.register_forward_hook(note))
+            x = torch.zeros(1, 3, input_size, input_size, device=device)
+            for module in chain.values():
+                x = module(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+    return tuple(layers)
+
+
+@dataclass(frozen=True)
+class _Note:
+    """The hook of one layer, there only while `trace_layers` runs: appends its row."""
+
+    group: str
+    name: str
+    layers: list[Layer]
+    counted: set[int]
+    fields: _Fields
+
+    def __call__(self, layer: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        field = _reach(layer, given[0], self.fields.of(given[0]))
+        self.fields.note(output, field)
+        new = [tensor for tensor in _held(layer) if id(tensor) not in self.counted]
+        self.counted.update(map(id, new))
+        self.layers.append(
+            Layer(
+                self.group,
+                self.name,
+                type(layer).__name__,
+                tuple(output.shape[1:]),
+                sum(tensor.numel() for tensor in new),
+                _multiply_adds(layer, output),
+                output[0].numel() * _FLOAT,
+                field.size,
+            )
+        )
+
+
+def _reach(layer: nn.Module, given: torch.Tensor, field: _Field) -> _Field:
+    if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        kernel, stride = _side(layer.kernel_size), _side(layer.stride)
+        return field.through(kernel, stride, _side(getattr(layer, "dilation", 1)))
+    if given.dim() == 4 and isinstance(layer, nn.AdaptiveAvgPool2d | nn.Flatten):
+        side = max(given.shape[2:])
+        out = _side(layer.output_size) if isinstance(layer, nn.AdaptiveAvgPool2d) else 1
+        # Output i of o covers inputs ⌊i·n/o⌋ to ⌈(i+1)·n/o⌉ - 1: at most ⌈n/o⌉ of them, one more if o ∤ n.
+        window = math.ceil(side / out) + (side % out > 0)
+        return field.through(min(window, side), max(side // out, 1), 1)
+    return field
+
+
+def _side(size: Any) -> int:
+    return max(size) if isinstance(size, tuple) else int(size)
+
+
+def _multiply_adds(layer: nn.Module, output: torch.Tensor) -> int:
+    if isinstance(layer, nn.Conv2d):
+        return output[0].numel() * layer.weight[0].numel()
+    if isinstance(layer, nn.Linear):
+        return output[0].numel() * layer.in_features
+    return 0
