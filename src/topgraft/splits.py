@@ -1,0 +1,271 @@
+"""Dividing images into train, val and test: by content, stratified, and never the same image twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .errors import DataError
+from .records import SPLIT_NAMES, Duplicate, Sample, SplitName, Splits, Unreadable
+from .sources.spec import Source, listing, reasons
+
+_FIFTHS: dict[SplitName, int] = {"train": 3, "val": 1, "test": 1}  # 60/20/20
+_SMALLEST = 3  # distinct images of a class, so that train, val and test get one each
+
+_Parts = dict[SplitName, list[Sample]]
+
+
+def divide(source: Source, *, split_seed: int = 0, limit: int | None = None) -> Splits:
+    """Give each image its split.
+
+    Images without splits are divided 60/20/20. Within each class they are ranked by a hash of `split_seed` and
+    content, and the ranking is cut: the first fifth is test, the next val, the rest train. So an image added
+    moves at most one other across each cut. Where train and test are given and val is not, a fifth of train
+    becomes val in the same way. Given splits are kept, but images whose content is in a later split too are
+    dropped: from train if in val or test, from val if in test. Equal images never part, whatever their labels.
+
+    Args:
+        source: what `open_source` found.
+        split_seed: of the splits that are made; given ones do not depend on it.
+        limit: at most so many images, of each split and class in proportion and at least one of each. They are
+            taken in the order of the same ranking, so a smaller limit takes a part of what a larger one takes.
+
+    Returns:
+        The splits, each in the source's order. `duplicates` are those of the whole source, also under `limit`.
+
+    Raises:
+        DataError: no images, one class, a class without images in train, fewer images than the splits need,
+            or a limit that is too small for every class.
+    """
+    _require(source)
+    parts: _Parts = {split: list(source.given.get(split, ())) for split in SPLIT_NAMES}
+    twins = _twins(source)
+    dropped: set[str] = set()
+    made: frozenset[SplitName] = frozenset()
+    if source.flat:
+        parts, made = _cut(source.flat, source.classes, _FIFTHS, split_seed), frozenset(SPLIT_NAMES)
+    else:
+        parts, dropped = _part_twins(parts)
+        if not parts["val"]:
+            _require_train(parts, source)
+            parts |= _cut(parts["train"], source.classes, {"train": 4, "val": 1}, split_seed)
+            made = frozenset({"val"})
+    _require_train(parts, source)
+    duplicates = _duplicates(source, parts, twins, dropped)
+    notes = (*source.notes, *_absent(parts, source.classes))
+    if limit is not None:
+        parts = _take(parts, limit, split_seed)
+    return Splits(
+        where=source.where,
+        classes=source.classes,
+        train=tuple(parts["train"]),
+        val=tuple(parts["val"]),
+        test=tuple(parts["test"]),
+        made=made,
+        split_seed=split_seed,
+        unreadable=source.unreadable,
+        duplicates=duplicates,
+        notes=notes,
+    )
+
+
+def refuse_unreadable(unreadable: Sequence[Unreadable]) -> None:
+    """What ``strict`` means: files that cannot be read are an error.
+
+    Raises:
+        DataError: there are some; the message lists the first twenty with their reasons.
+    """
+    if unreadable:
+        lines = "\n".join(f"  {entry.name}: {entry.reason}" for entry in unreadable[:20])
+        more = f"\n  and {len(unreadable) - 20} more" if len(unreadable) > 20 else ""
+        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable)} files"
+        raise DataError(
+            f"{files} cannot be read:\n{lines}{more}\nMend or remove them, or run without --strict to leave them out"
+        )
+
+
+def _rank(split_seed: int, sample: Sample) -> bytes:
+    return hashlib.sha256(f"{split_seed}:{sample.digest}".encode()).digest()
+
+
+def _cut(samples: Sequence[Sample], classes: Sequence[str], shares: Mapping[SplitName, int], split_seed: int) -> _Parts:
+    """Divide samples by fifths. The shares add up to five; the first is that of what remains."""
+    home: dict[str, int] = {}  # content → class it is ranked in: one, so that twins of two labels stay together
+    for sample in samples:
+        label = _label(sample)
+        home[sample.digest] = min(label, home.get(sample.digest, label))
+    ranked: dict[int, list[tuple[bytes, str]]] = defaultdict(list)
+    by_digest = {sample.digest: sample for sample in samples}
+    for digest, label in home.items():
+        ranked[label].append((_rank(split_seed, by_digest[digest]), digest))
+    rest, *cut = shares
+    place: dict[str, SplitName] = {}
+    for label, contents in ranked.items():
+        contents.sort()
+        if len(contents) < len(shares):
+            raise DataError(_too_few(classes[label], len(contents), tuple(shares)))
+        start = fifths = 0
+        for split in reversed(cut):
+            fifths += shares[split]
+            # Each cut is rounded by itself, so that one more image moves none of them by more than one.
+            stop = max(start + 1, (2 * fifths * len(contents) + 5) // 10)
+            place |= {digest: split for _, digest in contents[start:stop]}
+            start = stop
+    parts: _Parts = {split: [] for split in shares}
+    for sample in samples:
+        parts[place.get(sample.digest, rest)].append(sample)
+    return parts
+
+
+def _too_few(name: str, images: int, splits: tuple[str, ...]) -> str:
+    count = "1 image" if images == 1 else f"{images} different images"
+    return (
+        f"the class {name} has only {count}, and {', '.join(splits[:-1])} and {splits[-1]} need one each. "
+        f"Add images to it (at least {len(splits)}, better 30), or remove the class"
+    )
+
+
+def _twins(source: Source) -> dict[str, list[tuple[Sample, SplitName | None]]]:
+    """Content that more than one image has, with the split that each was given."""
+    groups: dict[str, list[tuple[Sample, SplitName | None]]] = defaultdict(list)
+    for sample in source.flat:
+        groups[sample.digest].append((sample, None))
+    for split, samples in source.given.items():
+        for sample in samples:
+            groups[sample.digest].append((sample, split))
+    return {digest: group for digest, group in groups.items() if len(group) > 1}
+
+
+def _part_twins(parts: _Parts) -> tuple[_Parts, set[str]]:
+    """Given splits without what is in a later one too, and the names of what was dropped."""
+    later: set[str] = set()
+    kept: _Parts = {}
+    dropped: set[str] = set()
+    for split in reversed(SPLIT_NAMES):
+        kept[split] = [sample for sample in parts[split] if sample.digest not in later]
+        dropped |= {sample.name for sample in parts[split] if sample.digest in later}
+        later |= {sample.digest for sample in parts[split]}
+    return kept, dropped
+
+
+def _duplicates(
+    source: Source,
+    parts: _Parts,
+    twins: Mapping[str, Sequence[tuple[Sample, SplitName | None]]],
+    dropped: set[str],
+) -> tuple[Duplicate, ...]:
+    """Groups of equal images; `splits` are where they lie, for dropped ones the split they were given."""
+    if not twins:
+        return ()
+    lies = {sample.name: split for split, samples in parts.items() for sample in samples}
+    groups: list[Duplicate] = []
+    for digest, group in twins.items():
+        names = tuple(sample.name for sample, _ in group)
+        splits = tuple(lies.get(sample.name, given or "train") for sample, given in group)
+        labels = tuple(sample.label for sample, _ in group)
+        groups.append(Duplicate(digest, names, labels, splits, tuple(name for name in names if name in dropped)))
+    return tuple(groups)
+
+
+def _take(parts: _Parts, limit: int, split_seed: int) -> _Parts:
+    """The first `limit` of one order of all images, whose every beginning is stratified.
+
+    First comes one image of each class in train, then in val, then in test. Then the image at rank r of n in
+    its class and split comes at the place (r + ½) / n, so that all classes and splits run out together.
+    """
+    strata: dict[tuple[SplitName, int], list[tuple[bytes, str]]] = defaultdict(list)
+    for split, samples in parts.items():
+        for sample in samples:
+            strata[split, _label(sample)].append((_rank(split_seed, sample), sample.name))
+    if limit < len(strata):
+        raise DataError(
+            f"a limit of {limit} images is too small: every class needs one in each of its splits, "
+            f"{len(strata)} in all. Raise the limit to {len(strata)} or more"
+        )
+    order: list[tuple[float, bytes, str]] = []
+    for (split, _), ranked in strata.items():
+        ranked.sort()
+        for place, (rank, name) in enumerate(ranked):
+            order.append(((place + 0.5) / len(ranked) if place else SPLIT_NAMES.index(split) - 3.0, rank, name))
+    order.sort()
+    taken = {name for _, _, name in order[:limit]}
+    return {split: [sample for sample in samples if sample.name in taken] for split, samples in parts.items()}
+
+
+def _label(sample: Sample) -> int:
+    if sample.label is None:
+        raise DataError(f"{sample.name} has no label, and images are divided by label. Give each image one")
+    return sample.label
+
+
+def _require(source: Source) -> None:
+    """Images at all, two classes, train among the given splits, images in every class."""
+    unread = reasons(source.unreadable)
+    if not source.samples:
+        raise DataError(
+            f"{source.where} holds no images that can be read{f': {unread}' if unread else ''}. "
+            "Give a folder with one folder of images for each class"
+        )
+    if len(source.classes) < 2:
+        raise DataError(
+            f"{source.where} has only one class, {source.classes[0]}. A classifier needs two or more; to tell "
+            "one thing from the rest, add a class of other images"
+        )
+    if not source.flat:
+        _require_given(source)
+    counts = _counts(source.samples, source.classes)
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        raise DataError(
+            f"no images that can be read in {_classes(empty)} of {source.where}{f'; {unread}' if unread else ''}. "
+            "Add images, or remove the class"
+        )
+
+
+def _require_given(source: Source) -> None:
+    if not source.given.get("train"):
+        raise DataError(
+            f"{source.where} has no images in train, only in {' and '.join(source.given)}. Add train, "
+            "or give one folder without splits to have it divided"
+        )
+    if "val" in source.given and not source.given["val"]:
+        raise DataError(
+            f"{source.where} has a val without images that can be read. Add images, or remove it to have "
+            "a fifth of train taken"
+        )
+    if not source.given.get("val") and not source.given.get("test"):
+        raise DataError(f"{source.where} has no images in val and test. Add one of them, or leave the splits out")
+
+
+def _require_train(parts: _Parts, source: Source) -> None:
+    empty = [name for name, count in _counts(parts["train"], source.classes).items() if not count]
+    if empty:
+        also = " that are not in val or test too" if source.given else ""
+        raise DataError(
+            f"no images in train{also} of {_classes(empty)} in {source.where}. Add images, or remove the class "
+            "from every split"
+        )
+
+
+def _absent(parts: _Parts, classes: Sequence[str]) -> list[str]:
+    """A note for each split, not wholly empty, that lacks classes: their numbers will be missing there."""
+    notes: list[str] = []
+    for split in ("val", "test"):
+        samples = parts[split]
+        empty = [name for name, count in _counts(samples, classes).items() if not count]
+        if samples and empty:
+            notes.append(f"{split} has no images of {_classes(empty)}")
+    return notes
+
+
+def _counts(samples: Sequence[Any], classes: Sequence[str]) -> dict[str, int]:
+    counts = dict.fromkeys(classes, 0)
+    for sample in samples:
+        counts[classes[_label(sample)]] += 1
+    return counts
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"{'the class' if len(names) == 1 else 'the classes'} {listing(names)}"
