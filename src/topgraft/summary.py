@@ -99,9 +99,9 @@ def summarise(backbone: str, input_size: int, classes: int) -> Summary:
 
 
 def count_parameters(chain: Chain) -> Parameters:
-    """Parameters of all groups; one that is frozen (``requires_grad`` is off) is not trainable."""
+    """Parameters of all groups, before any strategy freezes some."""
     groups = nn.ModuleDict(chain)
-    trainable = sum(p.numel() for p in groups.parameters() if p.requires_grad)
+    trainable = sum(p.numel() for p in groups.parameters())
     total = sum(tensor.numel() for tensor in _held(groups))
     return Parameters(total, trainable, total - trainable)
 

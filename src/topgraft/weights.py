@@ -61,8 +61,9 @@ def _lite(number: int, file: str, sha256: str, size: int, side: int, top1: float
         file=f"models/{file}",
         sha256=sha256,
         size=size,
-        # Sides: efficientnet_lite_params of the source. A central crop of 0.875, bicubic: timm's record of these
-        # weights. Mean and deviation: timm's as well; the source itself writes (x - 127) / 128.
+        # Sides: efficientnet_lite_params of the source. Its evaluation resizes to the side + 32, bicubic, which is
+        # side / 0.875 at 224; that ratio is kept for all three (2 and 5 pixels more at 240 and 260).
+        # Mean and deviation: those of the converted files; the source's builder writes (x - 127) / 128.
         spec=ImageSpec(side, int(side / 0.875), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         classes=1000,
         top1=top1,
@@ -179,7 +180,8 @@ def to_chain(published: Mapping[str, torch.Tensor], weights: Weights) -> dict[st
     renamed = {weights.chain_key(key): key for key in published}
     state = {key: published[renamed[key]] for key in expected if key in renamed}
     missing = [f"{key} {tuple(expected[key].shape)}" for key in expected if key not in renamed]
-    unexpected = [f"{old} {tuple(published[old].shape)}" for old in published if weights.chain_key(old) not in expected]
+    used = {renamed[key] for key in state}
+    unexpected = [f"{old} {tuple(published[old].shape)}" for old in published if old not in used]
     misshaped = [
         f"{renamed[key]} {tuple(tensor.shape)} for {key} {tuple(expected[key].shape)}"
         for key, tensor in state.items()

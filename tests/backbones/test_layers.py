@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from topgraft.backbones.layers import SameConv2d, named, same_padding
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_same_padding_is_tensorflows_definition(kernel: int, stride: int) -> None:
+    for size in range(1, 40):
+        outputs = math.ceil(size / stride)
+        total = max((outputs - 1) * stride + kernel - size, 0)
+        before, after = same_padding(size, kernel, stride)
+        assert (before, after) == (total // 2, total - total // 2)
+        assert (size + before + after - kernel) // stride + 1 == outputs
+
+
+def test_an_odd_zero_goes_after() -> None:
+    assert same_padding(224, 3, 2) == (0, 1)
+    assert same_padding(225, 3, 2) == (1, 1)
+    assert same_padding(112, 5, 2) == (1, 2)
+    assert same_padding(8, 1, 2) == (0, 0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 7), (7, 8), (1, 1)])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (5, 1), (1, 2), (3, 2), (5, 2), (7, 2)])
+def test_same_convolution_pads_then_convolves(height: int, width: int, kernel: int, stride: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = SameConv2d(4, 6, kernel, stride, groups=2)
+    x = torch.randn(2, 4, height, width, generator=generator)
+    top, bottom = same_padding(height, kernel, stride)
+    left, right = same_padding(width, kernel, stride)
+    padded = torch.zeros(2, 4, top + height + bottom, left + width + right)
+    padded[:, :, top : top + height, left : left + width] = x
+    expected = F.conv2d(padded, layer.weight, layer.bias, stride, groups=2)
+    torch.testing.assert_close(layer(x), expected)
+    assert layer(x).shape[2:] == (math.ceil(height / stride), math.ceil(width / stride))
+
+
+def test_named_keeps_names_and_order() -> None:
+    layers = named(second=torch.nn.ReLU(), first=torch.nn.Flatten())
+    assert [name for name, _ in layers.named_children()] == ["second", "first"]

@@ -1,0 +1,51 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def timm() -> Iterator[ModuleType]:
+    """The reference implementation, where `tests/requirements-reference.txt` is installed."""
+    for package in ("timm", "torchvision"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install --no-deps -r tests/requirements-reference.txt")
+    import torch
+
+    # torchvision's compiled operators do not load beside PyTorch's CPU build, and its import fails where these
+    # two names are unknown. Defined without an implementation, they let it import; nothing here calls them.
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import timm
+
+    yield timm
+    del library  # it holds the definitions as long as it lives
+
+
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Unpacks ``data/NAME.zip`` of ``TOPGRAFT_DATA`` once and gives the folder NAME."""
+    where = os.environ.get("TOPGRAFT_DATA")
+    if where is None:
+        pytest.skip("TOPGRAFT_DATA is unset: it names a folder that holds data/*.zip")
+    unpacked: dict[str, Path] = {}
+
+    def unpack(name: str) -> Path:
+        if name not in unpacked:
+            folder = tmp_path_factory.mktemp("data")
+            with zipfile.ZipFile(Path(where, "data", f"{name}.zip")) as archive:
+                archive.extractall(folder)
+            unpacked[name] = folder / name
+        return unpacked[name]
+
+    return unpack

