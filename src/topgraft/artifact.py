@@ -95,6 +95,7 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False) -> Path:
             "unreadable": [asdict(entry) for entry in fitted.unreadable],
         }
         _write_json(draft / "config.json", config)
+        shutil.copymode(draft / "config.json", draft / "model.safetensors")  # safetensors makes it private
         with (draft / "history.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(asdict(record)) + "\n" for record in fitted.history)
         with (draft / "images.csv").open("w", encoding="utf-8", newline="") as file:

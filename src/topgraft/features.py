@@ -111,8 +111,12 @@ def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description:
         with progress.bar(description, len(todo)) as bar:
             results = _results(todo, base, by_name)
             while block := _block(results, bar):
-                names = [todo[index].digest for indices, _ in block for index in indices]
-                base.store.append(names, np.concatenate([rows for _, rows in block]))
+                chosen = [int(index) for indices, _ in block for index in indices]
+                base.store.append(
+                    [todo[index].digest for index in chosen],
+                    np.concatenate([rows for _, rows in block]),
+                    [todo[index].name for index in chosen],
+                )
     seconds = time.perf_counter() - began if todo else 0.0
     failed = {sample.digest: by_name[sample.name] for sample in todo if sample.name in by_name}
     kept = np.array([i for i, digest in enumerate(digests) if digest not in failed], dtype=np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write a whole file or nothing: a temporary sibling, synced, then renamed over `path`.
 
     After a kill or a full disk the previous file is whole. The temporary name ends in ``.tmp``.
@@ -31,10 +31,10 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[bytes]]:
         OSError: as the system says; the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    # Not mkstemp: that makes files which nobody else may read, whatever the user's umask says.
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(6)}.tmp")
     try:
-        with os.fdopen(handle, mode) as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

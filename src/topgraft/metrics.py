@@ -1,0 +1,124 @@
+"""Numbers of an evaluation, with their uncertainty. NumPy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .records import ClassReport, Interval, Metrics
+
+Z_95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+ECE_BINS = 15  # Guo et al., On Calibration of Modern Neural Networks (2017), section 2
+_SMALLEST = np.finfo(np.float64).tiny
+
+
+def wilson(k: int, n: int) -> Interval:
+    """A proportion k/n with its 95 % score interval.
+
+    Source: Wilson (1927), as written in Brown, Cai and DasGupta, Interval Estimation for a Binomial Proportion
+    (Statistical Science, 2001), equation 4. With n = 0 nothing is known: value 0, interval 0 to 1.
+
+    Raises:
+        ValueError: k is negative or larger than n.
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"{k} of {n} is no proportion")
+    if n == 0:
+        return Interval(0.0, 0.0, 1.0, 0)
+    p, z2 = k / n, Z_95 * Z_95
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    # At the ends the formula gives 0 or 1 up to rounding; the value lies inside its interval in every case.
+    return Interval(p, 0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half), n)
+
+
+def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Log probabilities, n×classes, in float64."""
+    x = np.asarray(logits, dtype=np.float64)
+    x = x - x.max(axis=1, keepdims=True)
+    result: NDArray[np.float64] = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return result
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities, n×classes, in float64; each row sums to 1."""
+    return np.exp(log_softmax(logits))
+
+
+def log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Mean negative log probability of the true class, in nats."""
+    return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
+
+
+def hits(logits: NDArray[np.floating], labels: NDArray[np.int64], k: int) -> int:
+    """Images whose true class is among the k best. Of equal logits the lower class comes first."""
+    own = logits[np.arange(len(labels)), labels][:, None]
+    before = np.arange(logits.shape[1])[None, :] < labels[:, None]
+    ahead = (logits > own) | ((logits == own) & before)
+    return int((ahead.sum(axis=1) < k).sum())
+
+
+def calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64], bins: int = ECE_BINS) -> float:
+    """Expected calibration error: mean gap of confidence and accuracy over equal-width bins of confidence.
+
+    Source: Guo et al. (2017), equation 3. Bins are open below and closed above.
+    """
+    answers = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(labels)), answers]
+    correct = (answers == labels).astype(np.float64)
+    number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(number, weights=correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def confusion_matrix(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """classes×classes counts: row the true class, column the answer."""
+    counts = np.bincount(labels * classes + answers, minlength=classes * classes)
+    result: NDArray[np.int64] = counts.reshape(classes, classes).astype(np.int64)
+    return result
+
+
+def measure(logits: NDArray[np.floating], labels: NDArray[np.int64], classes: Sequence[str]) -> Metrics:
+    """All numbers of an evaluation.
+
+    Args:
+        logits: n×classes, finite; n at least 1.
+        labels: n, each from 0 to classes - 1.
+        classes: names, in label order.
+
+    Raises:
+        ValueError: shapes or labels that do not fit, no image at all, or logits that are not finite.
+    """
+    n = len(labels)
+    if n == 0 or logits.shape != (n, len(classes)):
+        raise ValueError(f"logits of shape {logits.shape} do not fit {n} labels and {len(classes)} classes")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise ValueError(f"labels must lie between 0 and {len(classes) - 1}")
+    if not np.isfinite(logits).all():
+        raise ValueError("logits must be finite")
+    probabilities = softmax(logits)
+    confusion = confusion_matrix(logits.argmax(axis=1), labels, len(classes))
+    return Metrics(
+        n=n,
+        top1=wilson(hits(logits, labels, 1), n),
+        top5=wilson(hits(logits, labels, 5), n) if len(classes) > 5 else None,
+        log_loss=log_loss(logits, labels),
+        ece=calibration_error(probabilities, labels),
+        ece_bins=ECE_BINS,
+        classes=tuple(_report(name, k, confusion) for k, name in enumerate(classes)),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+    )
+
+
+def _report(name: str, k: int, confusion: NDArray[np.int64]) -> ClassReport:
+    right, answered, there = int(confusion[k, k]), int(confusion[:, k].sum()), int(confusion[k].sum())
+    return ClassReport(
+        name=name,
+        precision=right / answered if answered else None,
+        recall=right / there if there else None,
+        f1=2 * right / (answered + there) if answered + there else None,
+        n=there,
+    )

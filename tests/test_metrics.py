@@ -1,0 +1,88 @@
+"""Metrics against scikit-learn, and against values worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from topgraft import metrics
+
+
+@pytest.fixture
+def answers() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, 7, 500)
+    logits = generator.normal(size=(500, 7)).astype(np.float32)
+    logits[np.arange(500), labels] += 1.0
+    return logits, labels
+
+
+def test_all_numbers_equal_scikit_learn(answers: tuple[np.ndarray, np.ndarray]) -> None:
+    logits, labels = answers
+    found = metrics.measure(logits, labels, list("abcdefg"))
+    p = metrics.softmax(logits)
+    best = logits.argmax(1)
+    assert found.top1.value == reference.accuracy_score(labels, best)
+    assert found.top5 is not None
+    assert found.top5.value == reference.top_k_accuracy_score(labels, logits, k=5)
+    assert found.log_loss == pytest.approx(reference.log_loss(labels, p), abs=1e-12)
+    assert np.array_equal(found.confusion, reference.confusion_matrix(labels, best))
+    expected = np.array(reference.precision_recall_fscore_support(labels, best)).T
+    assert np.allclose([[c.precision, c.recall, c.f1, c.n] for c in found.classes], expected)
+    json.dumps(asdict(found), allow_nan=False)
+
+
+def test_wilson_equals_published_values() -> None:
+    # Newcombe (1998), Statistics in Medicine 17, table I, method 3: 81/263, 15/148, 0/20, 1/29.
+    for k, n, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
+        found = metrics.wilson(k, n)
+        assert (round(found.low, 4), round(found.high, 4)) == (low, high)
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_its_value_and_mirrors(pair: tuple[int, int]) -> None:
+    k, n = pair
+    found, other = metrics.wilson(k, n), metrics.wilson(n - k, n)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low == pytest.approx(1 - other.high, abs=1e-12)
+
+
+def test_nothing_seen_is_nothing_known() -> None:
+    assert metrics.wilson(0, 0) == metrics.Interval(0.0, 0.0, 1.0, 0)
+    with pytest.raises(ValueError, match="3 of 2"):
+        metrics.wilson(3, 2)
+
+
+def test_top5_is_none_with_five_classes_and_a_missing_class_is_undefined() -> None:
+    found = metrics.measure(np.eye(5, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 2]), list("abcde"))
+    assert found.top5 is None
+    assert (found.classes[4].precision, found.classes[4].recall, found.classes[4].f1) == (None, None, None)
+    assert (found.classes[2].recall, found.classes[2].f1) == (0.0, 0.0)
+
+
+def test_calibration_by_hand() -> None:
+    # Two in the bin of 0.9 with one right (gap 0.4), two at 0.6 both right (gap 0.4).
+    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert metrics.calibration_error(p, np.array([0, 1, 0, 0])) == pytest.approx(0.4)
+
+
+def test_ties_go_to_the_lower_class() -> None:
+    logits = np.zeros((3, 6), dtype=np.float32)
+    assert [metrics.hits(logits, np.array([0, 4, 5]), k) for k in (1, 5, 6)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("bad", [np.full((2, 3), np.nan), np.zeros((2, 4)), np.zeros((0, 3))])
+def test_what_cannot_be_measured_is_refused(bad: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"finite|do not fit"):
+        metrics.measure(bad, np.zeros(min(2, len(bad)), dtype=np.int64), list("abc"))
