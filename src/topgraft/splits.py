@@ -49,10 +49,10 @@ def divide(source: Source, *, split_seed: int = 0, limit: int | None = None) -> 
     else:
         parts, dropped = _part_twins(parts)
         if not parts["val"]:
-            _require_train(parts, source)
+            _require_train(parts, source, bool(dropped))
             parts |= _cut(parts["train"], source.classes, {"train": 4, "val": 1}, split_seed)
             made = frozenset({"val"})
-    _require_train(parts, source)
+    _require_train(parts, source, bool(dropped))
     duplicates = _duplicates(source, parts, twins, dropped)
     notes = (*source.notes, *_absent(parts, source.classes))
     if limit is not None:
@@ -239,10 +239,10 @@ def _require_given(source: Source) -> None:
         raise DataError(f"{source.where} has no images in val and test. Add one of them, or leave the splits out")
 
 
-def _require_train(parts: _Parts, source: Source) -> None:
+def _require_train(parts: _Parts, source: Source, dropped: bool) -> None:
     empty = [name for name, count in _counts(parts["train"], source.classes).items() if not count]
     if empty:
-        also = " that are not in val or test too" if source.given else ""
+        also = " that are not in val or test too" if dropped else ""
         raise DataError(
             f"no images in train{also} of {_classes(empty)} in {source.where}. Add images, or remove the class "
             "from every split"
