@@ -143,6 +143,6 @@ def replace_top(classifier: Classifier, classes: int) -> Classifier:
     chain = {**dict(classifier.groups.items()), "head": head}
     grafted = Classifier(chain, classifier.spec)
     grafted.normalise = classifier.normalise
-    head.train(classifier.training)
-    grafted.training = classifier.training
+    for new in (grafted, grafted.groups, head):  # the shared modules keep their own modes
+        new.training = classifier.training
     return grafted
