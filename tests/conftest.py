@@ -11,6 +11,9 @@ from types import ModuleType
 
 import pytest
 
+# Tests run side by side; more threads than cores would wait for each other. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def timm() -> Iterator[ModuleType]:
@@ -49,3 +52,14 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return unpacked[name]
 
     return unpack
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's own cache."""
+    previous = os.environ.get("TOPGRAFT_CACHE")
+    os.environ["TOPGRAFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("TOPGRAFT_CACHE")
+    if previous is not None:
+        os.environ["TOPGRAFT_CACHE"] = previous

@@ -127,7 +127,12 @@ def probe(data: bytes) -> tuple[int, int]:
     Raises:
         ImageError: empty, no image, or more pixels than `MAX_PIXELS`.
     """
-    size: tuple[int, int] = _open(data).size
+    try:
+        size: tuple[int, int] = _open(data).size
+    except Warning:
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            size = _open(data).size
     return size
 
 
@@ -195,6 +200,8 @@ def _open(data: bytes) -> Any:
             continue
         try:
             image = factory(io.BytesIO(data), "")
+        except Warning:  # under ``-W error``; `decode` tries again
+            raise
         except _DAMAGE as error:
             raise ImageError(_reason(error)) from error
         width, height = image.size
@@ -281,4 +288,6 @@ def _reason(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return f"is truncated ({text})"
+    if text == "not identified by this driver":  # what Pillow makes of a header that its reader refuses
+        text = "its header is wrong"
     return f"is damaged ({' '.join(text.split())})"
