@@ -86,7 +86,10 @@ def main(arguments: list[str] | None = None) -> None:
             assert again["top1"] == result["top1"]
             seconds, other = timed(["benchmarks.tutorial_loop", str(root), str(asked.epochs)])
             peer.append(seconds)
-            print(f"run {run + 1}: cold {cold[-1]:.2f} s, warm {warm[-1]:.2f} s, tutorial loop {peer[-1]:.1f} s", flush=True)
+            print(
+                f"run {run + 1}: cold {cold[-1]:.2f} s, warm {warm[-1]:.2f} s, tutorial loop {peer[-1]:.1f} s",
+                flush=True,
+            )
     print(f"set {asked.set}; n = {asked.runs} runs; the loop: {asked.epochs} epochs")
     print(f"topgraft validation top-1 {result['top1']}; tutorial loop (best of its epochs) {other['top1']:.4f}")
     for name, ours in (("cold", cold), ("warm", warm)):

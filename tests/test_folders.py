@@ -13,9 +13,14 @@ def test_a_failed_write_leaves_the_previous_file_and_no_litter(tmp_path: Path) -
     path = tmp_path / "a" / "file"
     with atomic_write(path) as file:
         file.write(b"one")
-    with pytest.raises(OSError, match="full"), atomic_write(path) as file:
-        file.write(b"tw")
-        raise OSError("disk full")
+
+    def fail() -> None:
+        with atomic_write(path) as file:
+            file.write(b"tw")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
     assert path.read_bytes() == b"one"
     assert list(path.parent.iterdir()) == [path]
 

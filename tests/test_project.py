@@ -22,8 +22,7 @@ def test_there_is_no_utils_module() -> None:
 
 def test_importing_topgraft_imports_no_torch_and_opens_no_socket() -> None:
     code = (
-        "import sys, topgraft; "
-        "print([m for m in ('torch', 'openvino', 'numpy.random', 'sklearn') if m in sys.modules])"
+        "import sys, topgraft; print([m for m in ('torch', 'openvino', 'numpy.random', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

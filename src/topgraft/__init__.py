@@ -12,6 +12,8 @@ Importing this package imports no torch: the verbs are loaded when they are firs
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -23,6 +25,7 @@ from .errors import (
     UsageError,
     WeightsError,
 )
+from .version import __version__
 
 if TYPE_CHECKING:
     from .api import (
@@ -39,8 +42,6 @@ if TYPE_CHECKING:
         summary,
         survey,
     )
-
-__version__ = "0.1.0"
 
 _VERBS = (
     "devices",
@@ -79,6 +80,17 @@ __all__ = [
     "summary",
     "survey",
 ]
+
+
+class _Package(ModuleType):
+    """A package whose verbs are not hidden by its modules: importing `topgraft.evaluate` must not rebind the verb."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _VERBS and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -6,22 +6,21 @@ import inspect as _inspect
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from . import artifact, cost, engines, fitting, inspection, settings
-from . import evaluate as evaluation
-from . import predict as prediction
-from . import summary as summaries
-from . import survey as surveys
 from .backbones import BACKBONES, find_backbone
 from .classifier import load_pretrained, replace_top
 from .errors import DataError, UsageError
+from .evaluate import evaluate as score
 from .features import Base, compute, open_base
 from .plan import table
+from .predict import find_images
+from .predict import predict as answer
 from .records import (
     SPLIT_NAMES,
     Cost,
@@ -39,6 +38,9 @@ from .sources import open_source
 from .splits import divide, refuse_unreadable
 from .strategies import STRATEGIES
 from .strategies.spec import Facts
+from .summary import Summary, summarise
+from .survey import Survey
+from .survey import survey as look
 from .train import train
 from .weights import find_weights, locate
 
@@ -123,7 +125,7 @@ def fit(images: Any, **choices: Any) -> Fitted:
     )
     lap("head")
     held = computed.kept >= len(splits.train)
-    validation = evaluation.evaluate(
+    validation = score(
         classifier,
         computed.rows[held],
         [samples[index] for index in computed.kept[held]],
@@ -177,7 +179,7 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     computed = compute(kept, base, strict=chosen.strict, description="evaluate")
     if not len(computed.kept):
         raise DataError(f"none of the {len(kept)} images can be read; the first: {computed.unreadable[0].reason}")
-    return evaluation.evaluate(
+    return score(
         model.classifier,
         computed.rows,
         [kept[index] for index in computed.kept],
@@ -201,7 +203,7 @@ def predict(model: Fitted, images: Any, **choices: Any) -> Predictions:
         the answers in order, and the images that could not be read with the reason.
     """
     chosen = settings.make(settings.PredictSettings, choices)
-    return prediction.predict(model, _unlabelled(images), _base_of(model, chosen), chosen.top_k)
+    return answer(model, _unlabelled(images), _base_of(model, chosen), chosen.top_k)
 
 
 @_takes(settings.FeaturesSettings)
@@ -241,9 +243,9 @@ def load(folder: str | os.PathLike[str]) -> Fitted:
 
 
 @_takes(settings.OpenSettings)
-def survey(where: Any, **choices: Any) -> surveys.Survey:
+def survey(where: Any, **choices: Any) -> Survey:
     """What is in a source: classes and counts, sizes, unreadable files, duplicates, imbalance."""
-    return surveys.survey(open_images(where, **choices))
+    return look(open_images(where, **choices))
 
 
 @_takes(settings.InspectSettings)
@@ -278,7 +280,7 @@ def list_backbones() -> tuple[dict[str, Any], ...]:
     rows = []
     for network in BACKBONES.values():
         weights = find_weights(network.weights[0])
-        described = summaries.summarise(network.name, weights.spec.input_size, weights.classes)
+        described = summarise(network.name, weights.spec.input_size, weights.classes)
         rows.append(
             {
                 "name": network.name,
@@ -297,16 +299,18 @@ def list_backbones() -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def summary(backbone: str, input_size: int | None = None, classes: int | None = None) -> summaries.Summary:
+def summary(backbone: str, input_size: int | None = None, classes: int | None = None) -> Summary:
     """Layers, output shapes, parameters, multiply-adds of a network; its published size and top if not given."""
     weights = find_weights(find_backbone(backbone).weights[0])
-    return summaries.summarise(backbone, input_size or weights.spec.input_size, classes or weights.classes)
+    return summarise(backbone, input_size or weights.spec.input_size, classes or weights.classes)
 
 
 def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """The processor, engines and default choice; with `measure` also what they do in a second, kept for later."""
     folder = None if cache_dir is None else Path(cache_dir)
-    return cost.describe_devices(folder) | ({"measured": asdict(cost.measure_machine(folder))} if measure else {})
+    if measure:
+        cost.measure_machine(folder)
+    return cost.describe_devices(folder)
 
 
 def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[str, float]]:
@@ -360,4 +364,4 @@ def _unlabelled(images: Any) -> list[Sample]:
         if wrong or len(arrays) != len(list(given)):
             raise UsageError("arrays to predict must be uint8, H×W×3 or H×W, and not mixed with paths")
         return [Sample(f"image {number}", None, array=array) for number, array in enumerate(arrays)]
-    return [Sample(path.as_posix(), None, path=path) for path in prediction.find_images(given)]
+    return [Sample(path.as_posix(), None, path=path) for path in find_images(given)]

@@ -15,8 +15,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from . import __version__, progress, settings
+from . import progress, settings
 from .errors import TopgraftError, UsageError
+from .version import __version__
 
 if TYPE_CHECKING:
     from .records import Evaluation, Unreadable

@@ -27,5 +27,9 @@ class DownloadError(TopgraftError):
     """A download that could not be finished: no network, offline asked for, wrong checksum, full disk."""
 
 
+class CacheError(TopgraftError):
+    """Features that cannot be kept: they do not fit the stored precision, or the disk does not take them."""
+
+
 class ImageError(TopgraftError):
     """One image that cannot be read; the message is the reason in one line, without the name."""

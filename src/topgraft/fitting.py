@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, engines, settings
+from . import engines, settings
 from .backbones import find_backbone
 from .classifier import Classifier
 from .errors import DataError, UsageError
 from .features import Base, FeatureRows
 from .records import SPLIT_NAMES, EpochRecord, Sample, Splits
 from .train import Labelled, Outcome
+from .version import __version__
 from .weights import find_weights
 
 

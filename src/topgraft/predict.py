@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("avif", "bmp", "dib", "gif", "ico", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo", "pbm", "pgm", "png", "pnm"),
-        *("ppm", "tga", "tif", "tiff", "webp"),
+        *("ppm", "tif", "tiff", "webp"),
     )
 )
 

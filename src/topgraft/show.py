@@ -14,7 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from .card import SPLIT_LABELS, percent, split_label
-from .records import Evaluation, Fitted, Inspection, Predictions
+from .records import SPLIT_NAMES, Evaluation, Fitted, Inspection, Predictions
+from .summary import Summary
+from .survey import Survey
 
 _PLAIN_WIDTH = 160  # columns where the output is no terminal: nothing is cut off in a file or a pipe
 
@@ -122,6 +124,104 @@ def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
     console.print("top-1: ImageNet-1k validation (50,000 images), as published", highlight=False)
 
 
+def surveyed(found: Survey) -> None:
+    """Counts by class and split, sizes, formats, and everything odd."""
+    console = _console()
+    splits = [split for split in SPLIT_NAMES if split in found.counts]
+    shown = _table("class", *(SPLIT_LABELS[split] for split in splits), "total")
+    for name in found.classes:
+        counts = [found.counts[split].get(name, 0) for split in splits]
+        shown.add_row(escape(name), *(f"{count:,}" for count in counts), f"{sum(counts):,}")
+    console.print(shown)
+    lines = [f"{found.images:,} images, {len(found.classes)} classes"]
+    if found.made:
+        made = ", ".join(SPLIT_LABELS[split] for split in SPLIT_NAMES if split in found.made)
+        lines.append(f"splits made by content (seed {found.split_seed}): {made}")
+    for what, range_ in (("width", found.widths), ("height", found.heights)):
+        if range_ is not None:
+            lines.append(f"{what}: {range_.smallest:,} to {range_.largest:,} pixels, median {range_.median:,g}")
+    lines.append("formats: " + ", ".join(f"{kind} {count:,}" for kind, count in found.formats.items()))
+    if found.imbalance is not None:
+        lines.append(f"imbalance: the largest class has {found.imbalance:.1f} times the images of the smallest")
+    lines += found.notes
+    if found.unreadable:
+        lines.append(f"unreadable: {len(found.unreadable):,}")
+        lines += [f"  {entry.name}: {entry.reason}" for entry in found.unreadable]
+    if found.duplicates:
+        lines.append(f"exact duplicates: {len(found.duplicates):,} groups")
+        for group in found.duplicates:
+            marks = [
+                *(["under two labels"] if group.digest in found.under_two_labels else []),
+                *(["across splits"] if group.digest in found.across_splits else []),
+            ]
+            note = f" ({', '.join(marks)})" if marks else ""
+            lines.append(f"  {' = '.join(group.names)}{note}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+def summarised(found: Summary) -> None:
+    """Layers, then totals."""
+    console = _console()
+    shown = _table("layer", "group", "type", "output", "parameters", "multiply-adds", "activations", "sees")
+    for layer in found.layers:
+        name = layer.name if layer.name.startswith(layer.group) else f"{layer.group}.{layer.name}"
+        shown.add_row(
+            name,
+            layer.group,
+            layer.kind,
+            " × ".join(map(str, layer.output)),
+            f"{layer.parameters:,}",
+            f"{layer.multiply_adds:,}",
+            f"{layer.activation_bytes / 1024:,.0f} KiB",
+            f"{layer.receptive_field:,} px",
+        )
+    console.print(shown)
+    totals = found.parameters
+    for line in (
+        f"{found.backbone}, {found.input_size} × {found.input_size} pixels, {found.classes:,} classes",
+        f"parameters: {totals.total:,} (trainable {totals.trainable:,}, not trainable {totals.not_trainable:,})",
+        f"multiply-adds: {found.multiply_adds / 1e6:,.1f} M",
+        f"activations: {found.activation_bytes / 2**20:,.1f} MiB an image",
+    ):
+        console.print(line, highlight=False)
+
+
+def devices(found: Mapping[str, Any]) -> None:
+    """This machine, its engines, and what was measured."""
+    console = _console()
+    default = found["default"]
+    cuda = ", ".join(found["cuda"]) or "none"
+    for line in (
+        f"processor: {found['cores']} cores, bf16 {'yes' if found['bf16'] else 'no'}; {' '.join(found['processor'])}",
+        f"CUDA: {cuda}",
+        *(f"engine {name}: {version or 'not installed'}" for name, version in found["engines"].items()),
+        f"default: {default['name']} on {default['device']} in {default['precision']} ({found['why']})",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    measured = found["measured"]
+    if measured is None:
+        console.print("not measured yet; topgraft devices --measure takes about a minute", highlight=False)
+        return
+    shown = _table("measured", "median", "lowest", "highest", "unit")
+    rows = [
+        ("fp32 matrix product", measured["fp32_gflops"], "GFLOP/s"),
+        ("bf16 matrix product", measured["bf16_gflops"], "GFLOP/s"),
+        ("decode 640×427 JPEG", measured["decode"], "images/s"),
+    ]
+    for rate in measured["engines"]:
+        choice = rate["choice"]
+        name = f"{choice['name']} {choice['precision']} on {choice['device']}"
+        rows.append((name, rate["images_per_second"], "images/s"))
+    for name, spread, unit in rows:
+        if spread is not None:
+            shown.add_row(name, *(f"{spread[key]:,.0f}" for key in ("median", "low", "high")), unit)
+    console.print(shown)
+    console.print(
+        f"n = {measured['fp32_gflops']['n']} runs each; engines: EfficientNet-Lite0 at 224 pixels", highlight=False
+    )
+
+
 def _headline(console: Console, result: Evaluation) -> None:
     label = split_label(result.split, result.used_for_selection)
     top5 = result.metrics.top5
@@ -154,7 +254,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
     for number, column in enumerate(columns):
         right = column in {
             "parameters", "multiply-adds", "precision", "recall", "F1", "images", "probability", "lowest",
-            "highest", "top-1", "input", "train", "validation", "test", "total",
+            "highest", "top-1", "median", "activations", "sees", "input", "train", "validation", "test", "total",
         }  # fmt: skip
         shown.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=number > 0 and right)
     return shown

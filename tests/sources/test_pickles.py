@@ -111,6 +111,15 @@ def test_nothing_of_a_malicious_pickle_is_run(protocol: int, tmp_path: Path, mon
         target.rmdir()
 
 
+@pytest.mark.parametrize("depth", [10, 400])
+def test_deep_containers_are_refused(depth: int):
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    with pytest.raises(DataError, match="asks for containers nested too deeply"):
+        read_pickle(pickle.dumps(value), "batch")
+
+
 ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n"
 
 

@@ -1,0 +1,188 @@
+"""What runs a frozen prefix. One table; a fixed rule picks, and anything can be forced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from torch import get_num_threads, nn
+
+from ..errors import UsageError
+from ..folders import cache_folder
+from ..processor import processor_features
+from .openvino import KIND as OPENVINO
+from .spec import Engine, EngineChoice, EngineKind, Precision, Rows, Tolerance, installed_version
+from .torch import KIND as TORCH
+
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineChoice",
+    "Rows",
+    "Tolerance",
+    "available",
+    "build_engine",
+    "choose",
+    "machine_fingerprint",
+    "measurement_path",
+    "possible",
+    "tolerance",
+    "version",
+]
+
+# The default is the first that is installed.
+ENGINES: dict[str, EngineKind] = {"openvino": OPENVINO, "torch": TORCH}
+
+_PRECISIONS = ("bf16", "fp32")
+_DEVICES = ("cpu", "cuda")
+
+
+def available() -> dict[str, str | None]:
+    """Every engine with the version of what computes; None where it is not installed. Imports none of them."""
+    return {name: installed_version(kind.package) for name, kind in ENGINES.items()}
+
+
+def version(name: str) -> str:
+    """The version of what computes: ``openvino 2026.4.1``."""
+    return installed_version(ENGINES[name].package) or f"{name}, not installed"
+
+
+def tolerance(choice: EngineChoice) -> Tolerance:
+    """How far its features may be from eager float32; tested for every engine and precision."""
+    return ENGINES[choice.name].tolerance[_precision(choice.precision)]
+
+
+def choose(
+    engine: str = "auto", precision: str = "auto", device: str = "auto", folder: Path | None = None
+) -> EngineChoice:
+    """The engine that runs the frozen base, by a fixed rule that measures nothing.
+
+    With a CUDA device, PyTorch on it. Else OpenVINO where it is installed, else PyTorch, on the processor.
+    bf16 where the processor or the GPU reports it, else fp32. What is given by name is used or refused.
+
+    Args:
+        engine: ``auto``, a key of `ENGINES`, or ``fastest``: the best that ``topgraft devices --measure`` saw.
+        precision: ``auto``, ``bf16`` or ``fp32``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        folder: where a measurement is kept; `topgraft.folders.cache_folder` if None.
+
+    Raises:
+        UsageError: an unknown name, or what this machine does not have; the message says what it has.
+    """
+    _check("engine", engine, ("auto", *ENGINES, "fastest"))
+    _check("precision", precision, ("auto", *_PRECISIONS))
+    _check("device", device, ("auto", *_DEVICES))
+    if engine == "fastest":
+        return _fastest(precision, device, folder)
+    name = engine if engine != "auto" else _default_engine(device)
+    kind = ENGINES[name]
+    here = kind.devices()
+    if not here:
+        raise UsageError(f"the engine {name} is not installed; pip install {kind.package}, or use {_others()}")
+    if device != "auto" and device not in here:
+        raise UsageError(f"the engine {name} has no {device} here; it can use {', '.join(here)}")
+    place = device if device != "auto" else here[0]
+    can = kind.precisions(place)
+    if precision != "auto" and precision not in can:
+        raise UsageError(
+            f"the engine {name} has no {precision} on this {_called(place)}; it can compute in {', '.join(can)}"
+        )
+    return EngineChoice(
+        name=name,
+        precision=precision if precision != "auto" else can[0],
+        device=place,
+        batch_size=kind.batch_size(place),
+        threads=get_num_threads(),
+    )
+
+
+def possible() -> list[EngineChoice]:
+    """Every engine, device and precision that this machine has, the default first."""
+    choices = [
+        choose(name, precision, device)
+        for name, kind in ENGINES.items()
+        for device in kind.devices()
+        for precision in kind.precisions(device)
+    ]
+    default = choose()
+    return [default, *(choice for choice in choices if choice != default)]
+
+
+def build_engine(choice: EngineChoice, prefix: nn.Module, *, input_size: int, key: str, folder: Path) -> Engine:
+    """Make a frozen prefix ready to run.
+
+    Args:
+        choice: see `choose`.
+        prefix: uint8 N×H×W×3 to activations, in evaluation mode, on the processor. It is not changed.
+        input_size: side of its images, in pixels.
+        key: names the prefix by content: its weights, its boundary and how it normalises. What an engine
+            keeps on disk is found again by it.
+        folder: where an engine may keep what it converted.
+
+    Raises:
+        UsageError: the choice is not possible on this machine, or the prefix is in training mode.
+    """
+    if any(module.training for module in prefix.modules()):
+        raise ValueError("a frozen prefix runs in evaluation mode; call eval() on it first")
+    _check("engine", choice.name, tuple(ENGINES))
+    kind = ENGINES[choice.name]
+    # A choice may come from another machine's config.
+    choose(choice.name, choice.precision, choice.device)
+    return kind.build(choice, prefix, input_size, key, folder)
+
+
+def machine_fingerprint() -> str:
+    """This machine as far as speed goes, in 16 hex digits: processor features, threads, versions; no name."""
+    record = [processor_features(), get_num_threads(), available()]
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+
+
+def measurement_path(folder: Path | None = None) -> Path:
+    """Where the measurement of this machine is kept."""
+    return (folder or cache_folder()) / f"machine-{machine_fingerprint()}.json"
+
+
+def _fastest(precision: str, device: str, folder: Path | None) -> EngineChoice:
+    path = measurement_path(folder)
+    measure = "run `topgraft devices --measure` first"
+    try:
+        rates = json.loads(path.read_text(encoding="utf-8"))["engines"]
+        seen = [(float(rate["images_per_second"]["median"]), EngineChoice(**rate["choice"])) for rate in rates]
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"the engine fastest needs a measurement of this machine with these versions; {measure}"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no measurement ({error}); {measure}") from error
+    fitting = [
+        (rate, choice)
+        for rate, choice in seen
+        if precision in ("auto", choice.precision) and device in ("auto", choice.device)
+    ]
+    if not fitting:
+        raise UsageError(f"no engine with precision {precision} on device {device} was measured; {measure}")
+    return max(fitting, key=lambda pair: pair[0])[1]
+
+
+def _default_engine(device: str) -> str:
+    if device == "cuda" or (device == "auto" and "cuda" in ENGINES["torch"].devices()):
+        return "torch"
+    return next(name for name, kind in ENGINES.items() if kind.devices())
+
+
+def _check(what: str, given: str, options: tuple[str, ...]) -> None:
+    if given not in options:
+        raise UsageError(f"there is no {what} {given!r}; it is one of {', '.join(options)}")
+
+
+def _precision(name: str) -> Precision:
+    return "bf16" if name == "bf16" else "fp32"
+
+
+def _others() -> str:
+    return " or ".join(f"--engine {name}" for name, kind in ENGINES.items() if kind.devices())
+
+
+def _called(device: str) -> str:
+    return "processor" if device == "cpu" else "GPU"

@@ -1,0 +1,99 @@
+"""What this processor can do: the features that decide speed and rounding."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Sizes and names are no instruction sets: they tell machines apart that compute alike.
+_NOT_FEATURES = ("architecture", "cpu_name", "num_", "l1", "l2", "l3")
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 itself: AVX-512 BF16 or AMX on x86, BF16 on ARM.
+
+    An x86 processor with AVX-512 alone can emulate it, more slowly than float32.
+    """
+    found = _capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def is_x86() -> bool:
+    """Whether this is an Intel or AMD processor of 64 bits."""
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def processor_features() -> tuple[str, ...]:
+    """The architecture and the instruction sets, sorted: what kernels are chosen by, and so what rounds."""
+    names = [
+        f"{name}={value}" if not isinstance(value, bool) else name
+        for name, value in _capabilities().items()
+        if value and not name.startswith(_NOT_FEATURES)
+    ]
+    return (platform.machine().lower(), torch.backends.cpu.get_cpu_capability(), *sorted(names))
+
+
+def processor_name() -> str:
+    """What the maker calls it, as far as the system says."""
+    named = _capabilities().get("cpu_name") or _linux_name() or platform.processor() or platform.machine()
+    return str(named).strip()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows
+        return os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+    """Memory of the machine in bytes; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return _windows_memory()
+
+
+@functools.cache
+def _capabilities() -> Mapping[str, Any]:
+    if hasattr(torch.cpu, "get_capabilities"):  # PyTorch 2.11 and newer
+        found: Mapping[str, Any] = torch.cpu.get_capabilities()
+        return found
+    older = {
+        "avx2": "_is_avx2_supported",
+        "avx512_f": "_is_avx512_supported",
+        "avx512_bf16": "_is_avx512_bf16_supported",
+        "avx512_vnni": "_is_vnni_supported",
+        "amx_tile": "_is_amx_tile_supported",
+        # Every processor with AMX tiles so far multiplies bfloat16 with them.
+        "amx_bf16": "_is_amx_tile_supported",
+    }
+    return {name: bool(getattr(torch.cpu, check, lambda: False)()) for name, check in older.items()}
+
+
+def _linux_name() -> str | None:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _windows_memory() -> int | None:
+    try:
+        import ctypes
+
+        kilobytes = ctypes.c_ulonglong(0)
+        kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+        return kilobytes.value * 1024 if kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes)) else None
+    except (ImportError, AttributeError, OSError):
+        return None
