@@ -100,12 +100,13 @@ def _cut(samples: Sequence[Sample], classes: Sequence[str], shares: Mapping[Spli
     by_digest = {sample.digest: sample for sample in samples}
     for digest, label in home.items():
         ranked[label].append((_rank(split_seed, by_digest[digest]), digest))
+    few = {classes[label]: len(found) for label, found in sorted(ranked.items()) if len(found) < len(shares)}
+    if few:
+        raise DataError(_too_few(few, tuple(shares)))
     rest, *cut = shares
     place: dict[str, SplitName] = {}
-    for label, contents in ranked.items():
+    for contents in ranked.values():
         contents.sort()
-        if len(contents) < len(shares):
-            raise DataError(_too_few(classes[label], len(contents), tuple(shares)))
         start = fifths = 0
         for split in reversed(cut):
             fifths += shares[split]
@@ -119,11 +120,14 @@ def _cut(samples: Sequence[Sample], classes: Sequence[str], shares: Mapping[Spli
     return parts
 
 
-def _too_few(name: str, images: int, splits: tuple[str, ...]) -> str:
-    count = "1 image" if images == 1 else f"{images} different images"
+def _too_few(few: Mapping[str, int], splits: tuple[str, ...]) -> str:
+    one = len(few) == 1
     return (
-        f"the class {name} has only {count}, and {', '.join(splits[:-1])} and {splits[-1]} need one each. "
-        f"Add images to it (at least {len(splits)}, better 30), or remove the class"
+        f"{'the class' if one else f'{len(few)} classes,'} "
+        f"{listing(f'{name} ({images})' for name, images in few.items())}{'' if one else ','} "
+        f"{'has' if one else 'have'} fewer than {len(splits)} different images, and {', '.join(splits[:-1])} and "
+        f"{splits[-1]} need one of each class. Add images (30 of a class are a good start), or remove "
+        f"{'the class' if one else 'these classes'}"
     )
 
 

@@ -1,6 +1,6 @@
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -291,3 +291,18 @@ def test_a_folder_that_may_not_be_listed_is_named(flat: Path, monkeypatch: pytes
     assert [entry.name for entry in source.unreadable] == ["cat/secret"]
     assert source.unreadable[0].reason == f"the folder {flat / 'cat' / 'secret'} cannot be listed: permission denied"
     assert len(source.flat) == 6
+
+
+def test_real_photos_one_of_them_a_gif_with_another_name(real_data: Callable[[str], Path]):
+    source = open_folder(real_data("hymenoptera"))
+    assert source.classes == ("ants", "bees")
+    assert {split: len(samples) for split, samples in source.given.items()} == {"train": 245, "val": 153}
+    assert (source.unreadable, source.notes) == ((), ())
+    assert any(sample.path.read_bytes().startswith(b"GIF8") for sample in source.given["train"])
+
+
+def test_real_photos_one_folder_too_high(real_data: Callable[[str], Path]):
+    source = open_folder(real_data("sign-digits"))
+    assert source.classes == tuple("0123456789")
+    assert (len(source.flat), source.unreadable) == (2062, ())
+    assert source.notes == ("the class folders are in Dataset, which was opened",)

@@ -175,7 +175,7 @@ def _walk(folder: Path, walked: set[str], found: _Found) -> list[Path]:
             continue
         files += level.files
         waiting += reversed(level.folders)
-    return sorted(files)
+    return sorted(files, key=str)  # much faster than by path
 
 
 def _look(path: Path) -> _Level:
@@ -189,7 +189,7 @@ def _look(path: Path) -> _Level:
                 (folders if _leads_to_folder(entry) else files).append(path / entry.name)
     except OSError as error:
         raise DataError(f"the folder {path} cannot be listed: {(error.strerror or str(error)).lower()}") from error
-    return _Level(path, tuple(sorted(folders)), tuple(sorted(files)))
+    return _Level(path, tuple(sorted(folders, key=str)), tuple(sorted(files, key=str)))
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
