@@ -17,7 +17,7 @@ from .errors import DownloadError
 from .folders import atomic_write, replace
 
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
-_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt that follows one without any progress
+_PAUSES = (0.5, 1.0, 3.0)  # seconds before a new attempt: after one that brought something, after the first idle one, …
 _PIECE = 1 << 16  # bytes; what a cut connection may cost
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # the disk, or the user's share of it
 
