@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from topgraft import engines
 from topgraft.classifier import load_pretrained
@@ -44,9 +43,14 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     images, labels = load_digits(return_X_y=True)
     made = []
     for pixels in images[:DIGITS]:
-        grey = Image.fromarray((pixels.reshape(8, 8) * (255 / 16)).astype(np.uint8))
+        grey = Image.fromarray((255 - pixels.reshape(8, 8) * (255 / 16)).astype(np.uint8))
         made.append(np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")))
     return np.stack(made), labels[:DIGITS].astype(np.int64)
+
+
+def test_the_table_is_what_this_machine_can_choose_from() -> None:
+    assert {choice.name for choice in POSSIBLE} == {name for name, found in engines.available().items() if found}
+    assert POSSIBLE[0] == engines.choose()
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,9 @@ def test_features_keep_the_stated_cosine_to_eager_float32(
     engine: engines.Engine, computed: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> None:
     assert computed.dtype == np.float32
-    assert cosines(computed, reference).min() >= engines.tolerance(engine.choice).cosine
+    found = cosines(computed, reference)
+    assert found.min() >= engines.tolerance(engine.choice).cosine
+    assert np.median(found[:PHOTOS]) >= engines.tolerance(engine.choice).median_cosine
 
 
 def test_the_same_head_keeps_its_accuracy(
@@ -113,11 +119,10 @@ def test_the_same_head_keeps_its_accuracy(
     labels = digits()[1]
     half = DIGITS // 2
     truth, ours = reference[PHOTOS:], computed[PHOTOS:]
-    scale = StandardScaler().fit(truth[:half])
-    head = LogisticRegression(max_iter=2000).fit(scale.transform(truth[:half]), labels[:half])
-    with_truth = head.score(scale.transform(truth[half:]), labels[half:])
-    with_ours = head.score(scale.transform(ours[half:]), labels[half:])
-    assert with_truth > 0.85
+    head = LogisticRegression(C=100, max_iter=2000).fit(truth[:half], labels[:half])
+    with_truth = head.score(truth[half:], labels[half:])
+    with_ours = head.score(ours[half:], labels[half:])
+    assert with_truth > 0.7  # ten classes; far from what guessing gives, and from certain
     assert abs(with_ours - with_truth) <= engines.tolerance(engine.choice).accuracy
 
 

@@ -44,12 +44,18 @@ class EngineChoice:
 class Tolerance:
     """How far an engine's features may be from eager float32.
 
+    bfloat16 has 8 bits, and some fifty layers round one after the other. On 398 photos of ants and bees
+    EfficientNet-Lite0's features in bf16 kept a cosine of 0.9945 at least and 0.9994 in the median, and a head
+    fitted on the float32 features of 245 of them lost 1 of the other 153 at most, at three strengths.
+
     Attributes:
-        cosine: the least cosine between the two feature vectors of one image.
+        cosine: the least cosine between the two feature vectors of one image, over any images.
+        median_cosine: the least median of it over some photos.
         accuracy: the most by which the accuracy of one head on both may differ; a fraction of 1.
     """
 
     cosine: float
+    median_cosine: float
     accuracy: float
 
 

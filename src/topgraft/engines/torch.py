@@ -136,6 +136,6 @@ KIND = EngineKind(
     devices=devices,
     precisions=precisions,
     batch_size=batch_size,
-    tolerance={"fp32": Tolerance(0.9999, 0.005), "bf16": Tolerance(0.99, 0.01)},
+    tolerance={"fp32": Tolerance(0.9999, 0.9999, 0.005), "bf16": Tolerance(0.99, 0.999, 0.02)},
     build=build,
 )
