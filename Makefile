@@ -17,20 +17,22 @@ endif
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/'
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt tests/requirements-reference.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement tests/requirements-reference.txt
 	@touch $@
 
 setup: $(VENV)/installed  ## make .venv with the pinned dependencies
 
 demo: setup  ## the main job on real scanned digits, offline: fit, evaluate, predict
 	$(BIN)/topgraft fit digits --out runs/demo --overwrite
-	$(BIN)/topgraft evaluate runs/demo digits --split test
+	$(BIN)/topgraft evaluate runs/demo digits
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 check: setup  ## lint, format, types, import contracts
 	$(BIN)/ruff check .

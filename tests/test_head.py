@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from topgraft import head, metrics
+from topgraft import head, metrics, solver
 from topgraft.defaults import STRENGTHS
 
 Data = tuple[np.ndarray, np.ndarray]
@@ -56,7 +56,7 @@ def test_probabilities_equal_scikit_learn_at_every_strength(name: str, weight: s
 
 def test_single_precision_holds_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head, "_DOUBLE", 0)
-    monkeypatch.setattr(head, "_ROWS", 100)  # several blocks of rows
+    monkeypatch.setattr(solver, "ROWS", 100)  # several blocks of rows
     data = CASES["tall"]
     path = head.solve_path(*data, 5, STRENGTHS)
     assert all(path.converged)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -158,8 +158,10 @@ def _results(
                 failed[todo[index].name] = reason
             yield batch
 
-    decoded = batches(todo, base.spec, batch_size=base.batch_size, workers=base.workers)
-    return base.build().run(noting(decoded))
+    decoded = noting(batches(todo, base.spec, batch_size=base.batch_size, workers=base.workers))
+    # The engine is built beside the decoding of the next batches, and not at all where nothing can be decoded.
+    first = next((batch for batch in decoded if len(batch.indices)), None)
+    return iter(()) if first is None else base.build().run(chain([first], decoded))
 
 
 def _block(

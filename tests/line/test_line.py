@@ -144,9 +144,10 @@ def test_predict_reads_a_list_on_standard_input(run: tuple[Path, dict[str, Any]]
 
 def test_the_second_fit_runs_nothing_and_ends_in_the_same_bits(photos: Path, tmp_path: Path) -> None:
     first = tg.fit(photos, cache_dir=tmp_path)
-    second = tg.fit(photos, cache_dir=tmp_path)
-    assert first.cost.images_decoded > 0
-    assert (second.cost.images_decoded, second.cost.seconds["decode and base"]) == (0, 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("topgraft.features.build_engine", None)  # calling it would fail
+        second = tg.fit(photos, cache_dir=tmp_path)
+    assert (first.cost.images_decoded, second.cost.images_decoded) == (144, 0)
     tg.save(first, tmp_path / "a")
     tg.save(second, tmp_path / "b")
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()

@@ -126,7 +126,7 @@ def batch_size(device: str) -> int:
 def build(choice: EngineChoice, prefix: nn.Module, input_size: int, key: str, folder: Path) -> TorchEngine:
     """See `topgraft.engines.build_engine`. Nothing is kept on disk."""
     # A copy: the caller's modules keep their device and memory layout.
-    network = copy.deepcopy(prefix).requires_grad_(False).eval()
+    network = copy.deepcopy(prefix).eval()
     moved = network.to(device=choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TorchEngine(choice, str(installed_version("torch")), moved)
 
