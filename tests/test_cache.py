@@ -32,9 +32,8 @@ WIDTH = 5
 
 
 def key(**changes: Any) -> CacheKey:
-    return CacheKey.make(
-        **{"spec": SPEC, "weights": "w", "boundary": "stage7", "view": "plain", "choice": CHOICE, **changes}
-    )
+    plain = {"spec": SPEC, "weights": "w", "boundary": "stage7", "view": "plain", "choice": CHOICE}
+    return CacheKey.make(**plain | changes)
 
 
 def digests(*numbers: int) -> list[str]:

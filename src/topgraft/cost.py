@@ -1,12 +1,12 @@
-"""Measure the machine: what it multiplies, decodes and runs in a second. Kept per machine."""
+"""What this machine has, and what it multiplies, decodes and runs in a second. Measurements are kept per machine."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -14,20 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from . import engines, progress
-from .classifier import load_pretrained
-from .dataset import Batch, batches
-from .engines import EngineChoice, build_engine
+from .classifier import Classifier, load_pretrained
+from .dataset import Batch
+from .engines import Engine, EngineChoice, build_engine
 from .folders import atomic_write, cache_folder
-from .processor import has_bf16, processor_features
-from .records import Sample
+from .processor import has_bf16, memory_bytes, processor_features, processor_name, usable_cores
+from .transforms import load_pixels
+from .version import __version__
 from .weights import weights_digest
 
-_RUNS = 3
-_BACKBONE = "efficientnet_lite0"
-_SIDE = 1024  # of the square matrices: large enough to be bound by arithmetic
-_IMAGES = 48  # in one run of an engine
+BACKBONE = "efficientnet_lite0"
+PHOTO = (500, 375)  # pixels; what photo collections on the web mostly hold
+_RUNS = 5
+_SECONDS = 0.8  # of a run; five runs of seven things stay under a minute with the start-up
+_SIDE = 1024  # of the square matrices: enough to be bound by arithmetic, and small enough to be done soon
 
 
 @dataclass(frozen=True)
@@ -53,120 +56,181 @@ class Measurement:
     """What ``devices --measure`` finds.
 
     Attributes:
-        fp32_gflops, bf16_gflops: billions of operations a second in a matrix product (two for each multiply-add);
-            None where the processor has no bf16.
-        decode: photos of 640×427 decoded and resized to 224 a second, all cores.
+        machine: processor, cores, memory, versions; see `describe_machine`. No name of host or user.
+        fp32_gflops, bf16_gflops: billions of operations a second in a matrix product of the processor (two for
+            each multiply-add); None where it has no bf16.
+        decode: JPEG photos of 500×375 decoded and cut to 224 pixels a second, one thread per core.
         engines: every engine, device and precision there is, on EfficientNet-Lite0 at 224 pixels.
     """
 
+    machine: Mapping[str, Any]
     fp32_gflops: Spread
     bf16_gflops: Spread | None
     decode: Spread
     engines: tuple[EngineRate, ...]
 
 
-def describe_devices(folder: Path | None = None) -> dict[str, Any]:
-    """Cores, processor features, CUDA devices, engines with versions and the default choice. JSON types."""
-    path = engines.measurement_path(folder)
-    default = engines.choose()
+def describe_machine() -> dict[str, Any]:
+    """The processor, its cores and features, the memory in bytes, CUDA devices and versions. JSON types."""
     return {
-        "cores": os.cpu_count() or 1,
+        "processor_name": processor_name(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
+        "memory": memory_bytes(),
         "processor": list(processor_features()),
         "bf16": has_bf16(),
-        "cuda": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
+        "cuda": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "engines": engines.available(),
+        "topgraft": __version__,
+    }
+
+
+def describe_devices(folder: Path | None = None) -> dict[str, Any]:
+    """`describe_machine`, the default engine and why, and the last measurement, None if there is none. JSON types.
+
+    Args:
+        folder: where a measurement is kept; `topgraft.folders.cache_folder` if None.
+    """
+    default = engines.choose()
+    return {
+        **describe_machine(),
         "default": asdict(default),
-        "why": "CUDA first, then OpenVINO where installed, then PyTorch; bf16 where the processor reports it",
-        "measured": json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None,
+        "why": _why(default),
+        "measured": _saved(engines.measurement_path(folder)),
     }
 
 
 def measure_machine(folder: Path | None = None) -> Measurement:
-    """Measure for about a minute, and keep the result for ``engine="fastest"``.
+    """Measure for less than a minute, and keep the result for ``engine="fastest"``.
+
+    The runs take turns, so that what else the machine does meets all of them alike.
 
     Args:
         folder: of the cache; `topgraft.folders.cache_folder` if None.
     """
     where = folder or cache_folder()
+    classifier = load_pretrained(BACKBONE)
     choices = engines.possible()
-    with progress.bar("measuring", len(choices) + 3, "parts") as bar:
-        fp32 = _product(torch.float32)
-        bar.advance()
-        bf16 = _product(torch.bfloat16) if has_bf16() else None
-        bar.advance()
-        decode = _decode()
-        bar.advance()
-        rates = []
-        for choice in choices:
-            rates.append(EngineRate(choice, _engine(choice, where / "engines")))
-            bar.advance()
-    found = Measurement(fp32, bf16, decode, tuple(rates))
+    works = [_product(torch.float32), _decoding(classifier)]
+    if has_bf16():
+        works.append(_product(torch.bfloat16))
+    works += [_running(engine, classifier.spec.input_size) for engine in _built(classifier, choices, where)]
+    fp32, decode, *rest = take_turns(works, seconds=_SECONDS, runs=_RUNS)
+    bf16 = _scaled(rest.pop(0), 1e-9) if has_bf16() else None
+    rates = tuple(EngineRate(choice, rate) for choice, rate in zip(choices, rest, strict=True))
+    found = Measurement(describe_machine(), _scaled(fp32, 1e-9), bf16, decode, rates)
     with atomic_write(engines.measurement_path(folder)) as file:
         file.write(json.dumps(asdict(found), indent=2).encode())
     return found
 
 
-def _spread(work: Callable[[], float], amount: float) -> Spread:
-    """`amount` a second over the runs of `work`, which returns its seconds; one run warms up."""
-    work()
-    rates = [amount / work() for _ in range(_RUNS)]
-    return Spread(median(rates), min(rates), max(rates), len(rates))
+@dataclass(frozen=True)
+class Work:
+    """Something to time. ``run(times)`` does it so often; once is `amount` of whatever is counted."""
+
+    run: Callable[[int], None]
+    amount: float
 
 
-def _product(kind: torch.dtype) -> Spread:
+def take_turns(works: list[Work], *, seconds: float, runs: int) -> list[Spread]:
+    """Amount a second of each: `runs` runs of about `seconds` each, one of each work in turn, warmed up."""
+    with progress.bar("measuring", len(works) * (runs + 1), "runs") as bar:
+        often = []
+        for work in works:
+            often.append(_times_for(work, seconds))
+            bar.advance()
+        rates: list[list[float]] = [[] for _ in works]
+        for _ in range(runs):
+            for work, times, found in zip(works, often, rates, strict=True):
+                found.append(times * work.amount / _timed(work, times))
+                bar.advance()
+    return [Spread(median(found), min(found), max(found), runs) for found in rates]
+
+
+def _times_for(work: Work, seconds: float) -> int:
+    """How often a work fits into `seconds`; at least once."""
+    _timed(work, 1)  # the first run makes kernels and takes memory
+    times = 1
+    while (took := _timed(work, times)) < seconds / 4:
+        times *= 2
+    return max(1, round(times * seconds / took))
+
+
+def _timed(work: Work, times: int) -> float:
+    began = time.perf_counter()
+    work.run(times)
+    return max(time.perf_counter() - began, 1e-9)
+
+
+def _scaled(spread: Spread, factor: float) -> Spread:
+    return Spread(spread.median * factor, spread.low * factor, spread.high * factor, spread.n)
+
+
+def _product(kind: torch.dtype) -> Work:
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(_SIDE, _SIDE, generator=generator).to(kind) for _ in range(2))
-    times = 20
 
-    def work() -> float:
-        began = time.perf_counter()
+    def run(times: int) -> None:
         for _ in range(times):
             torch.mm(a, b)
-        return time.perf_counter() - began
 
-    return _spread(work, times * 2 * _SIDE**3 / 1e9)
+    return Work(run, 2 * _SIDE**3)
 
 
-def _photo() -> bytes:
-    from PIL import Image
+def photo() -> bytes:
+    """A real photo as a JPEG of 500×375 pixels, from those that come with scikit-learn."""
     from sklearn.datasets import load_sample_image
 
     buffer = io.BytesIO()
-    Image.fromarray(load_sample_image("china.jpg")).save(buffer, "JPEG", quality=90)
+    Image.fromarray(load_sample_image("china.jpg")).resize(PHOTO).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def _decode() -> Spread:
-    from concurrent.futures import ThreadPoolExecutor
+def _decoding(classifier: Classifier) -> Work:
+    data, cores = photo(), usable_cores()
 
-    from .transforms import load_pixels
+    def run(times: int) -> None:
+        with ThreadPoolExecutor(cores) as pool:
+            for _ in pool.map(lambda _: load_pixels(data, classifier.spec), range(times * cores)):
+                pass
 
-    photo, spec, count = _photo(), load_pretrained(_BACKBONE).spec, 60
-
-    def work() -> float:
-        began = time.perf_counter()
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            list(pool.map(lambda _: load_pixels(photo, spec), range(count)))
-        return time.perf_counter() - began
-
-    return _spread(work, count)
+    return Work(run, cores)
 
 
-def _engine(choice: EngineChoice, folder: Path) -> Spread:
-    classifier = load_pretrained(_BACKBONE)
-    prefix = classifier.prefix(list(classifier.groups)[-2]).eval()
-    key = weights_digest(prefix.state_dict())
+def _built(classifier: Classifier, choices: list[EngineChoice], where: Path) -> list[Engine]:
+    boundary = list(classifier.groups)[-2]
+    prefix = classifier.prefix(boundary)
+    key = f"{weights_digest(prefix.state_dict())} {classifier.spec}"
     size = classifier.spec.input_size
-    engine = build_engine(choice, prefix, input_size=size, key=key, folder=folder)
-    noise = np.random.default_rng(0).integers(0, 256, (_IMAGES, size, size, 3), dtype=np.uint8)
-    samples = [Sample(str(k), None, array=image) for k, image in enumerate(noise)]
-    ready: list[Batch] = list(batches(samples, classifier.spec, batch_size=choice.batch_size, workers=0))
+    return [build_engine(choice, prefix, input_size=size, key=key, folder=where / "engines") for choice in choices]
 
-    def work() -> float:
-        began = time.perf_counter()
-        for _ in engine.run(ready):
+
+def _running(engine: Engine, side: int) -> Work:
+    size = engine.choice.batch_size
+    noise = np.random.default_rng(0).integers(0, 256, (size, side, side, 3), dtype=np.uint8)
+    batch = Batch(np.arange(size), torch.from_numpy(noise))
+
+    def run(times: int) -> None:
+        for _ in engine.run(batch for _ in range(times)):
             pass
-        return time.perf_counter() - began
 
-    return _spread(work, _IMAGES)
+    return Work(run, size)
+
+
+def _why(choice: EngineChoice) -> str:
+    if choice.device == "cuda":
+        engine = "PyTorch sees a CUDA device"
+    elif choice.name == "openvino":
+        engine = "OpenVINO is installed"
+    else:
+        engine = "OpenVINO is not installed"
+    place = "GPU" if choice.device == "cuda" else "processor"
+    return f"{engine}; the {place} {'has' if choice.precision == 'bf16' else 'has no'} bf16"
+
+
+def _saved(path: Path) -> Any | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and set(found) == set(Measurement.__dataclass_fields__) else None

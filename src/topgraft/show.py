@@ -193,7 +193,8 @@ def devices(found: Mapping[str, Any]) -> None:
     default = found["default"]
     cuda = ", ".join(found["cuda"]) or "none"
     for line in (
-        f"processor: {found['cores']} cores, bf16 {'yes' if found['bf16'] else 'no'}; {' '.join(found['processor'])}",
+        f"processor: {found['processor_name']}, {found['cores']} cores, bf16 {'yes' if found['bf16'] else 'no'}",
+        f"features: {' '.join(found['processor'])}",
         f"CUDA: {cuda}",
         *(f"engine {name}: {version or 'not installed'}" for name, version in found["engines"].items()),
         f"default: {default['name']} on {default['device']} in {default['precision']} ({found['why']})",
@@ -207,7 +208,7 @@ def devices(found: Mapping[str, Any]) -> None:
     rows = [
         ("fp32 matrix product", measured["fp32_gflops"], "GFLOP/s"),
         ("bf16 matrix product", measured["bf16_gflops"], "GFLOP/s"),
-        ("decode 640×427 JPEG", measured["decode"], "images/s"),
+        ("decode 500×375 JPEG", measured["decode"], "images/s"),
     ]
     for rate in measured["engines"]:
         choice = rate["choice"]
