@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +41,11 @@ class Spread:
     low: float
     high: float
     n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of measured values, at least one."""
+        return cls(median(values), min(values), max(values), len(values))
 
 
 @dataclass(frozen=True)
@@ -111,14 +116,14 @@ def measure_machine(folder: Path | None = None) -> Measurement:
     where = folder or cache_folder()
     classifier = load_pretrained(BACKBONE)
     choices = engines.possible()
-    works = [_product(torch.float32), _decoding(classifier)]
+    works = [matrix_product(torch.float32), _decoding(classifier)]
     if has_bf16():
-        works.append(_product(torch.bfloat16))
-    works += [_running(engine, classifier.spec.input_size) for engine in _built(classifier, choices, where)]
-    fp32, decode, *rest = take_turns(works, seconds=_SECONDS, runs=_RUNS)
-    bf16 = _scaled(rest.pop(0), 1e-9) if has_bf16() else None
+        works.append(matrix_product(torch.bfloat16))
+    works += [running(engine, classifier.spec.input_size) for engine in _built(classifier, choices, where)]
+    fp32, decode, *rest = map(Spread.of, take_turns(works, seconds=_SECONDS, runs=_RUNS))
+    bf16 = rest.pop(0) if has_bf16() else None
     rates = tuple(EngineRate(choice, rate) for choice, rate in zip(choices, rest, strict=True))
-    found = Measurement(describe_machine(), _scaled(fp32, 1e-9), bf16, decode, rates)
+    found = Measurement(describe_machine(), fp32, bf16, decode, rates)
     with atomic_write(engines.measurement_path(folder)) as file:
         file.write(json.dumps(asdict(found), indent=2).encode())
     return found
@@ -132,8 +137,8 @@ class Work:
     amount: float
 
 
-def take_turns(works: list[Work], *, seconds: float, runs: int) -> list[Spread]:
-    """Amount a second of each: `runs` runs of about `seconds` each, one of each work in turn, warmed up."""
+def take_turns(works: list[Work], *, seconds: float, runs: int) -> list[list[float]]:
+    """Amount a second of each work, in each of `runs` runs of about `seconds`; one of each in turn, warmed up."""
     with progress.bar("measuring", len(works) * (runs + 1), "runs") as bar:
         often = []
         for work in works:
@@ -144,7 +149,7 @@ def take_turns(works: list[Work], *, seconds: float, runs: int) -> list[Spread]:
             for work, times, found in zip(works, often, rates, strict=True):
                 found.append(times * work.amount / _timed(work, times))
                 bar.advance()
-    return [Spread(median(found), min(found), max(found), runs) for found in rates]
+    return rates
 
 
 def _times_for(work: Work, seconds: float) -> int:
@@ -162,11 +167,8 @@ def _timed(work: Work, times: int) -> float:
     return max(time.perf_counter() - began, 1e-9)
 
 
-def _scaled(spread: Spread, factor: float) -> Spread:
-    return Spread(spread.median * factor, spread.low * factor, spread.high * factor, spread.n)
-
-
-def _product(kind: torch.dtype) -> Work:
+def matrix_product(kind: torch.dtype) -> Work:
+    """A square matrix product on the processor, in billions of operations: two for each multiply-add."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(_SIDE, _SIDE, generator=generator).to(kind) for _ in range(2))
 
@@ -174,7 +176,7 @@ def _product(kind: torch.dtype) -> Work:
         for _ in range(times):
             torch.mm(a, b)
 
-    return Work(run, 2 * _SIDE**3)
+    return Work(run, 2 * _SIDE**3 / 1e9)
 
 
 def photo() -> bytes:
@@ -205,7 +207,8 @@ def _built(classifier: Classifier, choices: list[EngineChoice], where: Path) -> 
     return [build_engine(choice, prefix, input_size=size, key=key, folder=where / "engines") for choice in choices]
 
 
-def _running(engine: Engine, side: int) -> Work:
+def running(engine: Engine, side: int) -> Work:
+    """An engine on one batch of noise, in images, decoding left out."""
     size = engine.choice.batch_size
     noise = np.random.default_rng(0).integers(0, 256, (size, side, side, 3), dtype=np.uint8)
     batch = Batch(np.arange(size), torch.from_numpy(noise))
