@@ -58,9 +58,11 @@ def open_base(classifier: Classifier, choice: EngineChoice, workers: int | None,
     weights = weights_digest(prefix.state_dict())
     where = folder or cache_folder()
     spec = classifier.spec
+    # A compiled network holds how it normalises, which is not among the weights.
+    network = f"{weights} {boundary} {spec.mean} {spec.std} {spec.channel_order}"
 
     def build() -> Engine:
-        return build_engine(choice, prefix, input_size=spec.input_size, key=weights, folder=where / "engines")
+        return build_engine(choice, prefix, input_size=spec.input_size, key=network, folder=where / "engines")
 
     key = CacheKey.make(spec=spec, weights=weights, boundary=boundary, view="plain", choice=choice)
     store = FeatureStore(where / "features", key, (classifier.head.in_features,))
