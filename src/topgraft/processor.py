@@ -64,7 +64,7 @@ def memory_bytes() -> int | None:
 
 @functools.cache
 def _capabilities() -> Mapping[str, Any]:
-    if hasattr(torch.cpu, "get_capabilities"):  # PyTorch 2.11 and newer
+    if hasattr(torch.cpu, "get_capabilities"):  # newer than 2.6
         found: Mapping[str, Any] = torch.cpu.get_capabilities()
         return found
     older = {
