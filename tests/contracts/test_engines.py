@@ -21,7 +21,7 @@ from topgraft.engines import EngineChoice
 
 SIDE = 224
 PHOTOS = 24
-DIGITS = 400
+DIGITS = 160
 POSSIBLE = engines.possible()
 
 

@@ -46,9 +46,19 @@ class OpenvinoEngine:
         shape = tuple(self.compiled.output(0).shape)[1:]
         size = self.choice.batch_size
         streams = self.compiled.get_property("NUM_STREAMS")
-        queue = import_openvino().AsyncInferQueue(self.compiled, _REQUESTS_PER_STREAM * streams)
-        queue.set_callback(_store)
+        # Requests without callbacks: a callback needs Python's lock in OpenVINO's thread, and AsyncInferQueue was
+        # seen to wait for ever when it went away while one still held on.
+        free = [self.compiled.create_infer_request() for _ in range(_REQUESTS_PER_STREAM * streams)]
+        running: deque[tuple[Any, _Pending, int]] = deque()
         waiting: deque[_Pending] = deque()
+
+        def collect() -> None:
+            request, pending, start = running[0]
+            request.wait()  # without holding Python's lock
+            running.popleft()
+            _store(request, (pending, start))
+            free.append(request)
+
         try:
             for batch in batches:
                 if len(batch.indices) == 0:
@@ -56,16 +66,21 @@ class OpenvinoEngine:
                 pending = _Pending.of(batch, shape, size)
                 waiting.append(pending)
                 for start, part in pending.parts:
-                    # Waits while all requests are busy, without holding Python's lock.
-                    queue.start_async({0: part}, userdata=(pending, start), share_inputs=True)
+                    if not free:
+                        collect()
+                    request = free.pop()
+                    request.start_async({0: part}, share_inputs=True)
+                    running.append((request, pending, start))
                 while waiting and waiting[0].is_done:
                     yield waiting.popleft().result
-            queue.wait_all()
+            while running:
+                collect()
             while waiting:
                 yield waiting.popleft().result
         finally:
             # A request that still runs reads pixels that are about to go.
-            queue.wait_all()
+            for request, _, _ in running:
+                request.wait()
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +90,7 @@ class _Pending:
     indices: NDArray[np.int64]
     rows: NDArray[np.float32]
     parts: tuple[tuple[int, NDArray[np.uint8]], ...]
-    done: list[int] = field(default_factory=list)  # appended to from OpenVINO's threads
+    done: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, batch: Batch, shape: tuple[int, ...], size: int) -> _Pending:
