@@ -36,50 +36,63 @@ class Batch:
 def batches(samples: Sequence[Sample], spec: ImageSpec, *, batch_size: int, workers: int) -> Iterator[Batch]:
     """Batches in the samples' order, decoded in threads (Pillow lets go of the interpreter while it decodes).
 
+    No more than three batches are in memory, or what keeps every thread busy where batches are small. The
+    threads end with the iterator, also where it is closed or dropped early.
+
     Args:
         samples: what to decode.
         spec: how pixels are made.
-        batch_size: samples in a batch; the last one may be shorter, as may one with failures.
+        batch_size: samples in a batch, at least 1; the last one may be shorter, as may one with failures.
         workers: threads; 0 decodes in the caller's thread.
     """
-    starts = range(0, len(samples), batch_size)
+    chunks = (range(start, min(start + batch_size, len(samples))) for start in range(0, len(samples), batch_size))
     if workers == 0:
-        for start in starts:
-            chunk = range(start, min(start + batch_size, len(samples)))
-            yield _batch(chunk, [_load(samples[index], spec) for index in chunk], spec)
+        for chunk in chunks:
+            pixels = _room(len(chunk), spec)
+            rows = pixels.numpy()
+            yield _batch(chunk, pixels, [_fill(rows[k], samples[index], spec) for k, index in enumerate(chunk)])
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="topgraft-decode")
-    waiting: deque[tuple[range, list[Future[NDArray[np.uint8] | str]]]] = deque()
+    waiting: deque[tuple[range, torch.Tensor, list[Future[str | None]]]] = deque()
     # A small batch must not starve the threads, a large one must not fill the memory.
     ahead = max(_AHEAD, -(-2 * workers // batch_size))
     try:
-        for start in starts:
-            chunk = range(start, min(start + batch_size, len(samples)))
-            waiting.append((chunk, [pool.submit(_load, samples[index], spec) for index in chunk]))
+        for chunk in chunks:
+            pixels = _room(len(chunk), spec)
+            rows = pixels.numpy()
+            futures = [pool.submit(_fill, rows[k], samples[index], spec) for k, index in enumerate(chunk)]
+            waiting.append((chunk, pixels, futures))
             if len(waiting) > ahead:
-                done, futures = waiting.popleft()
-                yield _batch(done, [future.result() for future in futures], spec)
+                yield _finished(*waiting.popleft())
         while waiting:
-            done, futures = waiting.popleft()
-            yield _batch(done, [future.result() for future in futures], spec)
+            yield _finished(*waiting.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _load(sample: Sample, spec: ImageSpec) -> NDArray[np.uint8] | str:
-    """Pixels, or the reason why there are none."""
+def _room(count: int, spec: ImageSpec) -> torch.Tensor:
+    return torch.empty((count, spec.input_size, spec.input_size, 3), dtype=torch.uint8)
+
+
+def _fill(row: NDArray[np.uint8], sample: Sample, spec: ImageSpec) -> str | None:
+    """Write a sample's pixels into its row of a batch, or say why there are none."""
     source = sample.path if sample.path is not None else sample.array
     if source is None:
         return "has neither a path nor an array"
     try:
-        return load_pixels(source, spec)
+        row[:] = load_pixels(source, spec)
     except ImageError as error:
-        return str(error)
+        return str(error)  # without the traceback, which holds the file's bytes
+    return None
 
 
-def _batch(chunk: range, results: Sequence[NDArray[np.uint8] | str], spec: ImageSpec) -> Batch:
-    good = [(index, result) for index, result in zip(chunk, results, strict=True) if not isinstance(result, str)]
-    failed = tuple((index, result) for index, result in zip(chunk, results, strict=True) if isinstance(result, str))
-    shape = (len(good), spec.input_size, spec.input_size, 3)
-    pixels = np.stack([result for _, result in good]) if good else np.empty(shape, dtype=np.uint8)
-    return Batch(np.array([index for index, _ in good], dtype=np.int64), torch.from_numpy(pixels), failed)
+def _finished(chunk: range, pixels: torch.Tensor, futures: Sequence[Future[str | None]]) -> Batch:
+    return _batch(chunk, pixels, [future.result() for future in futures])
+
+
+def _batch(chunk: range, pixels: torch.Tensor, reasons: Sequence[str | None]) -> Batch:
+    failed = tuple((index, reason) for index, reason in zip(chunk, reasons, strict=True) if reason is not None)
+    kept = [k for k, reason in enumerate(reasons) if reason is None]
+    if failed:
+        pixels = pixels[kept]
+    return Batch(np.array([chunk[k] for k in kept], dtype=np.int64), pixels, failed)

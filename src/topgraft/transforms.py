@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-import io
+import importlib
 import struct
 import threading
 import warnings
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 from .digests import read_file
 from .errors import ImageError
 from .records import ImageSpec
+from .signatures import name_other
 
-# Formats that photos and scans come in. Not those that start another program (EPS), and not those that
-# have no signature, which would take any bytes for an image (TGA, DIB).
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF")
+# Formats that photos and scans come in, and the module of Pillow that reads each. Not those that start another
+# program (EPS), and not those that have no signature and would take any bytes for an image (TGA, DIB).
+FORMATS = {
+    "JPEG": "JpegImagePlugin",
+    "PNG": "PngImagePlugin",
+    "GIF": "GifImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "ICO": "IcoImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+    "AVIF": "AvifImagePlugin",
+}
 
 # Pillow refuses twice its Image.MAX_IMAGE_PIXELS of 89,478,485 (a quarter of a gigabyte in RGB); so do we.
 MAX_PIXELS = 178_956_970
+
+# Images of more pixels than this are decoded one at a time: at 4 bytes each, and with the copies that a
+# conversion makes, two of the largest would take 3 GB.
+_LARGE = 50_000_000
+_large = threading.RLock()
 
 _ORIENTATION = 0x0112  # Exif 2.3, table 4
 _TRANSPOSE = {
@@ -37,45 +57,15 @@ _TRANSPOSE = {
 }
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-# What Pillow raises on damaged files, and what a warning becomes under ``-W error``.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    ArithmeticError,
-    AttributeError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Warning,
-)
+# TIFF 6.0 and DNG 1.4: tags, and values of the first two.
+_SUBFILE, _REDUCED = 254, 1
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_BITS, _DNG_VERSION = 258, 50706
 
-# Files that are often found among photos: first bytes, and what to say.
-_OTHERS: tuple[tuple[int, bytes, str], ...] = (
-    (4, b"ftyphei", "is HEIC, which Pillow cannot read; convert it to JPEG"),
-    (4, b"ftypmif1", "is HEIF, which Pillow cannot read; convert it to JPEG"),
-    (4, b"ftyp", "is a video (MP4 or QuickTime), no image"),
-    (0, b"%PDF", "is a PDF, no image"),
-    (0, b"PK\x03\x04", "is a ZIP archive, no image; unpack it"),
-    (0, b"\x1f\x8b", "is a gzip archive, no image; unpack it"),
-    (0, b"version https://git-lfs", "is a Git LFS pointer, not the image itself; run git lfs pull"),
-    (0, b"8BPS", "is a Photoshop file; export it as JPEG or PNG"),
-    (0, b"%!PS", "is PostScript, no image"),
-    (0, b"\x1aE\xdf\xa3", "is a video (Matroska or WebM), no image"),
-    (0, b"\x80\x04\x95", "is a pickle, no image"),
-)
+_BEYOND_PILLOW = ("cannot handle", "unsupported", "not supported", "not implemented", "unknown pixel", "unknown raw")
 
-# Pillow warns of damage that it repairs itself (a corrupt EXIF block, an odd palette). Which image it was, the
-# warning does not say, so it helps nobody; what cannot be read is raised.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-_warnings_lock = threading.Lock()
+# What Pillow multiplies grey of less than 8 bits by, so that white is 255.
+_GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 
 
 def load_pixels(source: Path | bytes | NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
@@ -88,12 +78,15 @@ def load_pixels(source: Path | bytes | NDArray[np.uint8], spec: ImageSpec) -> ND
     Raises:
         ImageError: it cannot be read; the reason in one line.
     """
-    image = decode(source, shortest_side=spec.resize_size if spec.decode == "scaled" else None)
-    return resize_and_crop(image, spec)
+    with _decoded(source, spec.resize_size if spec.decode == "scaled" else None) as image:
+        return resize_and_crop(image, spec)
 
 
 def decode(source: Path | bytes | NDArray[np.uint8], *, shortest_side: int | None = None) -> Image.Image:
     """The first frame as RGB, upright, 8 bits, on white where it is transparent.
+
+    16 bits become 8 by their upper byte. CMYK becomes RGB by ``(1 - ink)(1 - black)``; colour profiles are not
+    applied, as the published networks were trained without. EXIF orientation is applied.
 
     Args:
         source: a file, its bytes, or a uint8 array H×W×3 (RGB) or H×W (grey).
@@ -102,37 +95,18 @@ def decode(source: Path | bytes | NDArray[np.uint8], *, shortest_side: int | Non
     Raises:
         ImageError: it cannot be read; the reason in one line.
     """
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    data = read_file(source) if isinstance(source, Path) else source
-    try:
-        return _decode(data, shortest_side)
-    except ImageError:
-        raise
-    except Warning:
-        # Warnings are errors in this process. Filters are global, so one thread at a time.
-        with _warnings_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return _decode(data, shortest_side)
-            except _DAMAGE as error:
-                raise ImageError(_reason(error)) from error
-    except _DAMAGE as error:
-        raise ImageError(_reason(error)) from error
+    with _decoded(source, shortest_side) as image:
+        return image
 
 
 def probe(data: bytes) -> tuple[int, int]:
-    """Width and height from a file's header, before any orientation; nothing is decoded.
+    """Width and height from a file's header, before any orientation; no pixel is decoded.
 
     Raises:
         ImageError: empty, no image, or more pixels than `MAX_PIXELS`.
     """
-    try:
+    with _pillow():
         size: tuple[int, int] = _open(data).size
-    except Warning:
-        with _warnings_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            size = _open(data).size
     return size
 
 
@@ -140,9 +114,9 @@ def resize_and_crop(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     """Shorter side to `resize_size`, the central `input_size` square: uint8 input_size×input_size×3.
 
     The longer side is rounded down and the offsets to the nearest even, as torchvision's ``Resize`` and
-    ``CenterCrop`` do. Only what the crop keeps is resized, which gives the same pixels and needs no memory for the
-    rest: a 1×5000 image would become 256×1,280,000. Under ``scaled`` Pillow may average whole blocks first where
-    the image is more than twice too large (``reducing_gap``).
+    ``CenterCrop`` do. Only what the crop keeps is resized, which gives the same pixels (to one level of 255, by
+    rounding) and needs no memory for the rest: a 1×5000 image would become 256×1,280,000. Under ``scaled`` Pillow
+    may average whole blocks first where the image is at least four times too large (``reducing_gap``).
     """
     width, height = image.size
     short = min(width, height)
@@ -161,7 +135,27 @@ def resize_and_crop(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
         box=box,
         reducing_gap=2.0 if spec.decode == "scaled" else None,
     )
-    return np.asarray(small)
+    return np.array(small)
+
+
+@contextmanager
+def _decoded(source: Path | bytes | NDArray[np.uint8], shortest_side: int | None) -> Iterator[Image.Image]:
+    """`decode`, holding the lock of large images inside the block."""
+    if isinstance(source, np.ndarray):
+        yield _from_array(source)
+        return
+    data = read_file(source) if isinstance(source, Path) else source
+    with _pillow():
+        image = _open(data)
+        if shortest_side is not None and image.format in ("JPEG", "MPO"):
+            # Pillow takes the largest of 8, 4, 2, 1 that leaves both sides at least as long as asked, so that it
+            # does not matter which way up the picture is. None keeps the mode.
+            image.draft(None, (shortest_side, shortest_side))
+    width, height = image.size
+    with _large if width * height > _LARGE else nullcontext():
+        with _pillow():
+            upright = _to_rgb(image)
+        yield upright
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
@@ -172,103 +166,141 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
-def _decode(data: bytes, shortest_side: int | None) -> Image.Image:
-    image = _open(data)
-    if shortest_side is not None and image.format in ("JPEG", "MPO"):
-        # Pillow takes the largest of 8, 4, 2, 1 that leaves both sides at least as long as asked.
-        image.draft(None, (shortest_side, shortest_side))  # None keeps the mode
-    orientation = _orientation(image)
-    image.load()
-    upright = _to_rgb(image)
-    return upright.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else upright
+# --- Pillow: its errors and its warnings -------------------------------------------------------------------------
+
+_reading: ContextVar[bool] = ContextVar("topgraft_reading", default=False)
+
+
+class _OnlyWhileReading(type):
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return _reading.get()
+
+
+class _ReadingWarning(Warning, metaclass=_OnlyWhileReading):
+    """Stands in a warning filter for every category, but only in a thread that reads an image just now.
+
+    Pillow warns of damage that it repairs itself (a corrupt EXIF block, an odd palette), and does not say in which
+    file: nobody is helped. `warnings.catch_warnings` would silence other threads too, and a filter by module
+    would silence what a user's own code asks of Pillow. This filter is inert but for our own reading.
+    """
+
+
+@contextmanager
+def _pillow() -> Iterator[None]:
+    """Whatever Pillow raises inside becomes an ImageError, and its warnings are kept in."""
+    filters = warnings.filters
+    if not filters or filters[0][2] is not _ReadingWarning:  # first, also before a filter that makes errors
+        warnings.simplefilter("ignore", _ReadingWarning)
+    token = _reading.set(True)
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:  # its readers let everything out that damaged bytes can bring about
+        raise ImageError(_reason(error)) from error
+    finally:
+        _reading.reset(token)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    lower = text.lower()
+    if isinstance(error, Image.DecompressionBombError) or "decompressed data too large" in lower:
+        return f"may be a decompression bomb ({text}); if it is real, save it anew"
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is; shrink it first"
+    if "truncated" in lower or "not enough image data" in lower or isinstance(error, EOFError):
+        return "is truncated: the file ends before the picture does; copy or download it again"
+    if any(words in lower for words in _BEYOND_PILLOW):
+        return f"is of a kind that Pillow cannot read ({text}); convert it to JPEG or PNG"
+    stumbled = isinstance(error.__cause__ or error, LookupError | TypeError | AttributeError | struct.error)
+    if stumbled or text == "not identified by this driver" or not any(letter.isalpha() for letter in text):
+        text = "its header is wrong"  # a reader tripped, and its words are about itself
+    return f"is damaged ({text}); copy or download it again"
 
 
 def _open(data: bytes) -> Any:
-    """What ``Image.open`` does for the formats above, without its process-wide warning about large images."""
+    """What ``Image.open`` does for the formats above, without its warning about large images."""
     if not data:
         raise ImageError("is empty (0 bytes)")
-    Image.preinit()
-    if not set(FORMATS) <= set(Image.OPEN):
-        Image.init()
     prefix = data[:16]
-    for name in FORMATS:
-        if name not in Image.OPEN:  # AVIF and WebP are not in every build of Pillow
+    for name, module in FORMATS.items():
+        if name not in Image.OPEN:
+            try:
+                importlib.import_module(f"PIL.{module}")
+            except ImportError:  # AVIF came with Pillow 11.3
+                continue
+        # WebP and AVIF are known but not read where Pillow was built without: then the answer is a text.
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory is None or accept is None or accept(prefix) is not True:
             continue
-        factory, accept = Image.OPEN[name]
-        accepted = accept is None or accept(prefix)
-        if not accepted or isinstance(accepted, str):
+        if name == "AVIF" and b"avi" not in data[8:64]:  # it takes all HEIF of unstated kind
             continue
-        try:
-            image = factory(io.BytesIO(data), "")
-        except Warning:  # under ``-W error``; `decode` tries again
-            raise
-        except _DAMAGE as error:
-            raise ImageError(_reason(error)) from error
+        image = factory(BytesIO(data), "")
         width, height = image.size
-        if width < 1 or height < 1:
-            raise ImageError(f"has no pixels ({width}×{height})")
         if width * height > MAX_PIXELS:
             raise ImageError(
                 f"has {width * height:,} pixels ({width}×{height}), more than {MAX_PIXELS:,}; "
                 "it may be a decompression bomb. If it is real, shrink it first"
             )
         return image
-    raise ImageError(_what_it_is(data))
+    raise ImageError(name_other(data))
 
 
-def _what_it_is(data: bytes) -> str:
-    for offset, magic, reason in _OTHERS:
-        if data[offset:].startswith(magic):
-            return reason
-    start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if b"<svg" in start:
-        return "is SVG, a drawing; export it as PNG"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page or XML, no image; the download probably failed"
-    try:
-        data[:1024].decode("ascii")
-    except UnicodeDecodeError:
-        return "is no image in a known format"
-    return "is text, no image"
-
-
-def _orientation(image: Any) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except _DAMAGE:  # a damaged EXIF block says nothing about the pixels
-        return 1
+# --- To upright RGB ----------------------------------------------------------------------------------------------
 
 
 def _to_rgb(image: Any) -> Image.Image:
+    if image.format == "TIFF":
+        _refuse_previews(image)
+    rawmode = _rawmode(image)  # forgotten by load()
+    tiff = dict(image.tag_v2) if image.format == "TIFF" else {}
+    image.load()
+    orientation = _orientation(image)  # after load(), which turns a TIFF upright itself and forgets the tag
+    flat = _flatten(image, rawmode, tiff)
+    return flat.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else flat
+
+
+def _flatten(image: Any, rawmode: str, tiff: dict[int, Any]) -> Image.Image:
+    """Any mode to RGB on white."""
     mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
-        return _shifted(image)
+    key = image.info.get("transparency") if image.format == "PNG" else None
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
+        # mode I: what Pillow makes of 16-bit PPM, older ones also of PNG
+        return _from_wide(np.asarray(image), key, tiff)
     if mode in ("I", "F"):
-        raise ImageError("has 32-bit pixels without a defined range; convert it to 8 or 16 bits")
+        raise ImageError("has values without a defined black and white (signed, 32-bit or floating-point); "
+                         "convert it to 8 or 16 bits")  # fmt: skip
     if mode == "CMYK":
         return _from_cmyk(image)
-    if mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        assert converted is not None  # only in place it returns nothing
-        return converted
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if mode in ("1", "L") and isinstance(key, int):
+        grey = np.array(image.convert("L"))
+        grey[grey == key * _GREY_STEPS.get(rawmode, 1)] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if mode == "RGB" and isinstance(key, tuple) and "16" in rawmode:
+        image.info["transparency"] = tuple(value >> 8 for value in key)  # as the pixels were
+    if image.has_transparency_data or mode in ("La", "RGBa"):
         return _on_white(image)
-    converted_plain: Image.Image = image if mode == "RGB" else image.convert("RGB")
-    return converted_plain
+    converted: Image.Image = image if mode == "RGB" else image.convert("RGB")
+    return converted
 
 
-def _shifted(image: Any) -> Image.Image:
-    """16 bits to 8: the upper byte."""
-    wide = np.asarray(image)
-    return Image.fromarray((wide.astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+def _from_wide(wide: NDArray[Any], key: object, tiff: dict[int, Any]) -> Image.Image:
+    """16 bits to 8, by the upper byte. TIFF may hold 12 bits, or count from white."""
+    bits = 12 if tiff.get(_BITS) == (12,) else 16
+    grey = (wide >> (bits - 8)).astype(np.uint8)
+    if tiff.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    if isinstance(key, int):
+        grey[wide == key] = 255
+    return Image.fromarray(grey).convert("RGB")
 
 
 def _from_cmyk(image: Any) -> Image.Image:
     """CMYK to RGB. Adobe writes CMYK JPEGs inverted and marks them with APP14.
 
-    Pillow inverts every CMYK JPEG as if Adobe had written it (``JpegImagePlugin``: rawmode ``CMYK;I``), so
-    that those without the mark are inverted back here.
+    Pillow inverts every CMYK JPEG as if Adobe had written it (``JpegImagePlugin``: rawmode ``CMYK;I``), as
+    browsers do. Here those without the mark are inverted back, as libjpeg's ``libjpeg.txt`` explains the two kinds.
     """
     if image.format in ("JPEG", "MPO") and "adobe" not in image.info:
         image = image.point(lambda value: 255 - value)
@@ -277,17 +309,28 @@ def _from_cmyk(image: Any) -> Image.Image:
 
 
 def _on_white(image: Any) -> Image.Image:
-    if image.mode == "La":
-        image = image.convert("LA")
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, layer).convert("RGB")
+    layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    white = Image.new("RGB", layer.size, (255, 255, 255))
+    white.paste(layer, mask=layer)
+    return white
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    if "truncated" in text.lower() or isinstance(error, EOFError):
-        return f"is truncated ({text})"
-    if text == "not identified by this driver":  # what Pillow makes of a header that its reader refuses
-        text = "its header is wrong"
-    return f"is damaged ({' '.join(text.split())})"
+def _orientation(image: Any) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return 1
+
+
+def _rawmode(image: Any) -> str:
+    """How the pixels lie in the file, in Pillow's words: ``L;4``."""
+    arguments = image.tile[0][3] if image.tile else ""
+    if isinstance(arguments, tuple):
+        arguments = arguments[0] if arguments else ""
+    return str(arguments)
+
+
+def _refuse_previews(image: Any) -> None:
+    """Camera raw files are TIFFs whose first page is a thumbnail; that would be a silent replacement."""
+    if _DNG_VERSION in image.tag_v2 or image.tag_v2.get(_SUBFILE, 0) & _REDUCED:
+        raise ImageError("holds a small preview as its first page, as camera raw files do; export it as JPEG")
