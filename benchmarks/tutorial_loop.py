@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from topgraft.classifier import Classifier, load_pretrained, replace_top
+from topgraft.classifier import Classifier, load_pretrained
 
 Item = tuple[torch.Tensor, int]
 
@@ -95,7 +95,7 @@ def main(root: str, epochs: str) -> None:
         DataLoader(train, 32, shuffle=True, num_workers=2),
         DataLoader(val, 32, num_workers=2),
     ]
-    model = replace_top(load_pretrained("efficientnet_lite0"), len(train.classes))
+    model = load_pretrained("efficientnet_lite0", classes=len(train.classes))
     for parameter in model.parameters():
         parameter.requires_grad = False
     model.head.reset_parameters()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft.backbones import BACKBONES
+from topgraft.backbones import BACKBONES, Build
 from topgraft.backbones.efficientnet_lite import InvertedResidual
 from topgraft.backbones.layers import named
 from topgraft.errors import UsageError
@@ -99,7 +99,7 @@ def test_receptive_fields_go_through_branches_and_pooling() -> None:
 
 
 def test_receptive_field_is_what_a_value_depends_on() -> None:
-    chain = BACKBONES["efficientnet_lite0"].build(128, 2)
+    chain = BACKBONES["efficientnet_lite0"].build(Build(input_size=128, classes=2))
     names = ("stem", "stage1", "stage2", "stage3")
     reach = {layer.group: layer.receptive_field for layer in trace_layers(chain, 128)}
     x = pixels = torch.full((1, 3, 128, 128), 0.5, requires_grad=True)

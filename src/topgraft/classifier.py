@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from .backbones import Chain, find_backbone
+from .backbones import Chain
 from .errors import UsageError
 from .records import ImageSpec
-from .weights import find_weights, load_weights
+from .weights import load_network
 
 
 class Normalise(nn.Module):
@@ -43,14 +44,14 @@ def _per_channel(values: tuple[float, float, float]) -> torch.Tensor:
 
 
 class Classifier(nn.Module):
-    """A published network with a top.
+    """A published network with a top, its own or a new one.
 
     Attributes:
         groups: name → module in the chain's order, image side first; the last is ``head``, one Linear.
         spec: how pixels are made for the network.
         normalise: uint8 N×H×W×3 RGB → float32 N×3×H×W; see `Normalise`.
 
-    The keys of ``classifier.groups.state_dict()`` are those of `topgraft.weights.load_weights`.
+    The keys of ``classifier.groups.state_dict()`` are the chain's own names of its tensors.
     """
 
     def __init__(self, chain: Chain, spec: ImageSpec) -> None:
@@ -99,50 +100,7 @@ class Classifier(nn.Module):
         return prefix
 
 
-def load_pretrained(backbone: str, weights: str | None = None) -> Classifier:
-    """The published network with its published top, in evaluation mode.
-
-    Args:
-        backbone: a name in `topgraft.backbones.BACKBONES`.
-        weights: a name in `topgraft.weights.WEIGHTS`; the backbone's first if None.
-
-    Raises:
-        UsageError: an unknown name, or weights of another network.
-        WeightsError: the weights are not here, are damaged, or do not fit.
-    """
-    network = find_backbone(backbone)
-    chosen = find_weights(weights or network.weights[0])
-    if chosen.backbone != backbone:
-        raise UsageError(
-            f"the weights {chosen.name} are for {chosen.backbone}, not for {backbone}; "
-            f"{backbone} has {', '.join(network.weights)}"
-        )
-    with torch.device("meta"):  # no time for values that are replaced at once, and no random number drawn
-        chain = network.build(chosen.spec.input_size, chosen.classes)
-    classifier = Classifier(chain, chosen.spec)
-    classifier.groups.load_state_dict(load_weights(chosen.name), assign=True)
-    return classifier.eval()
-
-
-def replace_top(classifier: Classifier, classes: int) -> Classifier:
-    """A new classifier on the same base modules, with a new head of zeros for `classes` classes.
-
-    The given one keeps its own head; the modules below are shared, not copied.
-
-    Raises:
-        UsageError: fewer than one class.
-    """
-    if classes < 1:
-        raise UsageError(f"a head needs at least one class, not {classes}")
-    old = classifier.head
-    # Made on the meta device so that no random number is drawn: what is drawn later stays the same.
-    head = nn.Linear(old.in_features, classes, device="meta", dtype=old.weight.dtype)
-    head.to_empty(device=old.weight.device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    chain = {**dict(classifier.groups.items()), "head": head}
-    grafted = Classifier(chain, classifier.spec)
-    grafted.normalise = classifier.normalise
-    for new in (grafted, grafted.groups, head):  # the shared modules keep their own modes
-        new.training = classifier.training
-    return grafted
+def load_pretrained(backbone: str, weights: str | Path | None = None, *, classes: int | None = None) -> Classifier:
+    """A network with weights as a `Classifier`, in evaluation mode; see `topgraft.weights.load_network`."""
+    network = load_network(backbone, weights, classes=classes)
+    return Classifier(network.chain, network.spec).eval()

@@ -19,7 +19,7 @@ from .features import Base, FeatureRows
 from .records import SPLIT_NAMES, EpochRecord, Sample, Splits
 from .train import Labelled, Outcome
 from .version import __version__
-from .weights import find_weights
+from .weights import Network
 
 
 def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, engines.EngineChoice | None]:
@@ -41,10 +41,9 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, engi
     return replayed, None if forced else recorded
 
 
-def with_decode(classifier: Classifier, decode: Any) -> Classifier:
-    """The classifier, its pixels decoded as asked."""
-    classifier.spec = replace(classifier.spec, decode=decode)
-    return classifier
+def classifier_of(network: Network, decode: Any) -> Classifier:
+    """The network as a classifier in evaluation mode, its pixels decoded as asked."""
+    return Classifier(network.chain, replace(network.spec, decode=decode)).eval()
 
 
 def labelled(
@@ -96,21 +95,25 @@ def laps(seconds: dict[str, float]) -> Callable[[str], None]:
 
 
 def run_config(
-    chosen: settings.FitSettings, splits: Splits, outcome: Outcome, choice: engines.EngineChoice, base: Base
+    chosen: settings.FitSettings,
+    splits: Splits,
+    network: Network,
+    outcome: Outcome,
+    choice: engines.EngineChoice,
+    base: Base,
 ) -> dict[str, Any]:
     """All that ``config.json`` says of a run, beside what `topgraft.artifact` adds."""
     import PIL
     import torch
 
-    network = find_backbone(chosen.backbone)
-    weights = find_weights(network.weights[0])
     return {
         "backbone": {
-            "name": network.name,
-            "weights": weights.name,
-            "weights_sha256": weights.sha256,
-            "licence": weights.licence,
-            "paper": network.paper,
+            "name": chosen.backbone,
+            "build": asdict(network.build),
+            "weights": network.weights,
+            "weights_sha256": network.sha256,
+            "licence": network.licence,
+            "paper": find_backbone(chosen.backbone).paper,
         },
         "strategy": chosen.strategy,
         "phases": outcome.phases,

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .backbones import Chain, find_backbone
-from .backbones.spec import SMALLEST_INPUT
+from .backbones import SMALLEST_INPUT, Build, Chain, find_backbone
 from .errors import UsageError
 
 _FLOAT = 4  # bytes of a float32
@@ -85,7 +84,7 @@ def summarise(backbone: str, input_size: int, classes: int) -> Summary:
     if classes < 1:
         raise UsageError(f"a head needs at least one class, not {classes}")
     with torch.device("meta"):  # shapes only: neither memory nor arithmetic
-        chain = network.build(input_size, classes)
+        chain = network.build(Build(input_size=input_size, classes=classes, top="published"))
     layers = trace_layers(chain, input_size)
     return Summary(
         backbone,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft.backbones import BACKBONES
-from topgraft.backbones.efficientnet_lite import InvertedResidual, chain_key, repeats, round_width
+from topgraft.backbones import BACKBONES, Build
+from topgraft.backbones.efficientnet_lite import LITE0, InvertedResidual, repeats, round_width
 from topgraft.classifier import load_pretrained
 
 
@@ -43,7 +43,7 @@ def test_widths_and_depths_are_the_published_ones(
     name: str, trainable: int, widths: tuple[int, ...], blocks: tuple[int, ...]
 ) -> None:
     with torch.device("meta"):
-        chain = BACKBONES[name].build(224, 1000)
+        chain = BACKBONES[name].build(Build(input_size=224, classes=1000))
     stages = [chain[f"stage{number}"] for number in range(1, 8)]
     assert [sum(isinstance(block, InvertedResidual) for block in stage.children()) for stage in stages] == list(blocks)
     outputs = [
@@ -56,7 +56,7 @@ def test_widths_and_depths_are_the_published_ones(
 
 def test_boundaries_at_224() -> None:
     with torch.device("meta"):
-        chain = BACKBONES["efficientnet_lite0"].build(224, 1000)
+        chain = BACKBONES["efficientnet_lite0"].build(Build(input_size=224, classes=1000))
         x = torch.zeros(1, 3, 224, 224)
     shapes = {}
     for name, group in chain.items():
@@ -76,7 +76,7 @@ def test_boundaries_at_224() -> None:
 
 
 def test_batchnorm_and_activation_are_the_published_ones() -> None:
-    chain = nn.ModuleDict(BACKBONES["efficientnet_lite0"].build(32, 10))
+    chain = nn.ModuleDict(BACKBONES["efficientnet_lite0"].build(Build(input_size=32, classes=10)))
     norms = [layer for layer in chain.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
     # 16 blocks of which the first does not expand: 2 + 15 × 3 in blocks, the stem and the last convolution.
@@ -125,4 +125,4 @@ def test_first_and_last_stage_are_never_repeated_more() -> None:
     ],
 )
 def test_names_of_the_published_file(published: str, key: str | None) -> None:
-    assert chain_key(published, depth=1.0) == key
+    assert LITE0.conventions[0].chain_key(published) == key

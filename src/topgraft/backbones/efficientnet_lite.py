@@ -11,15 +11,17 @@ paper of the parent network: Tan and Le, EfficientNet, https://arxiv.org/abs/190
 from __future__ import annotations
 
 import math
-import re
 from collections import OrderedDict
 from functools import partial
 
 import torch
 from torch import nn
 
+from ..records import ImageSpec
+from .initial import layers as weight_layers
+from .initial import zero_bias
 from .layers import SameConv2d, named
-from .spec import Backbone, Chain
+from .spec import Backbone, Build, Chain, Convention
 
 GROUPS = ("stem", "stage1", "stage2", "stage3", "stage4", "stage5", "stage6", "stage7", "head")
 STEM_WIDTH = 32  # not scaled
@@ -89,7 +91,7 @@ def repeats(depth: float) -> tuple[int, ...]:
     return tuple(row[0] if at in (0, last) else math.ceil(row[0] * depth) for at, row in enumerate(STAGES))
 
 
-def build(input_size: int, classes: int, *, width: float, depth: float) -> Chain:
+def build(asked: Build, *, width: float, depth: float) -> Chain:
     """The chain of one size, untrained.
 
     Its last convolution and the global average pool end ``stage7``, so that what crosses to ``head`` is the
@@ -97,11 +99,10 @@ def build(input_size: int, classes: int, *, width: float, depth: float) -> Chain
     parameters and does nothing in prediction, and how to regularise a head is for whoever trains it to say.
 
     Args:
-        input_size: side of the images; not used, as the network pools whatever size is left.
-        classes: outputs of the head.
+        asked: classes and channels; the network pools whatever size is left.
         width, depth: multipliers of channels and of repeats.
     """
-    chain: Chain = {"stem": conv_norm_act(3, STEM_WIDTH, 3, 2)}
+    chain: Chain = {"stem": conv_norm_act(asked.channels, STEM_WIDTH, 3, 2)}
     channels = STEM_WIDTH
     for at, (row, count) in enumerate(zip(STAGES, repeats(depth), strict=True)):
         _, kernel, stride, expansion, channels_out = row
@@ -115,8 +116,24 @@ def build(input_size: int, classes: int, *, width: float, depth: float) -> Chain
     top.add_module("last", conv_norm_act(channels, FEATURE_WIDTH, 1))
     top.add_module("pool", nn.AdaptiveAvgPool2d(1))
     top.add_module("flatten", nn.Flatten())
-    chain["head"] = nn.Linear(FEATURE_WIDTH, classes)
+    chain["head"] = nn.Linear(FEATURE_WIDTH, asked.classes)
     return chain
+
+
+def initialise(chain: Chain, generator: torch.Generator) -> None:
+    """Convolutions normal with variance 2 / (kernel² · channels out), the dense kernel uniform within ±1/√classes.
+
+    Source: ``conv_kernel_initializer`` and ``dense_kernel_initializer`` in ``efficientnet_model.py`` of the source;
+    the first does not divide by the groups of a depthwise convolution.
+    """
+    for layer in weight_layers(chain):
+        if isinstance(layer, nn.Conv2d):
+            fan_out = layer.out_channels * layer.kernel_size[0] * layer.kernel_size[1]
+            nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / fan_out), generator=generator)
+        else:
+            bound = 1 / math.sqrt(layer.out_features)
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+        zero_bias(layer)
 
 
 _OUTER = {"_conv_stem": "stem.conv", "_bn0": "stem.norm", "_conv_head": "stage7.last.conv", "_bn1": "stage7.last.norm"}
@@ -131,30 +148,34 @@ _INNER = {
 }
 
 
-def chain_key(published: str, *, depth: float) -> str | None:
-    """The chain's name of a tensor of the published ``.pth`` files; None where the rule knows none.
+def published_layers(depth: float) -> dict[str, str]:
+    """The layers of the published ``.pth`` files and the chain's.
 
-    There the blocks are numbered through the whole network: ``_blocks.3._bn1.weight`` of lite0 is
-    ``stage3.0.depthwise.norm.weight`` here.
+    There the blocks are numbered through the whole network: ``_blocks.3._bn1`` of lite0 is
+    ``stage3.0.depthwise.norm`` here. The first block does not expand.
     """
-    found = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(\w+)\.(\w+)", published)
-    if found is None:
-        return None
-    number, layer, tensor = found.groups()
-    if number is None:
-        return f"{_OUTER[layer]}.{tensor}" if layer in _OUTER else None
-    block = int(number)
+    names = dict(_OUTER)
+    number = 0
     for stage, count in enumerate(repeats(depth), start=1):
-        if block < count:
-            return f"stage{stage}.{block}.{_INNER[layer]}.{tensor}" if layer in _INNER else None
-        block -= count
-    return None
+        for block in range(count):
+            for published, ours in _INNER.items():
+                if stage > 1 or not ours.startswith("expand"):
+                    names[f"_blocks.{number}.{published}"] = f"stage{stage}.{block}.{ours}"
+            number += 1
+    return names
 
 
 PAPER = "EfficientNet-Lite, https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite"
 
 
-def _lite(number: int, width: float, depth: float) -> Backbone:
+def _spec(side: int) -> ImageSpec:
+    # Sides: efficientnet_lite_params of the source. Its evaluation resizes to the side + 32, bicubic, which is
+    # side / 0.875 at 224; that ratio is kept for all three (2 and 5 pixels more at 240 and 260).
+    # Mean and deviation: those of the converted files; the source's builder writes (x - 127) / 128.
+    return ImageSpec(side, int(side / 0.875), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def _lite(number: int, side: int, width: float, depth: float) -> Backbone:
     return Backbone(
         name=f"efficientnet_lite{number}",
         family="efficientnet_lite",
@@ -163,10 +184,13 @@ def _lite(number: int, width: float, depth: float) -> Backbone:
         groups=GROUPS,
         feature_width=FEATURE_WIDTH,
         build=partial(build, width=width, depth=depth),
+        initialise=initialise,
+        conventions=(Convention("efficientnet_pytorch", published_layers(depth), _spec(side)),),
+        untrained=_spec(side),
         weights=(f"efficientnet_lite{number}_imagenet",),
     )
 
 
-LITE0 = _lite(0, width=1.0, depth=1.0)
-LITE1 = _lite(1, width=1.0, depth=1.1)
-LITE2 = _lite(2, width=1.1, depth=1.2)
+LITE0 = _lite(0, 224, width=1.0, depth=1.0)
+LITE1 = _lite(1, 240, width=1.0, depth=1.1)
+LITE2 = _lite(2, 260, width=1.1, depth=1.2)

@@ -1,11 +1,15 @@
-"""What a backbone is: a record, and a function that builds its chain."""
+"""What a backbone is: a record, a function that builds its chain, and the ways in which its weights are written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
+import torch
 from torch import nn
+
+from ..records import ImageSpec
 
 Chain = dict[str, nn.Module]
 """An ordered mapping of group names to modules with one tensor across each boundary. The last is ``head``."""
@@ -13,6 +17,69 @@ Chain = dict[str, nn.Module]
 
 SMALLEST_INPUT = 32
 """Side in pixels of the smallest image that every backbone takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """Everything that decides which modules a chain has. JSON types: an artifact's config holds it.
+
+    Attributes:
+        input_size: side of the images in pixels, at least `SMALLEST_INPUT`.
+        classes: outputs of the head, at least 1.
+        channels: of the images: 3, or 1 for grey.
+        top: ``own`` ends the base with a pooled or dense vector and makes ``head`` one ``nn.Linear`` on it;
+            ``published`` is what the authors had, which is the same in nearly all networks.
+        fc: whether the hidden dense layers between the convolutions and the head are kept, where a network has
+            any. They take one input size only. Without them the last stage is pooled.
+        folded: biases in place of BatchNorm, for weights that it was folded into. Only where a convention says so.
+    """
+
+    input_size: int
+    classes: int
+    channels: int = 3
+    top: Literal["own", "published"] = "own"
+    fc: bool = True
+    folded: bool = False
+
+
+def keep(key: str, tensor: torch.Tensor, expected: torch.Size) -> torch.Tensor:
+    """The tensor as it is: the layout of PyTorch's own files."""
+    return tensor
+
+
+@dataclass(frozen=True)
+class Convention:
+    """One way in which weights of a network are written by somebody: their names, their layout, their pixels.
+
+    A file's tensor ``LAYER.TENSOR`` is the chain's ``layers[LAYER].tensors[TENSOR]``. Every tensor of the network
+    must be there, and nothing else, but for what is ignored.
+
+    Attributes:
+        name: ``torchvision``, ``timm``, ``keras``, ``caffe`` …
+        layers: the file's layer → the chain's layer (``layer1.0.conv1`` → ``stage2.0.conv1``), in the order in
+            which the network's code makes them.
+        spec: how pixels are made for weights that are written so; also the input size of its dense layers.
+        tensors: the file's tensor → the module's; the names are equal where it is empty.
+        arrange: ``arrange(chain key, tensor, expected shape)`` gives the layout of PyTorch: O×I×H×W for
+            convolutions, O×I for dense layers. Must not change values.
+        ignored: beginnings of names in the file that the chain has no place for, as auxiliary heads.
+        folded: the file has biases where the network has BatchNorm.
+    """
+
+    name: str
+    layers: Mapping[str, str]
+    spec: ImageSpec
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    arrange: Callable[[str, torch.Tensor, torch.Size], torch.Tensor] = keep
+    ignored: tuple[str, ...] = ()
+    folded: bool = False
+
+    def chain_key(self, published: str) -> str | None:
+        """The chain's name of a file's tensor; None where the convention knows none."""
+        layer, _, tensor = published.rpartition(".")
+        if layer not in self.layers or (self.tensors and tensor not in self.tensors):
+            return None
+        return f"{self.layers[layer]}.{self.tensors.get(tensor, tensor)}"
 
 
 @dataclass(frozen=True)
@@ -24,11 +91,18 @@ class Backbone:
         family: the module it is built by.
         year: of publication.
         paper: title and address.
-        groups: names of the chain, image side first; the last is ``head``, the one Linear that is replaced.
-        feature_width: length of the vector before the head.
-        build: ``build(input_size, classes)`` makes the chain with untrained parameters, for images of
-            `SMALLEST_INPUT` pixels a side or more. Under ``torch.device("meta")`` it takes no time or memory.
-        weights: names in `topgraft.weights.WEIGHTS`; the first is the default.
+        groups: names of the chain as published, image side first; the last is ``head``. A chain built without its
+            dense layers lacks ``fc``.
+        feature_width: length of the vector before the head, as published.
+        build: makes the chain with parameters of no particular values, for images of `SMALLEST_INPUT` pixels a side
+            or more. Under ``torch.device("meta")`` it takes no time or memory.
+        initialise: ``initialise(chain, generator)`` draws every parameter as the authors did; see `random_chain`.
+        conventions: ways in which its weights are written; files are matched against them in this order.
+        untrained: how pixels are made for random weights, at the size it was published for.
+        weights: names in `topgraft.published.WEIGHTS`; the first is the default. Empty where none are published.
+        top_name: what its authors call the last layer.
+        l2: coefficient of Σw² that its authors add to the loss, over the kernels of convolutions and the kernels
+            and biases of dense layers (no ½: Keras's meaning); 0 for none.
     """
 
     name: str
@@ -37,5 +111,26 @@ class Backbone:
     paper: str
     groups: tuple[str, ...]
     feature_width: int
-    build: Callable[[int, int], Chain]
-    weights: tuple[str, ...]
+    build: Callable[[Build], Chain]
+    initialise: Callable[[Chain, torch.Generator], None]
+    conventions: tuple[Convention, ...]
+    untrained: ImageSpec
+    weights: tuple[str, ...] = ()
+    top_name: str = "head"
+    l2: float = 0.0
+
+
+def random_chain(backbone: Backbone, build: Build, seed: int) -> Chain:
+    """A chain with random weights, drawn from a generator of this seed and nothing else; BatchNorm scales by 1."""
+    with torch.device("meta"):
+        chain = backbone.build(build)
+    groups = nn.ModuleDict(chain).to_empty(device="cpu")
+    with torch.no_grad():
+        for module in groups.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.reset_running_stats()
+                if module.affine:
+                    nn.init.ones_(module.weight)
+                    nn.init.zeros_(module.bias)
+        backbone.initialise(chain, torch.Generator().manual_seed(seed))
+    return chain

@@ -1,0 +1,68 @@
+"""How random weights are drawn. Every number comes from the generator that is given; none from PyTorch's global one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from .spec import Chain
+
+# A normal distribution cut at two deviations has this share of the deviation that it was cut from; Keras divides by
+# it, so that the variance comes out as asked (keras/src/initializers/random_initializers.py, VarianceScaling).
+_CUT_DEVIATION = 0.87962566103423978
+
+
+def layers(chain: Chain) -> Iterator[nn.Conv2d | nn.Linear]:
+    """Convolutions and dense layers of a chain, in its order."""
+    for module in nn.ModuleDict(chain).modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            yield module
+
+
+def zero_bias(layer: nn.Conv2d | nn.Linear) -> None:
+    """Biases of 0, where the layer has any."""
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def glorot_uniform(chain: Chain, generator: torch.Generator) -> None:
+    """Kernels uniform within ±√(6 / (fan in + fan out)), biases 0: Keras's default.
+
+    Source: Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks,
+    https://proceedings.mlr.press/v9/glorot10a.html, equation 16.
+    """
+    for layer in layers(chain):
+        nn.init.xavier_uniform_(layer.weight, generator=generator)
+        zero_bias(layer)
+
+
+def he_normal(chain: Chain, generator: torch.Generator) -> None:
+    """Convolutions normal with variance 2 / fan in, cut at two deviations; dense kernels N(0, 0.01²); biases 0.
+
+    Source: He et al., Delving deep into rectifiers, https://arxiv.org/abs/1502.01852, equation 10; the cut is
+    Keras's ``he_normal``.
+    """
+    for layer in layers(chain):
+        if isinstance(layer, nn.Conv2d):
+            fan_in = layer.weight[0].numel()
+            deviation = math.sqrt(2 / fan_in) / _CUT_DEVIATION
+            nn.init.trunc_normal_(layer.weight, 0.0, deviation, -2 * deviation, 2 * deviation, generator=generator)
+        else:
+            nn.init.normal_(layer.weight, 0.0, 0.01, generator=generator)
+        zero_bias(layer)
+
+
+def he_fan_out(chain: Chain, generator: torch.Generator) -> None:
+    """Convolutions normal with variance 2 / fan out; dense kernels N(0, 0.01²); biases 0: torchvision's.
+
+    Source: He et al., equation 14; torchvision's ``models/vgg.py`` and ``models/resnet.py``.
+    """
+    for layer in layers(chain):
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        else:
+            nn.init.normal_(layer.weight, 0.0, 0.01, generator=generator)
+        zero_bias(layer)
