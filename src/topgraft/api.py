@@ -34,8 +34,8 @@ from .records import (
     Splits,
     Unreadable,
 )
-from .sources import open_source
-from .splits import divide, refuse_unreadable
+from .sources import Source, open_source
+from .splits import divide, divide_if_possible, refuse_unreadable
 from .strategies import STRATEGIES
 from .strategies.spec import Facts
 from .summary import Summary, summarise
@@ -80,11 +80,7 @@ def open_images(where: Any, **choices: Any) -> Splits:
         UsageError: an unknown or impossible choice.
     """
     chosen = settings.make(settings.OpenSettings, choices)
-    source = open_source(where, data_dir=chosen.data_dir)
-    splits = divide(source, split_seed=chosen.split_seed, limit=chosen.limit)
-    if chosen.strict:
-        refuse_unreadable(splits.unreadable)
-    return splits
+    return divide(_source(where, chosen), split_seed=chosen.split_seed, limit=chosen.limit)
 
 
 @_takes(settings.FitSettings)
@@ -159,7 +155,8 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
 
     Args:
         model: from `fit` or `load`.
-        images: `Splits`, a split's samples (``photos.test``), or whatever `open_images` takes.
+        images: `Splits`, or whatever `open_images` takes, which need not be enough to be divided; or samples
+            (``photos.test``) whose labels count into the model's classes.
 
     Raises:
         UsageError: there is no such split; or nothing is left to evaluate on.
@@ -167,7 +164,7 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     """
     chosen = settings.make(settings.EvaluateSettings, choices)
     split: SplitName = chosen.split  # type: ignore[assignment]  # checked by make
-    asked, unreadable = _asked(model, images, chosen, split)
+    asked, unreadable, notes = _asked(model, images, chosen, split)
     used = [s for s in asked if model.seen.get(s.digest) in ("train", "val")]
     kept = asked if chosen.include_seen else [s for s in asked if model.seen.get(s.digest) not in ("train", "val")]
     if not kept:
@@ -188,6 +185,7 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
         used_for_selection=bool(used) and chosen.include_seen,
         unreadable=(*unreadable, *computed.unreadable),
         seen=() if chosen.include_seen else tuple(s.name for s in used),
+        notes=notes,
     )
 
 
@@ -214,11 +212,13 @@ def extract_features(images: Any, **choices: Any) -> Features:
         images: `Splits`, or whatever `open_images` takes.
     """
     chosen = settings.make(settings.FeaturesSettings, choices)
-    splits, _ = _opened(images, chosen)
+    splits = _whole(images, chosen)
     choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
     classifier = fitting.with_decode(load_pretrained(chosen.backbone), chosen.decode)
-    samples = [sample for split in SPLIT_NAMES for sample in splits[split]]
-    names = [split for split in SPLIT_NAMES for _ in splits[split]]
+    samples = [sample for part in splits.parts.values() for sample in part]
+    if not samples:
+        raise DataError(str(splits.problem))
+    names = [name for name, part in splits.parts.items() for _ in part]
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
     computed = compute(samples, base, strict=chosen.strict, description="base")
     return Features(
@@ -229,6 +229,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
         classes=splits.classes,
         backbone=chosen.backbone,
         unreadable=(*splits.unreadable, *computed.unreadable),
+        notes=splits.notes,
     )
 
 
@@ -244,8 +245,18 @@ def load(folder: str | os.PathLike[str]) -> Fitted:
 
 @_takes(settings.OpenSettings)
 def survey(where: Any, **choices: Any) -> Survey:
-    """What is in a source: classes and counts, sizes, unreadable files, duplicates, imbalance."""
-    return look(open_images(where, **choices))
+    """What is in a source: classes and counts, sizes, unreadable files, duplicates, imbalance.
+
+    A source that cannot be divided is shown as well; `Survey.problem` says why `fit` would refuse it.
+
+    Args:
+        where: `Splits`, or whatever `open_images` takes.
+    """
+    chosen = settings.make(settings.OpenSettings, choices)
+    found = look(_whole(where, chosen))
+    if chosen.strict:
+        refuse_unreadable(found.unreadable)
+    return found
 
 
 @_takes(settings.InspectSettings)
@@ -313,6 +324,20 @@ def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = No
     return cost.describe_devices(folder)
 
 
+def _source(where: Any, chosen: settings.OpenSettings) -> Source:
+    source = open_source(where, data_dir=chosen.data_dir)
+    if chosen.strict:
+        refuse_unreadable(source.unreadable)
+    return source
+
+
+def _whole(images: Any, chosen: settings.OpenSettings) -> Splits:
+    """All images, also of a source that cannot be divided."""
+    if isinstance(images, Splits):
+        return images
+    return divide_if_possible(_source(images, chosen), split_seed=chosen.split_seed, limit=chosen.limit)
+
+
 def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[str, float]]:
     if isinstance(images, Splits):
         return images, {}
@@ -324,19 +349,28 @@ def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[st
 
 def _asked(
     model: Fitted, images: Any, chosen: settings.EvaluateSettings, split: SplitName
-) -> tuple[list[Sample], tuple[Unreadable, ...]]:
-    """The samples of the split that is asked for, labelled by the model's classes."""
+) -> tuple[list[Sample], tuple[Unreadable, ...], tuple[str, ...]]:
+    """The samples of the split that is asked for, labelled by the model's classes; and the source's remarks."""
     if isinstance(images, Sequence) and images and all(isinstance(image, Sample) for image in images):
-        return list(images), ()
+        for sample in images:
+            if sample.label is None or not 0 <= sample.label < len(model.classes):
+                raise DataError(
+                    f"{sample.name} has the label {sample.label}, and the model has {len(model.classes)} classes; "
+                    "give samples whose labels count into the model's classes"
+                )
+        return list(images), (), ()
     if chosen.split_seed is None:
         chosen = replace(chosen, split_seed=model.config["data"]["split_seed"])
-    splits, _ = _opened(images, chosen)
-    if split in splits.made:
-        samples = [s for name in SPLIT_NAMES for s in splits[name] if model.seen.get(s.digest, "test") == split]
+    splits = _whole(images, chosen)
+    if split in splits.made or splits.undivided:
+        everything = (s for part in splits.parts.values() for s in part)
+        samples = [s for s in everything if model.seen.get(s.digest, "test") == split]
     else:
         samples = list(splits[split])
+    if not splits.parts:
+        raise DataError(str(splits.problem))
     if not samples:
-        there = ", ".join(name for name in SPLIT_NAMES if splits[name])
+        there = ", ".join(splits.parts)
         raise UsageError(f"{splits.where} has no {split} images; its splits are {there}: choose one with --split")
     unknown = sorted(set(splits.classes) - set(model.classes))
     if unknown:
@@ -344,7 +378,8 @@ def _asked(
             f"the model does not know the classes {', '.join(unknown[:10])}; it knows {', '.join(model.classes[:20])}"
         )
     label = {index: model.classes.index(name) for index, name in enumerate(splits.classes)}
-    return [replace(s, label=None if s.label is None else label[s.label]) for s in samples], splits.unreadable
+    named = [replace(s, label=None if s.label is None else label[s.label]) for s in samples]
+    return named, splits.unreadable, splits.notes
 
 
 def _base_of(model: Fitted, chosen: settings.EngineSettings) -> Base:

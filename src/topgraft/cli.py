@@ -174,10 +174,11 @@ def _fit(asked: argparse.Namespace) -> int:
                 "selection": model.config["selection"],
                 "resolved": model.config["resolved"],
                 "unreadable": [asdict(entry) for entry in model.unreadable],
+                "notes": model.config["data"]["notes"],
             }
         )
         return 0
-    _name_unreadable(model.unreadable, asked)
+    _remark(model.config["data"]["notes"], model.unreadable, asked)
     show.fitted(model, out, seconds, quiet=asked.quiet)
     return 0
 
@@ -194,7 +195,7 @@ def _evaluate(asked: argparse.Namespace) -> int:
     if asked.json:
         _print_json(_results(result))
         return 0
-    _name_unreadable(result.unreadable, asked)
+    _remark(result.notes, result.unreadable, asked)
     if result.seen and not asked.quiet:
         shown = "".join(f"\n  {name}" for name in result.seen[:10])
         more = f"\n  … and {len(result.seen) - 10:,} more" if len(result.seen) > 10 else ""
@@ -249,10 +250,11 @@ def _features(asked: argparse.Namespace) -> int:
                 "width": int(found.features.shape[1]),
                 "backbone": found.backbone,
                 "unreadable": [asdict(entry) for entry in found.unreadable],
+                "notes": list(found.notes),
             }
         )
         return 0
-    _name_unreadable(found.unreadable, asked)
+    _remark(found.notes, found.unreadable, asked)
     print(f"{asked.out}: {len(found.names):,} images × {found.features.shape[1]:,} features of {found.backbone}")
     return 0
 
@@ -316,11 +318,17 @@ def _results(result: Evaluation) -> dict[str, Any]:
         "used_for_selection": result.used_for_selection,
         "seen": list(result.seen),
         "unreadable": [asdict(entry) for entry in result.unreadable],
+        "notes": list(result.notes),
     }
 
 
-def _name_unreadable(unreadable: Sequence[Unreadable], asked: argparse.Namespace) -> None:
-    if unreadable and not asked.quiet:
+def _remark(notes: Sequence[str], unreadable: Sequence[Unreadable], asked: argparse.Namespace) -> None:
+    """How the images were found and divided, and what was left out, on standard error."""
+    if asked.quiet:
+        return
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if unreadable:
         listed = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable)
         print(f"left out {len(unreadable):,} files that cannot be read:{listed}", file=sys.stderr)
 

@@ -17,9 +17,9 @@ from .cache import CacheKey, FeatureStore
 from .classifier import Classifier
 from .dataset import Batch, batches
 from .engines import Engine, EngineChoice, build_engine
-from .errors import DataError
 from .folders import cache_folder
 from .records import ImageSpec, Sample, Unreadable
+from .splits import refuse_unreadable
 from .weights import weights_digest
 
 _SEGMENT = 2048  # rows written at a time: a kill loses at most the seconds that these took
@@ -123,9 +123,8 @@ def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description:
     failed = {sample.digest: by_name[sample.name] for sample in todo if sample.name in by_name}
     kept = np.array([i for i, digest in enumerate(digests) if digest not in failed], dtype=np.int64)
     unreadable = tuple(Unreadable(s.name, failed[s.digest]) for s in samples if s.digest in failed)
-    if unreadable and strict:
-        listed = "\n".join(f"  {entry.name}: {entry.reason}" for entry in unreadable)
-        raise DataError(f"{len(unreadable)} images cannot be read, and --strict was asked for:\n{listed}")
+    if strict:
+        refuse_unreadable(unreadable)
     rows = base.store.gather([digests[i] for i in kept])
     return FeatureRows(kept, rows, unreadable, len(todo) - len(failed), seconds)
 

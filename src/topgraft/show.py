@@ -127,8 +127,8 @@ def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
 def surveyed(found: Survey) -> None:
     """Counts by class and split, sizes, formats, and everything odd."""
     console = _console()
-    splits = [split for split in SPLIT_NAMES if split in found.counts]
-    shown = _table("class", *(SPLIT_LABELS[split] for split in splits), "total")
+    splits = list(found.counts)
+    shown = _table("class", *(SPLIT_LABELS.get(split, "images") for split in splits), "total")
     for name in found.classes:
         counts = [found.counts[split].get(name, 0) for split in splits]
         shown.add_row(escape(name), *(f"{count:,}" for count in counts), f"{sum(counts):,}")
@@ -156,6 +156,8 @@ def surveyed(found: Survey) -> None:
             ]
             note = f" ({', '.join(marks)})" if marks else ""
             lines.append(f"  {' = '.join(group.names)}{note}")
+    if found.problem is not None:
+        lines.append(f"fit would refuse these images: {found.problem}")
     for line in lines:
         console.print(line, highlight=False, markup=False)
 
