@@ -35,6 +35,7 @@ from .records import (
     Unreadable,
 )
 from .sources import Source, open_source
+from .sources.spec import unread
 from .splits import divide, divide_if_possible, refuse_unreadable
 from .strategies import STRATEGIES
 from .strategies.spec import Facts
@@ -42,6 +43,7 @@ from .summary import Summary, summarise
 from .survey import Survey
 from .survey import survey as look
 from .train import train
+from .unseen import choose_unseen, leave_out_seen
 from .weights import find_weights, locate
 
 V = TypeVar("V", bound=Callable[..., Any])
@@ -129,6 +131,7 @@ def fit(images: Any, **choices: Any) -> Fitted:
         "val",
         used_for_selection=True,
         unreadable=tuple(u for u in computed.unreadable if u.name in {s.name for s in splits.val}),
+        where=splits.where,
     )
     lap("evaluate")
     seconds["total"] = time.perf_counter() - began
@@ -150,8 +153,8 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     """Accuracy with its interval, and the other numbers, on labelled images that the model has not used.
 
     An artifact knows every image that it was fitted or selected with, by content. Those are named in the
-    result's `seen` and left out, unless `include_seen`. In a source that Topgraft has divided, ``test``
-    is what the fit put into test, and every image that it did not know.
+    result's `seen` and left out, unless `include_seen`. In a source without splits of its own, ``test``
+    is what the fit put into test and every image that it did not know; `notes` says what else is there.
 
     Args:
         model: from `fit` or `load`.
@@ -164,28 +167,30 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     """
     chosen = settings.make(settings.EvaluateSettings, choices)
     split: SplitName = chosen.split  # type: ignore[assignment]  # checked by make
-    asked, unreadable, notes = _asked(model, images, chosen, split)
-    used = [s for s in asked if model.seen.get(s.digest) in ("train", "val")]
-    kept = asked if chosen.include_seen else [s for s in asked if model.seen.get(s.digest) not in ("train", "val")]
-    if not kept:
-        raise UsageError(
-            f"all {len(asked)} images of {split} were used in fitting or selection; "
-            "give images that the model has not seen, or --include-seen to count them all the same"
-        )
-    base = _base_of(model, chosen)
-    computed = compute(kept, base, strict=chosen.strict, description="evaluate")
+    unreadable: tuple[Unreadable, ...]
+    if isinstance(images, Sequence) and images and all(isinstance(image, Sample) for image in images):
+        unreadable, where = (), ""
+        asked = leave_out_seen(model, images, split, include_seen=chosen.include_seen)
+    else:
+        if chosen.split_seed is None:
+            chosen = replace(chosen, split_seed=model.config["data"]["split_seed"])
+        splits = _whole(images, chosen)
+        unreadable, where = splits.unreadable, splits.where
+        asked = choose_unseen(model, splits, split, include_seen=chosen.include_seen)
+    computed = compute(asked.samples, _base_of(model, chosen), strict=chosen.strict, description="evaluate")
     if not len(computed.kept):
-        raise DataError(f"none of the {len(kept)} images can be read; the first: {computed.unreadable[0].reason}")
+        raise DataError(f"none of the images to evaluate on can be read.\n{unread(computed.unreadable, 20)}")
     return score(
         model.classifier,
         computed.rows,
-        [kept[index] for index in computed.kept],
+        [asked.samples[index] for index in computed.kept],
         model.classes,
         split,
-        used_for_selection=bool(used) and chosen.include_seen,
+        used_for_selection=asked.used,
         unreadable=(*unreadable, *computed.unreadable),
-        seen=() if chosen.include_seen else tuple(s.name for s in used),
-        notes=notes,
+        seen=asked.seen,
+        notes=asked.notes,
+        where=where,
     )
 
 
@@ -345,41 +350,6 @@ def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[st
     names = [entry.name for entry in fields(settings.OpenSettings)]
     splits = open_images(images, **{name: getattr(chosen, name) for name in names})
     return splits, {"open": time.perf_counter() - began}
-
-
-def _asked(
-    model: Fitted, images: Any, chosen: settings.EvaluateSettings, split: SplitName
-) -> tuple[list[Sample], tuple[Unreadable, ...], tuple[str, ...]]:
-    """The samples of the split that is asked for, labelled by the model's classes; and the source's remarks."""
-    if isinstance(images, Sequence) and images and all(isinstance(image, Sample) for image in images):
-        for sample in images:
-            if sample.label is None or not 0 <= sample.label < len(model.classes):
-                raise DataError(
-                    f"{sample.name} has the label {sample.label}, and the model has {len(model.classes)} classes; "
-                    "give samples whose labels count into the model's classes"
-                )
-        return list(images), (), ()
-    if chosen.split_seed is None:
-        chosen = replace(chosen, split_seed=model.config["data"]["split_seed"])
-    splits = _whole(images, chosen)
-    if split in splits.made or splits.undivided:
-        everything = (s for part in splits.parts.values() for s in part)
-        samples = [s for s in everything if model.seen.get(s.digest, "test") == split]
-    else:
-        samples = list(splits[split])
-    if not splits.parts:
-        raise DataError(str(splits.problem))
-    if not samples:
-        there = ", ".join(splits.parts)
-        raise UsageError(f"{splits.where} has no {split} images; its splits are {there}: choose one with --split")
-    unknown = sorted(set(splits.classes) - set(model.classes))
-    if unknown:
-        raise DataError(
-            f"the model does not know the classes {', '.join(unknown[:10])}; it knows {', '.join(model.classes[:20])}"
-        )
-    label = {index: model.classes.index(name) for index, name in enumerate(splits.classes)}
-    named = [replace(s, label=None if s.label is None else label[s.label]) for s in samples]
-    return named, splits.unreadable, splits.notes
 
 
 def _base_of(model: Fitted, chosen: settings.EngineSettings) -> Base:

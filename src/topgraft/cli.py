@@ -189,7 +189,8 @@ def _evaluate(asked: argparse.Namespace) -> int:
     model = api.load(asked.artifact)
     result = api.evaluate(model, asked.where, **_choices(asked))
     try:
-        artifact.add_results(asked.artifact, result)
+        if not artifact.add_results(asked.artifact, result) and not asked.quiet:
+            print(f"{asked.artifact} keeps the validation results that chose the model, not these", file=sys.stderr)
     except OSError as error:
         print(f"topgraft: the results are not kept in {asked.artifact}: {error}", file=sys.stderr)
     if asked.json:
@@ -199,9 +200,9 @@ def _evaluate(asked: argparse.Namespace) -> int:
     if result.seen and not asked.quiet:
         shown = "".join(f"\n  {name}" for name in result.seen[:10])
         more = f"\n  … and {len(result.seen) - 10:,} more" if len(result.seen) > 10 else ""
+        images = "1 image" if len(result.seen) == 1 else f"{len(result.seen):,} images"
         print(
-            f"left out {len(result.seen):,} images that fitting or selection has used "
-            f"(--include-seen counts them):{shown}{more}",
+            f"left out {images} that fitting or selection has used (--include-seen counts them):{shown}{more}",
             file=sys.stderr,
         )
     show.evaluated(result)
@@ -330,7 +331,8 @@ def _remark(notes: Sequence[str], unreadable: Sequence[Unreadable], asked: argpa
         print(f"note: {note}", file=sys.stderr)
     if unreadable:
         listed = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable)
-        print(f"left out {len(unreadable):,} files that cannot be read:{listed}", file=sys.stderr)
+        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+        print(f"left out {files} that cannot be read:{listed}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:

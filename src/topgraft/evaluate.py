@@ -31,6 +31,7 @@ def evaluate(
     unreadable: tuple[Unreadable, ...] = (),
     seen: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
+    where: str = "",
 ) -> Evaluation:
     """Results on samples that are labelled and whose feature rows are given, in the same order."""
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
@@ -46,4 +47,5 @@ def evaluate(
         unreadable=unreadable,
         seen=seen,
         notes=notes,
+        where=where,
     )

@@ -183,6 +183,7 @@ class Evaluation:
         unreadable: files that were left out, and why.
         seen: names that were left out because fitting or selection had used their content.
         notes: about how the images were found and divided.
+        where: the source of the images, as the user gave it; empty where samples were given.
     """
 
     split: SplitName
@@ -195,6 +196,7 @@ class Evaluation:
     unreadable: tuple[Unreadable, ...] = ()
     seen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    where: str = ""
 
 
 @dataclass(frozen=True)

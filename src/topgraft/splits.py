@@ -55,7 +55,7 @@ def divide_if_possible(source: Source, *, split_seed: int = 0, limit: int | None
         DataError: a limit that is too small for every class.
     """
     try:
-        return divide(source, split_seed=split_seed, limit=limit)
+        return _divide(source, split_seed, limit)
     except DataError as error:
         problem = str(error)
     whole: dict[str, tuple[Sample, ...]] = {str(split): samples for split, samples in source.given.items()}
