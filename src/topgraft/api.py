@@ -273,8 +273,11 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     """
     chosen = settings.make(settings.InspectSettings, choices)
     if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
+        wrong = {"backbone", "strategy"} & set(choices)
+        if wrong:
+            raise UsageError(f"{what} is an artifact, which has its own {' and '.join(sorted(wrong))}; leave it out")
         model = load(what)
-        splits = open_images(model.config["data"]["where"], split_seed=model.config["data"]["split_seed"])
+        splits = _of_artifact(model)
         classifier, backbone, strategy = (
             model.classifier,
             model.config["backbone"]["name"],
@@ -327,6 +330,15 @@ def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = No
     if measure:
         cost.measure_machine(folder)
     return cost.describe_devices(folder)
+
+
+def _of_artifact(model: Fitted) -> Splits:
+    """The images that a model was fitted to, found as then."""
+    where = model.config["data"]["where"]
+    if where == "arrays":
+        raise UsageError("the model was fitted to arrays, which an artifact does not hold; inspect those instead")
+    kept = {name: model.config["settings"][name] for name in ("split_seed", "limit", "data_dir")}
+    return open_images(where, **kept)
 
 
 def _source(where: Any, chosen: settings.OpenSettings) -> Source:

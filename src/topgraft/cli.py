@@ -267,6 +267,7 @@ def _inspect(asked: argparse.Namespace) -> int:
     if asked.json:
         _print_json(asdict(found))
     else:
+        _remark((), found.unreadable, asked)
         show.inspected(found)
     return 0
 

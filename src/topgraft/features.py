@@ -111,7 +111,7 @@ def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description:
     began = time.perf_counter()
     if todo:
         with progress.bar(description, len(todo)) as bar:
-            results = _results(todo, base, by_name)
+            results = _results(todo, base, by_name, bar)
             while block := _block(results, bar):
                 chosen = [int(index) for indices, _ in block for index in indices]
                 base.store.append(
@@ -135,7 +135,7 @@ def run(samples: Sequence[Sample], base: Base, *, description: str) -> FeatureRo
     began = time.perf_counter()
     blocks: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     with progress.bar(description, len(samples)) as bar:
-        results = _results(samples, base, failed)
+        results = _results(samples, base, failed, bar)
         while block := _block(results, bar):
             blocks += block
     unreadable = tuple(Unreadable(s.name, failed[s.name]) for s in samples if s.name in failed)
@@ -149,7 +149,7 @@ def run(samples: Sequence[Sample], base: Base, *, description: str) -> FeatureRo
 
 
 def _results(
-    todo: Sequence[Sample], base: Base, failed: dict[str, str]
+    todo: Sequence[Sample], base: Base, failed: dict[str, str], bar: progress.Bar
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Decode and run; what cannot be decoded goes into `failed`, by name."""
 
@@ -157,6 +157,7 @@ def _results(
         for batch in source:
             for index, reason in batch.failed:
                 failed[todo[index].name] = reason
+                bar.advance()
             yield batch
 
     decoded = noting(batches(todo, base.spec, batch_size=base.batch_size, workers=base.workers))
