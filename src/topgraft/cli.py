@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -45,10 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TopgraftError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        print("topgraft: interrupted; what was computed is in the cache", file=sys.stderr)
+        print("topgraft: interrupted; what the cache holds is not computed again", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone (`| head`): nothing is wrong, and nobody listens
+        # The reader has gone (`| head`): nothing is wrong, and nobody listens. At its end Python would write what
+        # is left in the buffer, and fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         return _fail(error, 1)

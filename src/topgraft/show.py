@@ -274,5 +274,12 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return shown
 
 
+class _Output(Console):
+    """Standard output. Where its reader has gone, rich would end the program with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    return _Output(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
