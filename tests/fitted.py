@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,6 +14,9 @@ from topgraft import metrics
 from topgraft.backbones import BACKBONES
 from topgraft.backbones.spec import Backbone, Chain
 from topgraft.classifier import Classifier
+from topgraft.dataset import Batch
+from topgraft.engines import EngineChoice
+from topgraft.features import Base, open_base
 from topgraft.records import Cost, EpochRecord, Evaluation, Fitted, ImageSpec, Interval, Unreadable
 
 SPEC = ImageSpec(32, 36, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "BGR", "full")
@@ -68,3 +75,28 @@ def fitted(seed: int = 0, where: str = "photos") -> Fitted:
         unreadable=(Unreadable("ant/ä.png", "is empty (0 bytes)"),),
         cost=Cost({"total": 1.5}, 9, 0),
     )  # fmt: skip
+
+
+CHOICE = EngineChoice("torch", "fp32", "cpu", 2, threads=1)
+
+
+class _Counting:
+    """An engine that notes what it has run."""
+
+    def __init__(self, model: Fitted, ran: list[int]) -> None:
+        self.choice, self.version = CHOICE, "1"
+        self._model, self._ran = model, ran
+
+    def run(self, batches: Iterator[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in batches:
+            if len(batch.indices):
+                self._ran.append(len(batch.indices))
+                with torch.inference_mode():
+                    yield batch.indices, self._model.classifier.features(batch.pixels).numpy()
+
+
+def base_of(model: Fitted, folder: Path, ran: list[int] | None = None) -> Base:
+    """The model's base in a cache of its own; `ran` gets the sizes of the batches that run."""
+    counted: list[int] = [] if ran is None else ran
+    opened = open_base(model.classifier, CHOICE, 0, folder / "cache")
+    return replace(opened, build=lambda: _Counting(model, counted))
