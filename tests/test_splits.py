@@ -8,7 +8,7 @@ from topgraft.digests import digest_bytes
 from topgraft.errors import DataError
 from topgraft.records import SPLIT_NAMES, Duplicate, Sample, Splits, Unreadable
 from topgraft.sources.spec import Source
-from topgraft.splits import divide, refuse_unreadable
+from topgraft.splits import divide, divide_if_possible, refuse_unreadable, require_readable
 
 IMAGE = np.zeros((1, 1), np.uint8)
 CLASSES = ("ant", "bee")
@@ -182,13 +182,13 @@ def test_a_class_missing_in_val_or_test_is_noted():
         (Source("photos", ()), "photos holds no images that can be read. Give a folder"),
         (
             Source("photos", CLASSES, unreadable=(Unreadable("a", "no image"), Unreadable("b", "no image"))),
-            r"photos holds no images that can be read: 2 files could not be read \(2 × no image\)",
+            r"photos holds no images that can be read. .*\n2 files cannot be read:\n  a: no image\n  b: no image$",
         ),
         (Source("photos", ("ant",), flat=several("all", 3, 0)), "photos has only one class, ant"),
         (Source("photos", CLASSES, flat=several("all", 5, 0)), "no images that can be read in the class bee of photos"),
         (
             Source("photos", (*CLASSES, "cat"), flat=several("all", 5, 5), unreadable=(Unreadable("c", "empty"),)),
-            r"in the class cat of photos; 1 file could not be read \(1 × empty\)",
+            r"in the class cat of photos. .*\n1 file cannot be read:\n  c: empty$",
         ),
         (Source("photos", CLASSES, given={"val": several("val", 2, 2)}), "no images in train, only in val"),
         (
@@ -238,5 +238,62 @@ def test_strict_lists_what_cannot_be_read():
         refuse_unreadable([Unreadable(f"{n}.jpg", "is empty") for n in range(22)])
     lines = str(raised.value).splitlines()
     assert lines[0] == "22 files cannot be read:"
-    assert lines[1:21] == [f"  {n}.jpg: is empty" for n in range(20)]
-    assert lines[21:] == ["  and 2 more", "Mend or remove them, or run without --strict to leave them out"]
+    assert lines[1:23] == [f"  {n}.jpg: is empty" for n in range(22)]
+    assert lines[23:] == ["Mend or remove them, or run without --strict to leave them out"]
+
+
+def test_too_few_images_name_what_could_not_be_read():
+    source = replace(flat(9, 2), unreadable=tuple(Unreadable(f"bee{n}.jpg", "empty file") for n in range(22)))
+    with pytest.raises(DataError) as raised:
+        divide(source)
+    first, second, *lines = str(raised.value).splitlines()
+    assert first.startswith("the class bee (2) has fewer than 3 different images")
+    assert second == "22 files cannot be read:"
+    assert lines == [*(f"  bee{n}.jpg: empty file" for n in range(20)), "  and 2 more"]
+
+
+def test_what_cannot_be_divided_is_there_with_the_problem():
+    source = flat(9, 2)
+    twin = sample("copy", 0, "all/ant0")
+    splits = divide_if_possible(replace(source, flat=(*source.flat, twin)))
+    assert (sizes(splits), names(splits.undivided)) == ((0, 0, 0), [*names(source.flat), "copy"])
+    assert splits.problem is not None
+    assert splits.problem.startswith("the class bee (2) has fewer")
+    assert [(group.names, group.splits) for group in splits.duplicates] == [(("all/ant0", "copy"), ())]
+    limited = divide_if_possible(source, limit=4).undivided
+    assert [sum(s.label == label for s in limited) for label in (0, 1)] == [3, 1]
+    with pytest.raises(DataError, match="limit of 1 images is too small"):
+        divide_if_possible(source, limit=1)
+
+
+def test_given_splits_that_cannot_be_used_stay():
+    given = {"train": several("train", 3, 0), "test": several("test", 2, 2)}
+    splits = divide_if_possible(Source("photos", CLASSES, given=given))
+    assert (sizes(splits), splits.undivided) == ((3, 0, 4), ())
+    assert splits.problem is not None
+    assert "no images in train of the class bee" in splits.problem
+
+
+def test_what_can_be_divided_has_no_problem():
+    source = flat(9, 9)
+    splits = divide(source, split_seed=2, limit=9)
+    assert divide_if_possible(source, split_seed=2, limit=9) == splits
+    assert splits.problem is None
+
+
+def test_dropped_copies_and_double_labels_are_noted():
+    twin = sample("val/twin", 1, "train/ant0")
+    given = {"train": several("train", 3, 3), "val": (*several("val", 2, 2), twin), "test": several("test", 2, 2)}
+    splits = divide(Source("photos", CLASSES, given=given))
+    assert splits.notes == (
+        "1 image is left out of train or val, because a later split holds an exact copy: train/ant0",
+        "1 image is there under two labels or more, and kept so: train/ant0 = val/twin",
+    )
+
+
+def test_what_pixels_leave_must_have_every_class():
+    require_readable(CLASSES, {0, 1}, [0])
+    with pytest.raises(DataError, match="no training image of the class bee can be read"):
+        require_readable(CLASSES, {0}, [0, 1])
+    with pytest.raises(DataError, match="no validation image can be read"):
+        require_readable(CLASSES, {0, 1}, [])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from topgraft.records import Sample, Splits
 from topgraft.sources import open_source
-from topgraft.splits import divide
+from topgraft.splits import divide, divide_if_possible
 from topgraft.survey import Range, name_format, survey
 
 
@@ -88,6 +88,32 @@ def test_arrays_have_sizes_too():
     images = [np.full((2 + n, 3, 3), n, np.uint8) for n in range(6)]
     found = survey(divide(open_source((images, [0, 0, 0, 1, 1, 1]))))
     assert (found.formats, found.heights, found.made) == ({"array": 6}, Range(2, 4.5, 7), ("train", "val", "test"))
+
+
+@pytest.mark.parametrize(
+    ("files", "counts", "problem"),
+    [
+        (["cat/1.png", "cat/2.png"], {"cat": 2}, "has only one class, cat"),
+        (["cat/1.png", "cat/2.png", "dog/1.png"], {"cat": 2, "dog": 1}, "have fewer than 3 different images"),
+        (["cat/1.png", "dog/"], {"cat": 1, "dog": 0}, "no images that can be read in the class dog"),
+    ],
+)
+def test_what_cannot_be_divided_is_counted_all_the_same(tmp_path: Path, files, counts, problem):
+    for name in files:
+        (tmp_path / name).mkdir(parents=True) if name.endswith("/") else draw(tmp_path / name)
+    found = survey(divide_if_possible(open_source(tmp_path)))
+    assert (found.counts, found.images) == ({"undivided": counts}, len([f for f in files if f.endswith("png")]))
+    assert found.widths == Range(8, 8, 8)
+    assert found.problem is not None
+    assert problem in found.problem
+
+
+def test_a_class_that_cannot_be_decoded_is_a_problem(photos: Path):
+    assert survey(divide(open_source(photos))).problem is None
+    for path in (photos / "train" / "bee").iterdir():
+        path.write_bytes(path.read_bytes()[:60])  # the header is whole, the pixels are not
+    found = survey(divide_if_possible(open_source(photos)))
+    assert found.problem == "no training image of the class bee can be read. Add images, or remove the class"
 
 
 def test_without_images_there_are_no_sizes():

@@ -35,14 +35,16 @@ from .records import (
     Splits,
     Unreadable,
 )
-from .sources import open_source
-from .splits import divide, refuse_unreadable
+from .sources import Source, open_source
+from .sources.spec import unread
+from .splits import divide, divide_if_possible, refuse_unreadable
 from .strategies import STRATEGIES
 from .strategies.spec import Facts
 from .summary import Summary, summarise
 from .survey import Survey
 from .survey import survey as look
 from .train import train
+from .unseen import choose_unseen, leave_out_seen
 from .weights import load_network, locate
 
 V = TypeVar("V", bound=Callable[..., Any])
@@ -81,11 +83,7 @@ def open_images(where: Any, **choices: Any) -> Splits:
         UsageError: an unknown or impossible choice.
     """
     chosen = settings.make(settings.OpenSettings, choices)
-    source = open_source(where, data_dir=chosen.data_dir)
-    splits = divide(source, split_seed=chosen.split_seed, limit=chosen.limit)
-    if chosen.strict:
-        refuse_unreadable(splits.unreadable)
-    return splits
+    return divide(_source(where, chosen), split_seed=chosen.split_seed, limit=chosen.limit)
 
 
 @_takes(settings.FitSettings)
@@ -135,6 +133,7 @@ def fit(images: Any, **choices: Any) -> Fitted:
         "val",
         used_for_selection=True,
         unreadable=tuple(u for u in computed.unreadable if u.name in {s.name for s in splits.val}),
+        where=splits.where,
     )
     lap("evaluate")
     seconds["total"] = time.perf_counter() - began
@@ -156,12 +155,13 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     """Accuracy with its interval, and the other numbers, on labelled images that the model has not used.
 
     An artifact knows every image that it was fitted or selected with, by content. Those are named in the
-    result's `seen` and left out, unless `include_seen`. In a source that Topgraft has divided, ``test``
-    is what the fit put into test, and every image that it did not know.
+    result's `seen` and left out, unless `include_seen`. In a source without splits of its own, ``test``
+    is what the fit put into test and every image that it did not know; `notes` says what else is there.
 
     Args:
         model: from `fit` or `load`.
-        images: `Splits`, a split's samples (``photos.test``), or whatever `open_images` takes.
+        images: `Splits`, or whatever `open_images` takes, which need not be enough to be divided; or samples
+            (``photos.test``) whose labels count into the model's classes.
 
     Raises:
         UsageError: there is no such split; or nothing is left to evaluate on.
@@ -169,27 +169,30 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     """
     chosen = settings.make(settings.EvaluateSettings, choices)
     split: SplitName = chosen.split  # type: ignore[assignment]  # checked by make
-    asked, unreadable = _asked(model, images, chosen, split)
-    used = [s for s in asked if model.seen.get(s.digest) in ("train", "val")]
-    kept = asked if chosen.include_seen else [s for s in asked if model.seen.get(s.digest) not in ("train", "val")]
-    if not kept:
-        raise UsageError(
-            f"all {len(asked)} images of {split} were used in fitting or selection; "
-            "give images that the model has not seen, or --include-seen to count them all the same"
-        )
-    base = _base_of(model, chosen)
-    computed = compute(kept, base, strict=chosen.strict, description="evaluate")
+    unreadable: tuple[Unreadable, ...]
+    if isinstance(images, Sequence) and images and all(isinstance(image, Sample) for image in images):
+        unreadable, where = (), ""
+        asked = leave_out_seen(model, images, split, include_seen=chosen.include_seen)
+    else:
+        if chosen.split_seed is None:
+            chosen = replace(chosen, split_seed=model.config["data"]["split_seed"])
+        splits = _whole(images, chosen)
+        unreadable, where = splits.unreadable, splits.where
+        asked = choose_unseen(model, splits, split, include_seen=chosen.include_seen)
+    computed = compute(asked.samples, _base_of(model, chosen), strict=chosen.strict, description="evaluate")
     if not len(computed.kept):
-        raise DataError(f"none of the {len(kept)} images can be read; the first: {computed.unreadable[0].reason}")
+        raise DataError(f"none of the images to evaluate on can be read.\n{unread(computed.unreadable, 20)}")
     return score(
         model.classifier,
         computed.rows,
-        [kept[index] for index in computed.kept],
+        [asked.samples[index] for index in computed.kept],
         model.classes,
         split,
-        used_for_selection=bool(used) and chosen.include_seen,
+        used_for_selection=asked.used,
         unreadable=(*unreadable, *computed.unreadable),
-        seen=() if chosen.include_seen else tuple(s.name for s in used),
+        seen=asked.seen,
+        notes=asked.notes,
+        where=where,
     )
 
 
@@ -216,11 +219,13 @@ def extract_features(images: Any, **choices: Any) -> Features:
         images: `Splits`, or whatever `open_images` takes.
     """
     chosen = settings.make(settings.FeaturesSettings, choices)
-    splits, _ = _opened(images, chosen)
+    splits = _whole(images, chosen)
     choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
     classifier = fitting.classifier_of(load_network(chosen.backbone), chosen.decode)
-    samples = [sample for split in SPLIT_NAMES for sample in splits[split]]
-    names = [split for split in SPLIT_NAMES for _ in splits[split]]
+    samples = [sample for part in splits.parts.values() for sample in part]
+    if not samples:
+        raise DataError(str(splits.problem))
+    names = [name for name, part in splits.parts.items() for _ in part]
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
     computed = compute(samples, base, strict=chosen.strict, description="base")
     return Features(
@@ -231,6 +236,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
         classes=splits.classes,
         backbone=chosen.backbone,
         unreadable=(*splits.unreadable, *computed.unreadable),
+        notes=splits.notes,
     )
 
 
@@ -246,8 +252,18 @@ def load(folder: str | os.PathLike[str]) -> Fitted:
 
 @_takes(settings.OpenSettings)
 def survey(where: Any, **choices: Any) -> Survey:
-    """What is in a source: classes and counts, sizes, unreadable files, duplicates, imbalance."""
-    return look(open_images(where, **choices))
+    """What is in a source: classes and counts, sizes, unreadable files, duplicates, imbalance.
+
+    A source that cannot be divided is shown as well; `Survey.problem` says why `fit` would refuse it.
+
+    Args:
+        where: `Splits`, or whatever `open_images` takes.
+    """
+    chosen = settings.make(settings.OpenSettings, choices)
+    found = look(_whole(where, chosen))
+    if chosen.strict:
+        refuse_unreadable(found.unreadable)
+    return found
 
 
 @_takes(settings.InspectSettings)
@@ -259,8 +275,11 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     """
     chosen = settings.make(settings.InspectSettings, choices)
     if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
+        wrong = {"backbone", "strategy"} & set(choices)
+        if wrong:
+            raise UsageError(f"{what} is an artifact, which has its own {' and '.join(sorted(wrong))}; leave it out")
         model = load(what)
-        splits = open_images(model.config["data"]["where"], split_seed=model.config["data"]["split_seed"])
+        splits = _of_artifact(model)
         classifier, backbone, strategy = (
             model.classifier,
             model.config["backbone"]["name"],
@@ -315,6 +334,29 @@ def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = No
     return cost.describe_devices(folder)
 
 
+def _of_artifact(model: Fitted) -> Splits:
+    """The images that a model was fitted to, found as then."""
+    where = model.config["data"]["where"]
+    if where == "arrays":
+        raise UsageError("the model was fitted to arrays, which an artifact does not hold; inspect those instead")
+    kept = {name: model.config["settings"][name] for name in ("split_seed", "limit", "data_dir")}
+    return open_images(where, **kept)
+
+
+def _source(where: Any, chosen: settings.OpenSettings) -> Source:
+    source = open_source(where, data_dir=chosen.data_dir)
+    if chosen.strict:
+        refuse_unreadable(source.unreadable)
+    return source
+
+
+def _whole(images: Any, chosen: settings.OpenSettings) -> Splits:
+    """All images, also of a source that cannot be divided."""
+    if isinstance(images, Splits):
+        return images
+    return divide_if_possible(_source(images, chosen), split_seed=chosen.split_seed, limit=chosen.limit)
+
+
 def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[str, float]]:
     if isinstance(images, Splits):
         return images, {}
@@ -322,31 +364,6 @@ def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[st
     names = [entry.name for entry in fields(settings.OpenSettings)]
     splits = open_images(images, **{name: getattr(chosen, name) for name in names})
     return splits, {"open": time.perf_counter() - began}
-
-
-def _asked(
-    model: Fitted, images: Any, chosen: settings.EvaluateSettings, split: SplitName
-) -> tuple[list[Sample], tuple[Unreadable, ...]]:
-    """The samples of the split that is asked for, labelled by the model's classes."""
-    if isinstance(images, Sequence) and images and all(isinstance(image, Sample) for image in images):
-        return list(images), ()
-    if chosen.split_seed is None:
-        chosen = replace(chosen, split_seed=model.config["data"]["split_seed"])
-    splits, _ = _opened(images, chosen)
-    if split in splits.made:
-        samples = [s for name in SPLIT_NAMES for s in splits[name] if model.seen.get(s.digest, "test") == split]
-    else:
-        samples = list(splits[split])
-    if not samples:
-        there = ", ".join(name for name in SPLIT_NAMES if splits[name])
-        raise UsageError(f"{splits.where} has no {split} images; its splits are {there}: choose one with --split")
-    unknown = sorted(set(splits.classes) - set(model.classes))
-    if unknown:
-        raise DataError(
-            f"the model does not know the classes {', '.join(unknown[:10])}; it knows {', '.join(model.classes[:20])}"
-        )
-    label = {index: model.classes.index(name) for index, name in enumerate(splits.classes)}
-    return [replace(s, label=None if s.label is None else label[s.label]) for s in samples], splits.unreadable
 
 
 def _base_of(model: Fitted, chosen: settings.EngineSettings) -> Base:

@@ -16,8 +16,10 @@ import hashlib
 import io
 import json
 import shutil
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -42,6 +44,14 @@ from .records import (
 )
 
 FORMAT_VERSION = 1
+
+_HASHED = ("model.safetensors", "history.jsonl", "images.csv")  # what is never written again after the save
+
+# What reading a damaged JSON, CSV, safetensors or NumPy file may raise; the fuzz test shows that it is all of it.
+_DAMAGE = (
+    AttributeError, EOFError, LookupError, TypeError, ValueError, RuntimeError, csv.Error, struct.error,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
@@ -73,7 +83,9 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False) -> Path:
 
     Raises:
         UsageError: see `check_target`.
+        OSError: as the system says; the previous artifact is whole.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     check_target(folder, overwrite)
@@ -81,28 +93,30 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False) -> Path:
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
     try:
         draft.chmod(0o755)  # mkdtemp makes it private; an artifact is as open as any other result
-        save_file(
-            {key: tensor.contiguous() for key, tensor in fitted.classifier.groups.state_dict().items()},
-            draft / "model.safetensors",
-        )
-        config = {
-            "format_version": FORMAT_VERSION,
-            **fitted.config,
-            "classes": list(fitted.classes),
-            "image_spec": asdict(fitted.spec),
-            "model_sha256": _hash(draft / "model.safetensors"),
-            "seconds": dict(fitted.cost.seconds),
-            "unreadable": [asdict(entry) for entry in fitted.unreadable],
-        }
-        _write_json(draft / "config.json", config)
-        shutil.copymode(draft / "config.json", draft / "model.safetensors")  # safetensors makes it private
+        tensors = {key: tensor.contiguous() for key, tensor in fitted.classifier.groups.state_dict().items()}
+        try:
+            save_file(tensors, draft / "model.safetensors")
+        except SafetensorError as error:  # what it says of a full disk, which is no OSError of Python's
+            raise OSError(f"{folder} cannot be written: {error}") from error
         with (draft / "history.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(asdict(record)) + "\n" for record in fitted.history)
         with (draft / "images.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["sha256", "split"])
             writer.writerows(fitted.seen.items())
-        _write_results(draft, fitted.validation, config)
+        shutil.copymode(draft / "images.csv", draft / "model.safetensors")  # safetensors makes it private
+        config = {
+            "format_version": FORMAT_VERSION,
+            **fitted.config,
+            "classes": list(fitted.classes),
+            "image_spec": asdict(fitted.spec),
+            "seconds": dict(fitted.cost.seconds),
+            "unreadable": [asdict(entry) for entry in fitted.unreadable],
+            "sha256": {name: _hash(draft / name) for name in _HASHED},
+        }
+        config["config_sha256"] = _hash_of(config)
+        _write_json(draft / "config.json", config)
+        _write_results(draft, fitted.validation, config, folder.resolve().name)
         if folder.exists():
             previous = _previous(folder)
             shutil.rmtree(previous, ignore_errors=True)
@@ -116,9 +130,15 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False) -> Path:
     return folder
 
 
-def add_results(folder: Path, evaluation: Evaluation) -> None:
-    """Keep an evaluation's logits and metrics in an artifact, beside those it has, and renew the model card."""
-    _write_results(folder, evaluation, read_config(folder))
+def add_results(folder: Path, evaluation: Evaluation) -> bool:
+    """Keep an evaluation's logits and metrics in an artifact, beside those it has, and renew the model card.
+
+    The validation results that chose the model are not replaced by those of other images; False says so.
+    """
+    if evaluation.split == "val" and not evaluation.used_for_selection:
+        return False
+    _write_results(folder, evaluation, read_config(folder), folder.resolve().name)
+    return True
 
 
 def load(folder: Path) -> Fitted:
@@ -136,16 +156,8 @@ def load(folder: Path) -> Fitted:
 
     _recover(folder)
     config = read_config(folder)
-    model = folder / "model.safetensors"
-    if not model.is_file():
-        raise ArtifactError(
-            f"{folder} has no model.safetensors; the artifact is not complete, fit again or copy it whole"
-        )
-    if _hash(model) != config.get("model_sha256"):
-        raise ArtifactError(
-            f"{model} is not the file that was saved (its SHA-256 differs); copy the artifact again or refit"
-        )
     try:
+        _require_whole(folder, config)
         spec_fields = dict(config["image_spec"])
         spec_fields["mean"], spec_fields["std"] = tuple(spec_fields["mean"]), tuple(spec_fields["std"])
         spec = ImageSpec(**spec_fields)
@@ -153,15 +165,19 @@ def load(folder: Path) -> Fitted:
         with torch.device("meta"):  # every value is replaced by the file's
             chain = find_backbone(config["backbone"]["name"]).build(Build(**config["backbone"]["build"]))
         classifier = Classifier(chain, spec)
-        classifier.groups.load_state_dict(load_file(model), assign=True)
+        classifier.groups.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
         history = tuple(_epoch(json.loads(line)) for line in _read(folder / "history.jsonl").splitlines())
         seen = _seen(_read(folder / "images.csv"))
         validation = _results(folder, "val", classes)
         unreadable = tuple(Unreadable(**entry) for entry in config["unreadable"])
-        seconds = dict(config["seconds"])
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, zipfile.BadZipFile) as error:
+        seconds = {name: float(value) for name, value in config["seconds"].items()}
+    except (*_DAMAGE, SafetensorError) as error:
         raise ArtifactError(f"{folder} is damaged ({type(error).__name__}: {error}); copy it again or refit") from error
-    written = ("format_version", "classes", "image_spec", "model_sha256", "seconds", "unreadable")
+    except UsageError as error:
+        raise ArtifactError(
+            f"{folder} needs a network that this Topgraft does not have ({error}): pip install --upgrade topgraft"
+        ) from error
+    written = ("format_version", "classes", "image_spec", "sha256", "config_sha256", "seconds", "unreadable")
     rest = {key: value for key, value in config.items() if key not in written}
     return Fitted(classifier.eval(), classes, spec, rest, history, validation, seen, unreadable, Cost(seconds=seconds))
 
@@ -180,24 +196,38 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(_read(path))
         version = config["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise ValueError(f"format_version is {version!r}")
+        if version > FORMAT_VERSION:
+            maker = str(config.get("versions", {}).get("topgraft", "?"))
+            raise ArtifactError(
+                f"{folder} has format {version}, made by a newer Topgraft ({maker}); "
+                f"this one reads up to format {FORMAT_VERSION}: pip install --upgrade topgraft"
+            )
+        if config["config_sha256"] != _hash_of(config):
+            raise ValueError("what it says is not what was saved: its SHA-256 differs")
+    except _DAMAGE as error:
         raise ArtifactError(f"{path} is damaged ({error}); copy the artifact again or refit") from error
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        maker = config.get("versions", {}).get("topgraft", "?")
-        raise ArtifactError(
-            f"{folder} has format {version}, made by a newer Topgraft ({maker}); "
-            f"this one reads up to format {FORMAT_VERSION}: pip install --upgrade topgraft"
-        )
     return cast("dict[str, Any]", config)
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """``metrics.json`` of an artifact: results by split."""
+    """``metrics.json`` of an artifact: results by split.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
     path = folder / "metrics.json"
-    return cast("dict[str, Any]", json.loads(_read(path))) if path.is_file() else {}
+    try:
+        found = json.loads(_read(path)) if path.is_file() else {}
+        if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+            raise ValueError("it is no mapping of splits to results")
+    except ValueError as error:
+        raise ArtifactError(f"{path} is damaged ({error}); copy the artifact again or refit") from error
+    return found
 
 
-def _write_results(folder: Path, evaluation: Evaluation, config: Mapping[str, Any]) -> None:
+def _write_results(folder: Path, evaluation: Evaluation, config: Mapping[str, Any], name: str) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -207,21 +237,32 @@ def _write_results(folder: Path, evaluation: Evaluation, config: Mapping[str, An
     )
     with atomic_write(folder / "logits" / f"{evaluation.split}.npz") as file:
         file.write(buffer.getvalue())
-    entry = {"used_for_selection": evaluation.used_for_selection, **asdict(evaluation.metrics)}
+    entry = {
+        "where": evaluation.where,
+        "used_for_selection": evaluation.used_for_selection,
+        **asdict(evaluation.metrics),
+    }
     entry["unreadable"] = [asdict(image) for image in evaluation.unreadable]
     kept = results(folder) | {evaluation.split: entry}
+    try:
+        card = model_card(name, config, kept)
+    except _DAMAGE as error:
+        raise ArtifactError(f"{folder / 'metrics.json'} is damaged ({error}); refit, or copy it again") from error
     _write_json(folder / "metrics.json", kept)
     with atomic_write(folder / "README.md") as file:
-        file.write(model_card(folder.name.strip("."), config, kept).encode())
+        file.write(card.encode())
 
 
 def _results(folder: Path, split: SplitName, classes: tuple[str, ...]) -> Evaluation:
     path = folder / "logits" / f"{split}.npz"
     if not path.is_file():
         raise ArtifactError(f"{folder} has no logits/{split}.npz; the artifact is not complete, copy it whole or refit")
-    with np.load(path, allow_pickle=False) as arrays:
+    # From memory: NumPy leaves a file open that turns out to be no archive.
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
         logits, labels = arrays["logits"], arrays["labels"]
         names = tuple(str(name) for name in arrays["names"])
+    if (logits.dtype, labels.dtype, labels.shape) != (np.float32, np.int64, (len(names),)):
+        raise ValueError(f"{path.name} holds {logits.dtype} and {labels.dtype} for {len(names)} images")
     entry = results(folder)[split]
     return Evaluation(
         split=split,
@@ -232,6 +273,7 @@ def _results(folder: Path, split: SplitName, classes: tuple[str, ...]) -> Evalua
         classes=classes,
         metrics=measure(logits, labels, classes),
         unreadable=tuple(Unreadable(**image) for image in entry["unreadable"]),
+        where=str(entry["where"]),
     )
 
 
@@ -262,6 +304,23 @@ def _read(path: Path) -> str:
 def _write_json(path: Path, value: Any) -> None:
     with atomic_write(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _require_whole(folder: Path, config: Mapping[str, Any]) -> None:
+    for name in _HASHED:
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{folder} has no {name}; the artifact is not complete, copy it whole or refit")
+        if _hash(path) != config["sha256"].get(name):
+            raise ArtifactError(
+                f"{path} is not the file that was saved (its SHA-256 differs); copy the artifact again or refit"
+            )
+
+
+def _hash_of(config: Mapping[str, Any]) -> str:
+    """SHA-256 of a config without its own entry, so that a changed byte is found."""
+    said = {key: value for key, value in config.items() if key != "config_sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _hash(path: Path) -> str:

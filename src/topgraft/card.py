@@ -46,8 +46,11 @@ def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any])
     ]
     for split, entry in results.items():
         top5 = percent(entry["top5"]) if entry["top5"] else "–"
+        label = split_label(split, entry["used_for_selection"])
+        if entry["where"] != data["where"]:  # a reader would take it for the data below
+            label += f" of `{entry['where']}`" if entry["where"] else " of other images"
         lines.append(
-            f"| {split_label(split, entry['used_for_selection'])} | {percent(entry['top1'])} | {top5} "
+            f"| {label} | {percent(entry['top1'])} | {top5} "
             f"| {entry['log_loss']:.3f} | {entry['ece']:.3f} | {entry['n']:,} |"
         )
     if any(entry["used_for_selection"] for entry in results.values()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -45,10 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TopgraftError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        print("topgraft: interrupted; what was computed is in the cache", file=sys.stderr)
+        print("topgraft: interrupted; what the cache holds is not computed again", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone (`| head`): nothing is wrong, and nobody listens
+        # The reader has gone (`| head`): nothing is wrong, and nobody listens. At its end Python would write what
+        # is left in the buffer, and fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         return _fail(error, 1)
@@ -174,10 +177,11 @@ def _fit(asked: argparse.Namespace) -> int:
                 "selection": model.config["selection"],
                 "resolved": model.config["resolved"],
                 "unreadable": [asdict(entry) for entry in model.unreadable],
+                "notes": model.config["data"]["notes"],
             }
         )
         return 0
-    _name_unreadable(model.unreadable, asked)
+    _remark(model.config["data"]["notes"], model.unreadable, asked)
     show.fitted(model, out, seconds, quiet=asked.quiet)
     return 0
 
@@ -188,19 +192,20 @@ def _evaluate(asked: argparse.Namespace) -> int:
     model = api.load(asked.artifact)
     result = api.evaluate(model, asked.where, **_choices(asked))
     try:
-        artifact.add_results(asked.artifact, result)
+        if not artifact.add_results(asked.artifact, result) and not asked.quiet:
+            print(f"{asked.artifact} keeps the validation results that chose the model, not these", file=sys.stderr)
     except OSError as error:
         print(f"topgraft: the results are not kept in {asked.artifact}: {error}", file=sys.stderr)
     if asked.json:
         _print_json(_results(result))
         return 0
-    _name_unreadable(result.unreadable, asked)
+    _remark(result.notes, result.unreadable, asked)
     if result.seen and not asked.quiet:
         shown = "".join(f"\n  {name}" for name in result.seen[:10])
         more = f"\n  … and {len(result.seen) - 10:,} more" if len(result.seen) > 10 else ""
+        images = "1 image" if len(result.seen) == 1 else f"{len(result.seen):,} images"
         print(
-            f"left out {len(result.seen):,} images that fitting or selection has used "
-            f"(--include-seen counts them):{shown}{more}",
+            f"left out {images} that fitting or selection has used (--include-seen counts them):{shown}{more}",
             file=sys.stderr,
         )
     show.evaluated(result)
@@ -249,10 +254,11 @@ def _features(asked: argparse.Namespace) -> int:
                 "width": int(found.features.shape[1]),
                 "backbone": found.backbone,
                 "unreadable": [asdict(entry) for entry in found.unreadable],
+                "notes": list(found.notes),
             }
         )
         return 0
-    _name_unreadable(found.unreadable, asked)
+    _remark(found.notes, found.unreadable, asked)
     print(f"{asked.out}: {len(found.names):,} images × {found.features.shape[1]:,} features of {found.backbone}")
     return 0
 
@@ -264,6 +270,7 @@ def _inspect(asked: argparse.Namespace) -> int:
     if asked.json:
         _print_json(asdict(found))
     else:
+        _remark((), found.unreadable, asked)
         show.inspected(found)
     return 0
 
@@ -316,13 +323,20 @@ def _results(result: Evaluation) -> dict[str, Any]:
         "used_for_selection": result.used_for_selection,
         "seen": list(result.seen),
         "unreadable": [asdict(entry) for entry in result.unreadable],
+        "notes": list(result.notes),
     }
 
 
-def _name_unreadable(unreadable: Sequence[Unreadable], asked: argparse.Namespace) -> None:
-    if unreadable and not asked.quiet:
+def _remark(notes: Sequence[str], unreadable: Sequence[Unreadable], asked: argparse.Namespace) -> None:
+    """How the images were found and divided, and what was left out, on standard error."""
+    if asked.quiet:
+        return
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if unreadable:
         listed = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable)
-        print(f"left out {len(unreadable):,} files that cannot be read:{listed}", file=sys.stderr)
+        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+        print(f"left out {files} that cannot be read:{listed}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:

@@ -30,6 +30,8 @@ def evaluate(
     used_for_selection: bool,
     unreadable: tuple[Unreadable, ...] = (),
     seen: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+    where: str = "",
 ) -> Evaluation:
     """Results on samples that are labelled and whose feature rows are given, in the same order."""
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
@@ -44,4 +46,6 @@ def evaluate(
         metrics=metrics.measure(logits, labels, classes),
         unreadable=unreadable,
         seen=seen,
+        notes=notes,
+        where=where,
     )

@@ -17,9 +17,9 @@ from .cache import CacheKey, FeatureStore
 from .classifier import Classifier
 from .dataset import Batch, batches
 from .engines import Engine, EngineChoice, build_engine
-from .errors import DataError
 from .folders import cache_folder
 from .records import ImageSpec, Sample, Unreadable
+from .splits import refuse_unreadable
 from .weights import weights_digest
 
 _SEGMENT = 2048  # rows written at a time: a kill loses at most the seconds that these took
@@ -111,7 +111,7 @@ def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description:
     began = time.perf_counter()
     if todo:
         with progress.bar(description, len(todo)) as bar:
-            results = _results(todo, base, by_name)
+            results = _results(todo, base, by_name, bar)
             while block := _block(results, bar):
                 chosen = [int(index) for indices, _ in block for index in indices]
                 base.store.append(
@@ -123,9 +123,8 @@ def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description:
     failed = {sample.digest: by_name[sample.name] for sample in todo if sample.name in by_name}
     kept = np.array([i for i, digest in enumerate(digests) if digest not in failed], dtype=np.int64)
     unreadable = tuple(Unreadable(s.name, failed[s.digest]) for s in samples if s.digest in failed)
-    if unreadable and strict:
-        listed = "\n".join(f"  {entry.name}: {entry.reason}" for entry in unreadable)
-        raise DataError(f"{len(unreadable)} images cannot be read, and --strict was asked for:\n{listed}")
+    if strict:
+        refuse_unreadable(unreadable)
     rows = base.store.gather([digests[i] for i in kept])
     return FeatureRows(kept, rows, unreadable, len(todo) - len(failed), seconds)
 
@@ -136,7 +135,7 @@ def run(samples: Sequence[Sample], base: Base, *, description: str) -> FeatureRo
     began = time.perf_counter()
     blocks: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     with progress.bar(description, len(samples)) as bar:
-        results = _results(samples, base, failed)
+        results = _results(samples, base, failed, bar)
         while block := _block(results, bar):
             blocks += block
     unreadable = tuple(Unreadable(s.name, failed[s.name]) for s in samples if s.name in failed)
@@ -150,7 +149,7 @@ def run(samples: Sequence[Sample], base: Base, *, description: str) -> FeatureRo
 
 
 def _results(
-    todo: Sequence[Sample], base: Base, failed: dict[str, str]
+    todo: Sequence[Sample], base: Base, failed: dict[str, str], bar: progress.Bar
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Decode and run; what cannot be decoded goes into `failed`, by name."""
 
@@ -158,6 +157,7 @@ def _results(
         for batch in source:
             for index, reason in batch.failed:
                 failed[todo[index].name] = reason
+                bar.advance()
             yield batch
 
     decoded = noting(batches(todo, base.spec, batch_size=base.batch_size, workers=base.workers))

@@ -14,9 +14,10 @@ import numpy as np
 from . import engines, settings
 from .backbones import find_backbone
 from .classifier import Classifier
-from .errors import DataError, UsageError
+from .errors import UsageError
 from .features import Base, FeatureRows
 from .records import SPLIT_NAMES, EpochRecord, Sample, Splits
+from .splits import require_readable
 from .train import Labelled, Outcome
 from .version import __version__
 from .weights import Network
@@ -56,14 +57,7 @@ def labelled(
     """
     labels = np.array([label_of(samples[index]) for index in computed.kept], dtype=np.int64)
     first = int((computed.kept < train_size).sum())
-    gone = sorted(set(range(len(classes))) - set(labels[:first].tolist()))
-    if gone:
-        raise DataError(
-            f"no training image of {', '.join(classes[k] for k in gone)} can be read; "
-            "add images of it, or remove the class"
-        )
-    if first == len(labels):
-        raise DataError("no validation image can be read; add images, or let Topgraft make the splits")
+    require_readable(classes, set(labels[:first].tolist()), labels[first:].tolist())
     return Labelled(computed.rows[:first], labels[:first]), Labelled(computed.rows[first:], labels[first:])
 
 
@@ -134,6 +128,7 @@ def run_config(
             "images": {split: len(splits[split]) for split in SPLIT_NAMES},
             "split_seed": splits.split_seed,
             "made": sorted(splits.made),
+            "notes": list(splits.notes),
         },
         "versions": {
             "topgraft": __version__,

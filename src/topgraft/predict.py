@@ -28,24 +28,34 @@ IMAGE_SUFFIXES = frozenset(
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Files, folders (searched through, by image suffix) and glob patterns, in the order given, each file once.
 
+    What names nothing is kept at the end, so that it is reported with what cannot be read. Hidden files and folders
+    are skipped where a folder is searched.
+
     Raises:
         DataError: nothing was found.
     """
     found: dict[Path, None] = {}
+    empty: list[Path] = []
     asked = [os.fspath(path) for path in paths]
     for text in asked:
         path = Path(text).expanduser()
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if _is_image(p.relative_to(path)) and p.is_file())
             found.update(dict.fromkeys(inside))
+            empty += [] if inside else [path]
         elif path.exists() or not glob.has_magic(text):
             found[path] = None  # also where it does not exist: it is named with the unreadable ones
         else:
             matched = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute patterns too
             found.update((Path(name), None) for name in matched)
+            empty += [] if matched else [path]
     if not found:
         raise DataError(f"no images in {', '.join(asked) or 'an empty list'}; give image files, folders or patterns")
-    return list(found)
+    return [*found, *empty]
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def predict(fitted: Fitted, samples: Sequence[Sample], base: Base, top_k: int) -> Predictions:

@@ -47,7 +47,7 @@ class Duplicate:
     """Images with the same content. `labels` and `splits` go with `names`, one each.
 
     `dropped` are those of `names` that were left out: of train because the same content is in val or test,
-    of val because it is in test.
+    of val because it is in test. `splits` is empty where the images could not be divided.
     """
 
     digest: str
@@ -71,6 +71,8 @@ class Splits:
             decoded are reported by the verb that decodes them.
         duplicates: groups of images with equal content.
         notes: what a user should be told about how the images were found and divided, one sentence each.
+        undivided: the samples of a source that has no splits and cannot be divided; the splits are empty then.
+        problem: why the images cannot be fitted to; None in what `tg.open_images` returns, which raises it.
     """
 
     where: str
@@ -83,6 +85,8 @@ class Splits:
     unreadable: tuple[Unreadable, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()
     notes: tuple[str, ...] = ()
+    undivided: tuple[Sample, ...] = ()
+    problem: str | None = None
 
     def __getitem__(self, split: SplitName) -> tuple[Sample, ...]:
         """The samples of a split, by name: ``splits["val"]``."""
@@ -90,6 +94,12 @@ class Splits:
             raise KeyError(split)
         samples: tuple[Sample, ...] = getattr(self, split)
         return samples
+
+    @property
+    def parts(self) -> dict[str, tuple[Sample, ...]]:
+        """Those of train, val, test and ``undivided`` that have samples, in this order."""
+        parts = {"train": self.train, "val": self.val, "test": self.test, "undivided": self.undivided}
+        return {name: samples for name, samples in parts.items() if samples}
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,8 @@ class Evaluation:
         labels: int64, n.
         unreadable: files that were left out, and why.
         seen: names that were left out because fitting or selection had used their content.
+        notes: about how the images were found and divided.
+        where: the source of the images, as the user gave it; empty where samples were given.
     """
 
     split: SplitName
@@ -183,6 +195,8 @@ class Evaluation:
     metrics: Metrics
     unreadable: tuple[Unreadable, ...] = ()
     seen: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -272,9 +286,11 @@ class Features:
         names: image names, in order.
         features: float32, n × feature width.
         labels: int64, n; -1 where unlabelled.
-        splits: the split of each image.
+        splits: the split of each image; ``undivided`` where the source has none and is too small to be divided.
         classes: class names, in label order.
         backbone: name of the backbone that made the features.
+        unreadable: files that were left out, and why.
+        notes: about how the images were found and divided.
     """
 
     names: tuple[str, ...]
@@ -284,6 +300,7 @@ class Features:
     classes: tuple[str, ...]
     backbone: str
     unreadable: tuple[Unreadable, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

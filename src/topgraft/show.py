@@ -19,6 +19,7 @@ from .summary import Summary
 from .survey import Survey
 
 _PLAIN_WIDTH = 160  # columns where the output is no terminal: nothing is cut off in a file or a pipe
+_ROOMY = 118  # columns from which on every column of a table is shown
 
 
 def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: bool) -> None:
@@ -107,33 +108,31 @@ def inspected(found: Inspection) -> None:
 
 def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
     """The family, one row each."""
-    shown = _table("backbone", "year", "input", "parameters", "multiply-adds", "top-1", "licence", "weights")
-    for row in rows:
-        shown.add_row(
-            row["name"],
-            str(row["year"]),
-            str(row["input_size"]),
-            f"{row['parameters'] / 1e6:.2f} M",
-            f"{row['multiply_adds'] / 1e6:,.0f} M",
-            f"{100 * row['top1']:.1f} %",
-            row["licence"],
-            "here" if row["here"] else "not here",
-        )
     console = _console()
-    console.print(shown)
+    columns = {
+        "backbone": [row["name"] for row in rows],
+        "year": [str(row["year"]) for row in rows],
+        "input": [str(row["input_size"]) for row in rows],
+        "parameters": [f"{row['parameters'] / 1e6:.2f} M" for row in rows],
+        "multiply-adds": [f"{row['multiply_adds'] / 1e6:,.0f} M" for row in rows],
+        "top-1": [f"{100 * row['top1']:.1f} %" for row in rows],
+        "licence": [row["licence"] for row in rows],
+        "weights": ["here" if row["here"] else "not here" for row in rows],
+    }
+    _print_columns(console, columns, ("year", "multiply-adds"))
     console.print("top-1: ImageNet-1k validation (50,000 images), as published", highlight=False)
 
 
 def surveyed(found: Survey) -> None:
     """Counts by class and split, sizes, formats, and everything odd."""
     console = _console()
-    splits = [split for split in SPLIT_NAMES if split in found.counts]
-    shown = _table("class", *(SPLIT_LABELS[split] for split in splits), "total")
+    splits = list(found.counts)
+    shown = _table("class", *(SPLIT_LABELS.get(split, "images") for split in splits), "total")
     for name in found.classes:
         counts = [found.counts[split].get(name, 0) for split in splits]
         shown.add_row(escape(name), *(f"{count:,}" for count in counts), f"{sum(counts):,}")
     console.print(shown)
-    lines = [f"{found.images:,} images, {len(found.classes)} classes"]
+    lines = [f"{_count(found.images, 'image')}, {_count(len(found.classes), 'class', 'classes')}"]
     if found.made:
         made = ", ".join(SPLIT_LABELS[split] for split in SPLIT_NAMES if split in found.made)
         lines.append(f"splits made by content (seed {found.split_seed}): {made}")
@@ -148,7 +147,7 @@ def surveyed(found: Survey) -> None:
         lines.append(f"unreadable: {len(found.unreadable):,}")
         lines += [f"  {entry.name}: {entry.reason}" for entry in found.unreadable]
     if found.duplicates:
-        lines.append(f"exact duplicates: {len(found.duplicates):,} groups")
+        lines.append(f"exact duplicates: {_count(len(found.duplicates), 'group')}")
         for group in found.duplicates:
             marks = [
                 *(["under two labels"] if group.digest in found.under_two_labels else []),
@@ -156,6 +155,8 @@ def surveyed(found: Survey) -> None:
             ]
             note = f" ({', '.join(marks)})" if marks else ""
             lines.append(f"  {' = '.join(group.names)}{note}")
+    if found.problem is not None:
+        lines.append(f"fit would refuse these images: {found.problem}")
     for line in lines:
         console.print(line, highlight=False, markup=False)
 
@@ -163,20 +164,17 @@ def surveyed(found: Survey) -> None:
 def summarised(found: Summary) -> None:
     """Layers, then totals."""
     console = _console()
-    shown = _table("layer", "group", "type", "output", "parameters", "multiply-adds", "activations", "sees")
-    for layer in found.layers:
-        name = layer.name if layer.name.startswith(layer.group) else f"{layer.group}.{layer.name}"
-        shown.add_row(
-            name,
-            layer.group,
-            layer.kind,
-            " × ".join(map(str, layer.output)),
-            f"{layer.parameters:,}",
-            f"{layer.multiply_adds:,}",
-            f"{layer.activation_bytes / 1024:,.0f} KiB",
-            f"{layer.receptive_field:,} px",
-        )
-    console.print(shown)
+    layers = found.layers
+    columns = {
+        "layer": [x.name if x.name.startswith(x.group) else f"{x.group}.{x.name}" for x in layers],
+        "type": [layer.kind for layer in layers],
+        "output": [" × ".join(map(str, layer.output)) for layer in layers],
+        "parameters": [f"{layer.parameters:,}" for layer in layers],
+        "multiply-adds": [f"{layer.multiply_adds:,}" for layer in layers],
+        "activations": [f"{layer.activation_bytes / 1024:,.0f} KiB" for layer in layers],
+        "sees": [f"{layer.receptive_field:,} px" for layer in layers],
+    }
+    _print_columns(console, columns, ("type", "activations", "sees"))
     totals = found.parameters
     for line in (
         f"{found.backbone}, {found.input_size} × {found.input_size} pixels, {found.classes:,} classes",
@@ -246,8 +244,23 @@ def _confused(result: Evaluation) -> list[str]:
     return [f"{truth} taken for {answer} ({count:,})" for count, truth, answer in sorted(pairs, reverse=True)[:3]]
 
 
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _print_columns(console: Console, columns: Mapping[str, Sequence[str]], spare: Sequence[str]) -> None:
+    """A table by columns, without the `spare` ones where the terminal has no room for them."""
+    names = [name for name in columns if console.width >= _ROOMY or name not in spare]
+    shown = _table(*names)
+    for row in zip(*(columns[name] for name in names), strict=True):
+        shown.add_row(*map(escape, row))
+    console.print(shown)
+    if len(names) < len(columns):
+        console.print(f"a terminal of {_ROOMY} columns also shows {', '.join(spare)}", highlight=False)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
@@ -261,5 +274,12 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return shown
 
 
+class _Output(Console):
+    """Standard output. Where its reader has gone, rich would end the program with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    return _Output(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .errors import DataError
 from .records import SPLIT_NAMES, Duplicate, Sample, SplitName, Splits, Unreadable
-from .sources.spec import Source, listing, reasons
+from .sources.spec import Source, listing, unread
 
 _FIFTHS: dict[SplitName, int] = {"train": 3, "val": 1, "test": 1}  # 60/20/20
-_SMALLEST = 3  # distinct images of a class, so that train, val and test get one each
+_SHOWN = 20  # names in an error
 
 _Parts = dict[SplitName, list[Sample]]
 
@@ -37,8 +37,56 @@ def divide(source: Source, *, split_seed: int = 0, limit: int | None = None) -> 
 
     Raises:
         DataError: no images, one class, a class without images in train, fewer images than the splits need,
-            or a limit that is too small for every class.
+            or a limit that is too small for every class. What could not be read is named with it.
     """
+    try:
+        return _divide(source, split_seed, limit)
+    except DataError as error:
+        left_out = unread(source.unreadable, _SHOWN)
+        raise DataError(f"{error}\n{left_out}" if left_out else str(error)) from error
+
+
+def divide_if_possible(source: Source, *, split_seed: int = 0, limit: int | None = None) -> Splits:
+    """As `divide`, for what needs no division: images that cannot be divided are all there, with the `problem`.
+
+    Images that have splits stay in them; the others are `undivided`.
+
+    Raises:
+        DataError: a limit that is too small for every class.
+    """
+    try:
+        return _divide(source, split_seed, limit)
+    except DataError as error:
+        problem = str(error)
+    whole: dict[str, tuple[Sample, ...]] = {str(split): samples for split, samples in source.given.items()}
+    whole["undivided"] = source.flat
+    duplicates = tuple(
+        Duplicate(
+            digest,
+            tuple(sample.name for sample, _ in group),
+            tuple(sample.label for sample, _ in group),
+            tuple(given for _, given in group if given),
+        )
+        for digest, group in _twins(source).items()
+    )
+    if limit is not None:
+        whole = _take(whole, limit, split_seed)
+    return Splits(
+        where=source.where,
+        classes=source.classes,
+        train=whole.get("train", ()),
+        val=whole.get("val", ()),
+        test=whole.get("test", ()),
+        split_seed=split_seed,
+        unreadable=source.unreadable,
+        duplicates=duplicates,
+        notes=(*source.notes, *_two_labels(duplicates)),
+        undivided=whole["undivided"],
+        problem=problem,
+    )
+
+
+def _divide(source: Source, split_seed: int, limit: int | None) -> Splits:
     _require(source)
     parts: _Parts = {split: list(source.given.get(split, ())) for split in SPLIT_NAMES}
     twins = _twins(source)
@@ -54,9 +102,10 @@ def divide(source: Source, *, split_seed: int = 0, limit: int | None = None) -> 
             made = frozenset({"val"})
     _require_train(parts, source, bool(dropped))
     duplicates = _duplicates(source, parts, twins, dropped)
-    notes = (*source.notes, *_absent(parts, source.classes))
+    notes = (*source.notes, *_absent(parts, source.classes), *_dropped(duplicates), *_two_labels(duplicates))
     if limit is not None:
-        parts = _take(parts, limit, split_seed)
+        taken = _take({str(split): samples for split, samples in parts.items()}, limit, split_seed)
+        parts = {split: list(taken[split]) for split in SPLIT_NAMES}
     return Splits(
         where=source.where,
         classes=source.classes,
@@ -75,15 +124,23 @@ def refuse_unreadable(unreadable: Sequence[Unreadable]) -> None:
     """What ``strict`` means: files that cannot be read are an error.
 
     Raises:
-        DataError: there are some; the message lists the first twenty with their reasons.
+        DataError: there are some; the message lists all of them with their reasons.
     """
     if unreadable:
-        lines = "\n".join(f"  {entry.name}: {entry.reason}" for entry in unreadable[:20])
-        more = f"\n  and {len(unreadable) - 20} more" if len(unreadable) > 20 else ""
-        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable)} files"
-        raise DataError(
-            f"{files} cannot be read:\n{lines}{more}\nMend or remove them, or run without --strict to leave them out"
-        )
+        raise DataError(f"{unread(unreadable)}\nMend or remove them, or run without --strict to leave them out")
+
+
+def require_readable(classes: Sequence[str], train: Collection[int], val: Collection[int]) -> None:
+    """What is asked again once the pixels are decoded, given the labels that are left.
+
+    Raises:
+        DataError: a class without a readable training image, or no readable validation image.
+    """
+    gone = [name for label, name in enumerate(classes) if label not in train]
+    if gone:
+        raise DataError(f"no training image of {_classes(gone)} can be read. Add images, or remove the class")
+    if not val:
+        raise DataError("no validation image can be read. Add images, or let Topgraft make the splits")
 
 
 def _rank(split_seed: int, sample: Sample) -> bytes:
@@ -173,13 +230,13 @@ def _duplicates(
     return tuple(groups)
 
 
-def _take(parts: _Parts, limit: int, split_seed: int) -> _Parts:
+def _take(parts: Mapping[str, Sequence[Sample]], limit: int, split_seed: int) -> dict[str, tuple[Sample, ...]]:
     """The first `limit` of one order of all images, whose every beginning is stratified.
 
     First comes one image of each class in train, then in val, then in test. Then the image at rank r of n in
     its class and split comes at the place (r + ½) / n, so that all classes and splits run out together.
     """
-    strata: dict[tuple[SplitName, int], list[tuple[bytes, str]]] = defaultdict(list)
+    strata: dict[tuple[str, int], list[tuple[bytes, str]]] = defaultdict(list)
     for split, samples in parts.items():
         for sample in samples:
             strata[split, _label(sample)].append((_rank(split_seed, sample), sample.name))
@@ -189,13 +246,14 @@ def _take(parts: _Parts, limit: int, split_seed: int) -> _Parts:
             f"{len(strata)} in all. Raise the limit to {len(strata)} or more"
         )
     order: list[tuple[float, bytes, str]] = []
+    first = {split: number - len(parts) for number, split in enumerate(parts)}
     for (split, _), ranked in strata.items():
         ranked.sort()
         for place, (rank, name) in enumerate(ranked):
-            order.append(((place + 0.5) / len(ranked) if place else SPLIT_NAMES.index(split) - 3.0, rank, name))
+            order.append(((place + 0.5) / len(ranked) if place else first[split], rank, name))
     order.sort()
     taken = {name for _, _, name in order[:limit]}
-    return {split: [sample for sample in samples if sample.name in taken] for split, samples in parts.items()}
+    return {split: tuple(sample for sample in samples if sample.name in taken) for split, samples in parts.items()}
 
 
 def _label(sample: Sample) -> int:
@@ -206,11 +264,9 @@ def _label(sample: Sample) -> int:
 
 def _require(source: Source) -> None:
     """Images at all, two classes, train among the given splits, images in every class."""
-    unread = reasons(source.unreadable)
     if not source.samples:
         raise DataError(
-            f"{source.where} holds no images that can be read{f': {unread}' if unread else ''}. "
-            "Give a folder with one folder of images for each class"
+            f"{source.where} holds no images that can be read. Give a folder with one folder of images for each class"
         )
     if len(source.classes) < 2:
         raise DataError(
@@ -223,8 +279,7 @@ def _require(source: Source) -> None:
     empty = [name for name, count in counts.items() if not count]
     if empty:
         raise DataError(
-            f"no images that can be read in {_classes(empty)} of {source.where}{f'; {unread}' if unread else ''}. "
-            "Add images, or remove the class"
+            f"no images that can be read in {_classes(empty)} of {source.where}. Add images, or remove the class"
         )
 
 
@@ -262,6 +317,22 @@ def _absent(parts: _Parts, classes: Sequence[str]) -> list[str]:
         if samples and empty:
             notes.append(f"{split} has no images of {_classes(empty)}")
     return notes
+
+
+def _dropped(duplicates: Sequence[Duplicate]) -> list[str]:
+    names = [name for group in duplicates for name in group.dropped]
+    if not names:
+        return []
+    images = "1 image is" if len(names) == 1 else f"{len(names):,} images are"
+    return [f"{images} left out of train or val, because a later split holds an exact copy: {listing(names)}"]
+
+
+def _two_labels(duplicates: Sequence[Duplicate]) -> list[str]:
+    groups = [" = ".join(group.names) for group in duplicates if len(set(group.labels)) > 1]
+    if not groups:
+        return []
+    images = "1 image is" if len(groups) == 1 else f"{len(groups):,} images are"
+    return [f"{images} there under two labels or more, and kept so: {listing(groups)}"]
 
 
 def _counts(samples: Sequence[Any], classes: Sequence[str]) -> dict[str, int]:

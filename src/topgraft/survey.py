@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from . import progress, transforms
 from .digests import read_file
-from .errors import ImageError
+from .errors import DataError, ImageError
 from .records import SPLIT_NAMES, Duplicate, Sample, SplitName, Splits, Unreadable
+from .splits import require_readable
 
 _CHUNK = 8  # images for one task of a thread
 
@@ -50,7 +51,8 @@ class Survey:
     Attributes:
         where: what the user gave.
         classes: class names, in label order.
-        counts: split → class → images that can be read; only splits that have images.
+        counts: split → class → images that can be read; only splits that have images. ``undivided`` is the key of
+            images that have no splits and cannot be divided.
         images: the sum of `counts`.
         made: the splits that Topgraft made; the others were given.
         split_seed: of the splits that were made.
@@ -62,11 +64,12 @@ class Survey:
         across_splits: the digests of those groups that were given in more than one split.
         imbalance: images of the largest class over those of the smallest; None where a class has none.
         notes: about how the images were found and divided.
+        problem: why `fit` would refuse these images; None where it would not.
     """
 
     where: str
     classes: tuple[str, ...]
-    counts: dict[SplitName, dict[str, int]]
+    counts: dict[str, dict[str, int]]
     images: int
     made: tuple[SplitName, ...]
     split_seed: int
@@ -79,20 +82,21 @@ class Survey:
     across_splits: tuple[str, ...]
     imbalance: float | None
     notes: tuple[str, ...]
+    problem: str | None
 
 
 def survey(splits: Splits, *, workers: int | None = None) -> Survey:
-    """Decode every image of every split, in threads, and count.
+    """Decode every image, in threads, and count.
 
     Args:
-        splits: from `topgraft.open_images`.
+        splits: from `topgraft.open_images`, or from `topgraft.splits.divide_if_possible`.
         workers: threads; None is one for each core.
     """
-    samples = [sample for split in SPLIT_NAMES for sample in splits[split]]
+    samples = [sample for part in splits.parts.values() for sample in part]
     looks = _look_at(samples, workers)
     bad = {sample.name: str(look) for sample, look in zip(samples, looks, strict=True) if isinstance(look, ImageError)}
     good = [look for look in looks if not isinstance(look, ImageError)]
-    counts = {split: _counts(splits, split, bad) for split in SPLIT_NAMES if splits[split]}
+    counts = {name: _counts(splits.classes, part, bad) for name, part in splits.parts.items()}
     totals = [sum(split[name] for split in counts.values()) for name in splits.classes]
     smallest = min(totals, default=0)
     return Survey(
@@ -111,6 +115,7 @@ def survey(splits: Splits, *, workers: int | None = None) -> Survey:
         across_splits=tuple(group.digest for group in splits.duplicates if len(set(group.splits)) > 1),
         imbalance=max(totals) / smallest if smallest else None,
         notes=splits.notes,
+        problem=splits.problem or _problem(splits, bad),
     )
 
 
@@ -149,12 +154,24 @@ def _look(sample: Sample) -> _Look | ImageError:
     return width, height, name_format(data)
 
 
-def _counts(splits: Splits, split: SplitName, bad: dict[str, str]) -> dict[str, int]:
-    counts = dict.fromkeys(splits.classes, 0)
-    for sample in splits[split]:
-        if sample.label is not None and sample.name not in bad:
-            counts[splits.classes[sample.label]] += 1
+def _counts(classes: Sequence[str], samples: Sequence[Sample], bad: Mapping[str, str]) -> dict[str, int]:
+    counts = dict.fromkeys(classes, 0)
+    for label in _labels(samples, bad):
+        counts[classes[label]] += 1
     return counts
+
+
+def _labels(samples: Sequence[Sample], bad: Mapping[str, str]) -> list[int]:
+    return [sample.label for sample in samples if sample.label is not None and sample.name not in bad]
+
+
+def _problem(splits: Splits, bad: Mapping[str, str]) -> str | None:
+    """What is missing once the images that cannot be decoded are left out."""
+    try:
+        require_readable(splits.classes, set(_labels(splits.train, bad)), _labels(splits.val, bad))
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _range(sides: Sequence[int]) -> Range | None:

@@ -173,7 +173,7 @@ def test_replayed_settings_give_the_same_model(run: tuple[Path, dict[str, Any]],
     assert code == 0
     one, two = (json.loads((folder / "config.json").read_text()) for folder in (run[0], tmp_path / "again"))
     assert one["resolved"]["engine"] == two["resolved"]["engine"]
-    assert one["model_sha256"] == two["model_sha256"]
+    assert one["sha256"]["model.safetensors"] == two["sha256"]["model.safetensors"]
 
 
 def test_arrays_fit_and_predict() -> None:

@@ -70,7 +70,7 @@ def open_folder(where: str | Path, data_dir: Path | None = None) -> Source:
     are skipped. A folder that holds nothing but one folder of folders is opened one level deeper, with a note.
 
     Raises:
-        DataError: there are no class folders, or only one, or the layout has two readings.
+        DataError: there are no class folders, or the layout has two readings.
     """
     root = absolute(where)
     found = _Found(root)
@@ -201,13 +201,8 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _require_classes(level: _Level, found: _Found) -> None:
-    if len(found.classes) >= 2:
-        return
     if found.classes:
-        raise DataError(
-            f"{level.path} has only one class, {next(iter(found.classes))}. Give a folder with one folder for each "
-            "of two or more classes; to tell one thing from the rest, add a folder of other images"
-        )
+        return
     if level.files:
         raise DataError(
             f"{level.path} holds {len(level.files)} files but no class folders. Make one folder for each class and "

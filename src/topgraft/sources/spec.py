@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -137,10 +136,11 @@ def listing(items: Iterable[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + more
 
 
-def reasons(unreadable: Sequence[Unreadable]) -> str:
-    """``3 files could not be read (2 empty file, 1 no image)``; empty where there are none."""
+def unread(unreadable: Sequence[Unreadable], most: int | None = None) -> str:
+    """``3 files cannot be read:`` and below it one line for each with its reason; empty where there are none."""
     if not unreadable:
         return ""
-    counts = Counter(entry.reason for entry in unreadable)
-    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable)} files"
-    return f"{files} could not be read ({listing(f'{n} × {reason}' for reason, n in counts.most_common())})"
+    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+    lines = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable[:most])
+    more = f"\n  and {len(unreadable) - most:,} more" if most is not None and len(unreadable) > most else ""
+    return f"{files} cannot be read:{lines}{more}"

@@ -1,0 +1,247 @@
+"""The command line: exit codes, what stands on which stream, and one JSON object for every verb."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from topgraft import cli, errors
+
+VERBS = ("fit", "evaluate", "predict", "data", "features", "inspect", "backbones", "summary", "devices")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Red and blue images; one cannot be read, one is there under two labels, and one folder has no split's name."""
+    root = tmp_path_factory.mktemp("photos")
+    for split, count in (("train", 6), ("test", 3)):
+        for label, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+            (root / split / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.full((40, 40, 3), np.add(colour, number + 9 * (split == "test")), np.uint8)
+                Image.fromarray(pixels).save(root / split / label / f"{number}.png")
+    (root / "train" / "red" / "bad.png").write_bytes(b"")
+    (root / "train" / "blue" / "twice.png").write_bytes((root / "train" / "red" / "0.png").read_bytes())
+    (root / "extra").mkdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "colours"
+    assert cli.main(["fit", str(photos), "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def commands(photos: Path, run: Path, out: Path) -> dict[str, list[str]]:
+    """One command for each verb."""
+    arguments: dict[str, list[object]] = {
+        "fit": [photos, "--out", out / "run"],
+        "evaluate": [run, photos],
+        "predict": [run, photos / "test" / "red" / "0.png"],
+        "data": [photos],
+        "features": [photos, "--out", out / "f.npz"],
+        "inspect": [photos],
+        "backbones": [],
+        "summary": ["efficientnet_lite0", "--input-size", 64],
+        "devices": ["--cache-dir", out],
+    }
+    return {verb: [verb, *map(str, arguments[verb])] for verb in VERBS}
+
+
+def ask(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = cli.main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_every_verb_is_here() -> None:
+    subparsers = next(action for action in cli._parser()._actions if action.choices)
+    assert tuple(subparsers.choices or ()) == VERBS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_json_is_one_object_and_nothing_else(
+    verb: str, photos: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = ask(capsys, *commands(photos, run, tmp_path)[verb], "--json")
+    assert (code, err) == (0, "")
+    assert isinstance(json.loads(out), dict)
+    assert (out.count("\n"), out[-1]) == (1, "\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_quiet_says_nothing_on_standard_error(
+    verb: str, photos: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = ask(capsys, *commands(photos, run, tmp_path)[verb], "--quiet")
+    assert (code, err) == (0, "")
+    assert out.strip()
+
+
+def test_a_fit_says_what_is_odd_on_standard_error(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = ask(capsys, "fit", photos, "--out", tmp_path / "run")
+    assert code == 0
+    assert err.splitlines() == [
+        "note: left aside, because they are neither train, val nor test: extra",
+        "note: 1 image is there under two labels or more, and kept so: train/blue/twice.png = train/red/0.png",
+        "left out 1 file that cannot be read:",
+        "  train/red/bad.png: is empty (0 bytes)",
+    ]
+    lines = out.splitlines()
+    assert lines[-1].startswith("top-1 (validation, used for selection): ")
+    assert f"saved: {tmp_path / 'run'}" in lines
+
+
+def test_a_fits_json_has_what_a_program_needs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = json.loads(ask(capsys, "fit", photos, "--out", tmp_path / "run", "--json")[1])
+    assert said["artifact"] == str(tmp_path / "run")
+    assert set(said["top1"]) == {"value", "low", "high", "n"}
+    assert {"open", "network", "features", "head", "evaluate", "save", "total"} <= set(said["seconds"])
+    assert [entry["name"] for entry in said["unreadable"]] == ["train/red/bad.png"]
+    assert [note.split()[0] for note in said["notes"]] == ["left", "1"]
+
+
+def test_an_evaluations_json_holds_fractions_with_their_interval(
+    photos: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = json.loads(ask(capsys, "evaluate", run, photos, "--json")[1])
+    assert (said["split"], said["n"], said["top5"]) == ("test", 6, None)
+    assert 0 <= said["top1"]["low"] <= said["top1"]["value"] <= said["top1"]["high"] <= 1
+    assert said["top1"]["n"] == 6
+    assert said["notes"][0].startswith("left aside")
+
+
+def test_fit_names_its_folder_itself(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = [json.loads(ask(capsys, "fit", photos, "--json")[1])["artifact"] for _ in range(2)]
+    assert named == [str(Path("runs", f"{photos.name}-{number}")) for number in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["fit", "--help"], 0),
+        ([], 2),
+        (["fly"], 2),
+        (["fit"], 2),
+        (["fit", "digits", "--seed", "x"], 2),
+        (["fit", "digits", "--strategy", "partial"], 2),
+        (["summary", "efficientnet_lite0", "--input-size", "0"], 2),
+        (["features", "digits"], 2),
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == code
+    out, err = capsys.readouterr()
+    assert (err if code else out).startswith(("usage: topgraft", "topgraft 0"))
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (errors.UsageError("so"), 2),
+        (errors.DataError("so"), 1),
+        (errors.ArtifactError("so"), 1),
+        (OSError(28, "so"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(
+    raised: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> Any:
+        raise raised
+
+    monkeypatch.setattr("topgraft.api.list_backbones", fails)
+    got, out, err = ask(capsys, "backbones", "--json")
+    assert (got, out) == (code, "")
+    assert err.startswith("topgraft: ")
+    assert err.count("\n") == 1
+
+
+def test_a_bad_argument_that_only_the_verb_can_find_ends_with_2(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (
+        ["evaluate", run, photos, "--split", "val"],
+        ["inspect", run, "--backbone", "efficientnet_lite1"],
+    ):
+        code, out, err = ask(capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("topgraft: ")
+
+
+def test_strict_lists_all_that_cannot_be_read_before_anything_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "photos" / "cat" / f"{number}.jpg").write_bytes(b"")
+    for verb in (["fit"], ["data"], ["features", "--out", tmp_path / "f.npz"], ["inspect"]):
+        code, out, err = ask(capsys, *verb, tmp_path / "photos", "--strict")
+        assert (code, out) == (1, "")
+        assert [line for line in err.splitlines() if ".jpg" in line] == [
+            f"  cat/{number}.jpg: is empty (0 bytes)" for number in range(3)
+        ]
+
+
+def test_data_counts_what_cannot_be_fitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "cat" / "1.png")
+    code, out, err = ask(capsys, "data", tmp_path)
+    assert (code, err) == (0, "")
+    assert "1 image, 1 class" in out
+    assert "fit would refuse these images: " in out
+    said = json.loads(ask(capsys, "data", tmp_path, "--json")[1])
+    assert (said["counts"], said["images"]) == ({"undivided": {"cat": 1}}, 1)
+    assert "has only one class, cat" in said["problem"]
+
+
+def test_a_reader_that_has_gone_is_no_failure() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "topgraft", "summary", "efficientnet_lite0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait() == 0
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_ctrl_c_ends_with_130_and_leaves_no_artifact(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "topgraft", "fit", "digits", "--out", str(tmp_path / "runs" / "run")]
+    with subprocess.Popen(
+        [*command, "--cache-dir", str(tmp_path / "cache")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()  # the base has run for two seconds
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert first.startswith("base: ")
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1].startswith("topgraft: interrupted")
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
