@@ -43,7 +43,6 @@ from .strategies.spec import Facts
 from .summary import Summary, summarise
 from .survey import Survey
 from .survey import survey as look
-from .train import train
 from .unseen import choose_unseen, leave_out_seen
 from .weights import load_network, locate
 
@@ -99,40 +98,25 @@ def fit(images: Any, **choices: Any) -> Fitted:
         WeightsError: the network's weights are not here or are damaged.
     """
     began = time.perf_counter()
-    chosen, recorded = fitting.fit_settings(choices)
+    chosen, resolved = fitting.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
     lap = fitting.laps(seconds)
-    choice = recorded or engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    network = load_network(chosen.backbone, classes=len(splits.classes))
-    classifier = fitting.classifier_of(network, chosen.decode)
-    base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
-    lap("network")
-    samples = (*splits.train, *splits.val)
-    computed = compute(samples, base, strict=chosen.strict, description="base")
-    lap("features")
-    seconds["decode and base"] = computed.seconds
-    sets = fitting.labelled(computed, samples, len(splits.train), splits.classes)
-    records, outcome = fitting.drain(
-        train(
-            classifier,
-            STRATEGIES[chosen.strategy],
-            *sets,
-            classes=len(splits.classes),
-            class_weight=chosen.class_weight,
-            refit=chosen.refit,
-            seed=chosen.seed,
-        )
+    network = load_network(
+        chosen.backbone, chosen.weights, input_size=chosen.input_size, classes=len(splits.classes), seed=chosen.seed
     )
-    lap("head")
-    held = computed.kept >= len(splits.train)
+    classifier = fitting.classifier_of(network, chosen.decode)
+    lap("network")
+    trained = fitting.train_network(classifier, splits, chosen, resolved, seconds)
+    lap = fitting.laps(seconds)
+    held = {sample.name for sample in splits.val}
     validation = score(
         classifier,
-        computed.rows[held],
-        [samples[index] for index in computed.kept[held]],
+        trained.rows,
+        trained.samples,
         splits.classes,
         "val",
         used_for_selection=True,
-        unreadable=tuple(u for u in computed.unreadable if u.name in {s.name for s in splits.val}),
+        unreadable=tuple(entry for entry in trained.unreadable if entry.name in held),
         where=splits.where,
     )
     lap("evaluate")
@@ -141,12 +125,12 @@ def fit(images: Any, **choices: Any) -> Fitted:
         classifier=classifier.eval(),
         classes=splits.classes,
         spec=classifier.spec,
-        config=fitting.run_config(chosen, splits, network, outcome, choice, base),
-        history=tuple(records),
+        config=fitting.run_config(chosen, splits, network, trained.outcome, resolved),
+        history=tuple(trained.records),
         validation=validation,
         seen={sample.digest: split for split in SPLIT_NAMES for sample in splits[split]},
-        unreadable=(*splits.unreadable, *computed.unreadable),
-        cost=Cost(seconds, computed.decoded, len(computed.rows) - computed.decoded),
+        unreadable=(*splits.unreadable, *trained.unreadable),
+        cost=Cost(seconds, trained.decoded, trained.cached),
     )
 
 
@@ -221,7 +205,8 @@ def extract_features(images: Any, **choices: Any) -> Features:
     chosen = settings.make(settings.FeaturesSettings, choices)
     splits = _whole(images, chosen)
     choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    classifier = fitting.classifier_of(load_network(chosen.backbone), chosen.decode)
+    network = load_network(chosen.backbone, chosen.weights, input_size=chosen.input_size)
+    classifier = fitting.classifier_of(network, chosen.decode)
     samples = [sample for part in splits.parts.values() for sample in part]
     if not samples:
         raise DataError(str(splits.problem))

@@ -278,8 +278,10 @@ def _results(folder: Path, split: SplitName, classes: tuple[str, ...]) -> Evalua
 
 
 def _epoch(entry: dict[str, Any]) -> EpochRecord:
-    if entry["val_top1"] is not None:
-        entry["val_top1"] = Interval(**entry["val_top1"])
+    for name in ("val_top1", "train_top1"):
+        if entry[name] is not None:
+            entry[name] = Interval(**entry[name])
+    entry["curve"] = tuple((int(step), float(loss)) for step, loss in entry["curve"])
     return EpochRecord(**entry)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from . import progress, settings
-from .errors import TopgraftError, UsageError
+from .errors import Stalled, TopgraftError, UsageError
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _verb(
             type=hint,
             default=argparse.SUPPRESS,
             choices=entry.metadata["options"] or None,
-            metavar=None if entry.metadata["options"] else {int: "N", Path: "PATH"}.get(hint, "NAME"),
+            metavar=None if entry.metadata["options"] else {int: "N", float: "X", Path: "PATH"}.get(hint, "NAME"),
             help=text if default is None else f"{text}; default: {default}",
         )
     return parser
@@ -160,7 +160,15 @@ def _fit(asked: argparse.Namespace) -> int:
     from . import api
 
     start = time.perf_counter() - _STARTED
-    model = api.fit(asked.where, **_choices(asked))
+    choices = _choices(asked)
+    try:
+        model = api.fit(asked.where, **choices)
+    except Stalled as stall:
+        if not (asked.quiet or asked.json):
+            show.stalled(stall)
+        if stall.rate is None or choices.get("stalled", "ask") != "ask" or not _agrees(stall.rate):
+            raise
+        model = api.fit(asked.where, **{**choices, "lr": stall.rate})
     began = time.perf_counter()
     api.save(model, out, overwrite=asked.overwrite)
     seconds = {"start": start, **model.cost.seconds, "save": time.perf_counter() - began}
@@ -184,6 +192,14 @@ def _fit(asked: argparse.Namespace) -> int:
     _remark(model.config["data"]["notes"], model.unreadable, asked)
     show.fitted(model, out, seconds, quiet=asked.quiet)
     return 0
+
+
+def _agrees(rate: float) -> bool:
+    """Ask on a terminal; elsewhere nobody answers."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"Start again with the learning rate {rate:g}? [Y/n] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("", "y", "yes")
 
 
 def _evaluate(asked: argparse.Namespace) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 
 class TopgraftError(Exception):
     """Base of all errors that Topgraft raises on purpose; the command line exits with 1."""
@@ -33,3 +35,33 @@ class CacheError(TopgraftError):
 
 class ImageError(TopgraftError):
     """One image that cannot be read; the message is the reason in one line, without the name."""
+
+
+class Stalled(TopgraftError):
+    """Training does not get away from chance, and whether a lower learning rate would.
+
+    Attributes:
+        lr: the rate that was used.
+        rate: a lower one that was seen to learn on the same images; None if none was.
+        curves: rate → pairs of step and mean loss of the steps before it, in nats.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        steps: int,
+        loss: float,
+        chance: float,
+        rate: float | None,
+        curves: Mapping[float, Sequence[tuple[int, float]]],
+    ) -> None:
+        self.lr, self.rate, self.curves = lr, rate, curves
+        advice = f"use --lr {rate:g}, which learns" if rate is not None else "a tenth and a hundredth of it fail too"
+        lines = [
+            f"  {name:g}: " + ", ".join(f"{value:.3f} at {step}" for step, value in curve[-1:] if value == value)
+            for name, curve in curves.items()
+        ]
+        super().__init__(
+            f"the network does not learn at the learning rate {lr:g}: after {steps} steps the loss is {loss:.3f}, and "
+            f"chance is {chance:.3f}; {advice}. Loss by rate and step:\n" + "\n".join(lines)
+        )

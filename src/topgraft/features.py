@@ -66,7 +66,12 @@ def open_base(classifier: Classifier, choice: EngineChoice, workers: int | None,
 
     key = CacheKey.make(spec=spec, weights=weights, boundary=boundary, view="plain", choice=choice)
     store = FeatureStore(where / "features", key, (classifier.head.in_features,))
-    return Base(spec, build, store, choice.batch_size, os.cpu_count() or 1 if workers is None else workers)
+    return Base(spec, build, store, choice.batch_size, decoding_threads(workers))
+
+
+def decoding_threads(workers: int | None) -> int:
+    """The setting ``workers``: one thread per core if None."""
+    return os.cpu_count() or 1 if workers is None else workers
 
 
 @dataclass(frozen=True)

@@ -6,40 +6,201 @@ import json
 import platform
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from . import engines, settings
+from . import defaults, engines, settings
 from .backbones import find_backbone
 from .classifier import Classifier
 from .errors import UsageError
-from .features import Base, FeatureRows
-from .records import SPLIT_NAMES, EpochRecord, Sample, Splits
-from .splits import require_readable
-from .train import Labelled, Outcome
+from .features import FeatureRows, compute, decoding_threads, open_base
+from .features import run as run_base
+from .pixels import fits, open_pixels
+from .records import SPLIT_NAMES, EpochRecord, Sample, Splits, Unreadable
+from .splits import refuse_unreadable, require_readable
+from .steps import StepChoices
+from .strategies import STRATEGIES
+from .strategies.spec import Facts, Strategy
+from .train import Inputs, Labelled, Outcome, TrainChoices, train
 from .version import __version__
-from .weights import Network
+from .weights import RANDOM, Network
 
 
-def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, engines.EngineChoice | None]:
-    """The settings, and the engine that a replayed run had recorded where none of its parts is given anew."""
+@dataclass(frozen=True)
+class Resolved:
+    """What settings leave to the machine: where the frozen base runs, and in what precision groups step."""
+
+    engine: engines.EngineChoice
+    training: str
+
+
+def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Resolved]:
+    """The settings, and what they leave open: as a replayed run has recorded it, unless a part of it is given anew.
+
+    Raises:
+        UsageError: an unknown or impossible choice, or a ``config`` that is none.
+    """
     chosen = settings.make(settings.FitSettings, choices)
     if chosen.config is None:
-        return chosen, None
+        return chosen, _resolve(chosen)
     path = chosen.config / "config.json" if chosen.config.is_dir() else chosen.config
     if not path.is_file():
         raise UsageError(f"there is no {path}; --config takes the config.json of a run")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: value for key, value in saved["settings"].items() if key != "config"}
-        recorded = engines.EngineChoice(**saved["resolved"]["engine"])
+        resolved = saved["resolved"]
+        recorded = Resolved(engines.EngineChoice(**resolved["engine"]), str(resolved["training"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no config.json of a run ({error})") from error
     replayed = settings.make(settings.FitSettings, {**kept, **choices})
     forced = {"engine", "precision", "device"} & set(choices)
-    return replayed, None if forced else recorded
+    return replayed, _resolve(replayed) if forced else recorded
+
+
+def _resolve(chosen: settings.FitSettings) -> Resolved:
+    engine = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
+    return Resolved(engine, engines.choose("torch", chosen.precision, engine.device).precision)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: its records, and the features of the validation images under the trained network.
+
+    Attributes:
+        records, outcome: see `topgraft.train.train`.
+        rows, samples: of the validation images that could be read.
+        unreadable: images that could not, and why.
+        decoded, cached: images whose features were computed now, and that the cache held.
+    """
+
+    records: list[EpochRecord]
+    outcome: Outcome
+    rows: NDArray[np.float32]
+    samples: list[Sample]
+    unreadable: tuple[Unreadable, ...]
+    decoded: int
+    cached: int
+
+
+def train_network(
+    classifier: Classifier,
+    splits: Splits,
+    chosen: settings.FitSettings,
+    resolved: Resolved,
+    seconds: dict[str, float],
+) -> Trained:
+    """Run the strategy's phases on what they need: features of the frozen base, or pixels.
+
+    Args:
+        classifier: changed in place.
+        splits: train and validation are used.
+        chosen, resolved: see `fit_settings`.
+        seconds: gets the seconds of each part.
+
+    Raises:
+        DataError: images that cannot be learnt from.
+        Stalled: see `topgraft.steps.run_phase`.
+    """
+    pretrained = chosen.weights != RANDOM
+    facts = Facts(
+        train_images=len(splits.train),
+        val_images=len(splits.val),
+        classes=len(splits.classes),
+        epochs=chosen.epochs or defaults.epochs(pretrained),
+        lr=defaults.learning_rate(chosen.optimizer, pretrained) if chosen.lr is None else chosen.lr,
+    )
+    choices = TrainChoices(
+        class_weight=chosen.class_weight,
+        refit=chosen.refit,
+        seed=chosen.seed,
+        steps=StepChoices(
+            optimizer=chosen.optimizer,
+            batch_size=chosen.batch_size,
+            precision=resolved.training,
+            device=resolved.engine.device,
+            l2=find_backbone(chosen.backbone).l2 if chosen.l2 == "published" else 0.0,
+            updates_batchnorm=not pretrained,
+            stalled=chosen.stalled,
+            seed=chosen.seed,
+        ),
+    )
+    strategy = STRATEGIES[chosen.strategy]
+    first = strategy(tuple(classifier.groups), facts, ())
+    on_features = first is None or first.solves_head
+    run = _on_features if on_features else _on_pixels
+    return run(classifier, splits, chosen, resolved, strategy, facts, choices, laps(seconds))
+
+
+def _on_features(
+    classifier: Classifier,
+    splits: Splits,
+    chosen: settings.FitSettings,
+    resolved: Resolved,
+    strategy: Strategy,
+    facts: Facts,
+    choices: TrainChoices,
+    lap: Callable[[str], None],
+) -> Trained:
+    samples = (*splits.train, *splits.val)
+    base = open_base(classifier, resolved.engine, chosen.workers, chosen.cache_dir)
+    computed = compute(samples, base, strict=chosen.strict, description="base")
+    lap("features")
+    inputs = Inputs(features=labelled(computed, samples, len(splits.train), splits.classes))
+    records, outcome = drain(train(classifier, strategy, facts, inputs, choices))
+    lap("head")
+    held = computed.kept >= len(splits.train)
+    return Trained(
+        records,
+        outcome,
+        computed.rows[held],
+        [samples[index] for index in computed.kept[held]],
+        computed.unreadable,
+        computed.decoded,
+        len(computed.rows) - computed.decoded,
+    )
+
+
+def _on_pixels(
+    classifier: Classifier,
+    splits: Splits,
+    chosen: settings.FitSettings,
+    resolved: Resolved,
+    strategy: Strategy,
+    facts: Facts,
+    choices: TrainChoices,
+    lap: Callable[[str], None],
+) -> Trained:
+    workers = decoding_threads(chosen.workers)
+    keep = fits(len(splits.train) + len(splits.val), classifier.spec)
+    pair = [
+        open_pixels(samples, classifier.spec, workers=workers, keep=keep, description=f"decode {name}")
+        for name, samples in (("train", splits.train), ("validation", splits.val))
+    ]
+    lap("decode")
+    known = tuple(entry for part in pair for entry in part.unreadable)
+    if chosen.strict:
+        refuse_unreadable(known)
+    there = [part.labels.numpy()[part.readable].tolist() for part in pair]
+    require_readable(splits.classes, set(there[0]), there[1])
+    records, outcome = drain(train(classifier, strategy, facts, Inputs(pixels=(pair[0], pair[1])), choices))
+    lap("train")
+    # The number that is shown is made as `evaluate` and `predict` will make theirs: on the engine.
+    base = open_base(classifier, resolved.engine, chosen.workers, chosen.cache_dir)
+    computed = run_base(splits.val, base, description="validate")
+    unreadable = {entry.name: entry for part in pair for entry in part.unreadable}
+    return Trained(
+        records,
+        outcome,
+        computed.rows,
+        [splits.val[index] for index in computed.kept],
+        tuple(unreadable.values()),
+        computed.decoded,
+        0,
+    )
 
 
 def classifier_of(network: Network, decode: Any) -> Classifier:
@@ -93,8 +254,7 @@ def run_config(
     splits: Splits,
     network: Network,
     outcome: Outcome,
-    choice: engines.EngineChoice,
-    base: Base,
+    resolved: Resolved,
 ) -> dict[str, Any]:
     """All that ``config.json`` says of a run, beside what `topgraft.artifact` adds."""
     import PIL
@@ -111,15 +271,13 @@ def run_config(
         },
         "strategy": chosen.strategy,
         "phases": outcome.phases,
-        "selection": {
-            "strength": outcome.strength,
-            "by": outcome.selected_by,
-            "images": outcome.selection_images,
-        },
-        "settings": settings.as_json(chosen),
+        "selection": outcome.selection,
+        # With the rate that the network was trained at: where that was lowered on the way, a replay starts with it.
+        "settings": settings.as_json(replace(chosen, lr=outcome.selection.get("lr", chosen.lr))),
         "resolved": {
-            "engine": asdict(choice),
-            "workers": base.workers,
+            "engine": asdict(resolved.engine),
+            "training": resolved.training,
+            "workers": decoding_threads(chosen.workers),
             "torch_threads": torch.get_num_threads(),
         },
         "seed": chosen.seed,
@@ -136,6 +294,6 @@ def run_config(
             "torch": torch.__version__,
             "pillow": PIL.__version__,
             "numpy": np.__version__,
-            "engine": engines.version(choice.name),
+            "engine": engines.version(resolved.engine.name),
         },
     }

@@ -24,6 +24,19 @@ def apply(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None]) -> 
             parameter.requires_grad_(rows[name] is not None)
 
 
+def apply_modes(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None], updates_batchnorm: bool) -> None:
+    """Training mode for the groups that train, evaluation mode for the others.
+
+    BatchNorm of a group that trains uses and keeps its statistics unless `updates_batchnorm`: those of published
+    weights come from a million images, and a batch's are worse.
+    """
+    for name, module in groups.items():
+        module.train(rows[name] is not None)
+        for layer in module.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not updates_batchnorm:
+                layer.eval()
+
+
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 of a module's parameters and buffers, BatchNorm statistics included: names, types, shapes, bytes."""
     digest = hashlib.sha256()

@@ -29,6 +29,12 @@ def quiet(on: bool = True) -> Iterator[None]:
         _quiet.reset(token)
 
 
+def note(text: str) -> None:
+    """A line that a user should read now, on standard error; nothing when quiet."""
+    if not _quiet.get():
+        print(text, file=sys.stderr, flush=True)
+
+
 class Bar:
     """Counts work done; `advance` may be called from one thread only."""
 

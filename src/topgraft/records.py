@@ -204,7 +204,9 @@ class EpochRecord:
     """One line of ``history.jsonl``: what one epoch, or one solve of the head, did.
 
     For a solve, `epoch` is 0, one record is made for each strength tried, and `strength` is the inverse
-    regularisation C; `chosen` marks the one that was kept.
+    regularisation C; `chosen` marks the one that was kept. For an epoch, `train_loss` is the mean over its steps
+    with the penalty on weights, `val_loss` is without, and `curve` has pairs of step and mean loss of the steps
+    before it.
     """
 
     phase: int
@@ -217,6 +219,8 @@ class EpochRecord:
     lr: float | None = None
     strength: float | None = None
     chosen: bool = False
+    train_top1: Interval | None = None
+    curve: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)

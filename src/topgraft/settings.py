@@ -7,6 +7,7 @@ each field, and `artifact` saves it. A field's metadata holds its help, and its 
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -56,11 +57,41 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSettings(OpenSettings, EngineSettings):
-    """The choices of ``fit``."""
+class NetworkSettings:
+    """Which network, with which weights."""
 
     backbone: str = _choice("efficientnet_lite0", "the published network to build on; see `topgraft backbones`")
-    strategy: str = _choice("head", "what trains: head keeps the base and solves the classifier", ("head",))
+    weights: str | None = _choice(
+        None, "weights by name, a file of weights, or random; default: the first that are published for the network"
+    )
+    input_size: int | None = _choice(None, "side of the images in pixels; default: the weights' own", low=32)
+
+
+_STRATEGIES = ("head", "full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings(OpenSettings, EngineSettings, NetworkSettings):
+    """The choices of ``fit``."""
+
+    strategy: str = _choice(
+        "head", "what trains: head keeps the base and solves the classifier; full trains the whole network", _STRATEGIES
+    )
+    epochs: int | None = _choice(None, "passes over the training images, where the base trains", low=1)
+    batch_size: int = _choice(32, "images of one step, where the base trains", low=1)
+    optimizer: str = _choice("adam", "what steps, where the base trains", ("adam", "adamw", "sgd"))
+    lr: float | None = _choice(
+        None, "learning rate; default: 1e-3 for random weights (sgd 0.1), a tenth of it for published ones", low=0
+    )
+    l2: str = _choice(
+        "published", "the penalty on weights that the network's authors add to the loss", ("published", "none")
+    )
+    stalled: str = _choice(
+        "ask",
+        "where the loss stays at chance and a lower learning rate does better: ask on a terminal and else stop, "
+        "stop, go on with the lower one, or ignore it",
+        ("ask", "stop", "lower", "ignore"),
+    )
     class_weight: str = _choice(
         "none", "balanced weighs each class by the inverse of its share of the images", ("none", "balanced")
     )
@@ -91,21 +122,20 @@ class PredictSettings(EngineSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesSettings(OpenSettings, EngineSettings):
+class FeaturesSettings(OpenSettings, EngineSettings, NetworkSettings):
     """The choices of ``extract_features``."""
 
-    backbone: str = _choice("efficientnet_lite0", "the published network to use; see `topgraft backbones`")
     decode: str = _choice(
         "scaled", "scaled lets the JPEG decoder shrink large photos while it decodes", ("scaled", "full")
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectSettings(OpenSettings):
-    """The choices of ``inspect`` for images that no model was fitted to yet."""
+class InspectSettings(OpenSettings, EngineSettings, NetworkSettings):
+    """The choices of ``inspect``; for an artifact its own stand, but for the engine's."""
 
-    backbone: str = _choice("efficientnet_lite0", "the published network to build on")
-    strategy: str = _choice("head", "the strategy whose table is shown", ("head",))
+    strategy: str = _choice("head", "the strategy whose table is shown", _STRATEGIES)
+    placement: bool = _choice(False, "also show the device, number type and engine of each group")
 
 
 def make(kind: type[S], given: Mapping[str, Any]) -> S:
@@ -151,12 +181,18 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
     if type(value) is not kind:
         if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):
             value = int(value)  # NumPy's integers
+        elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = float(value)
+        elif kind is str and isinstance(value, os.PathLike):
+            value = os.fspath(value)
         else:
             raise UsageError(f"{entry.name} must be {_article(kind)}, not {value!r}")
     options = entry.metadata["options"]
     if options and value not in options:
         raise UsageError(f"{entry.name} must be one of {', '.join(options)}, not {value!r}")
     low = entry.metadata["low"]
+    if kind is float and not math.isfinite(value):
+        raise UsageError(f"{entry.name} must be a finite number, not {value}")
     if low is not None and value < low:
         raise UsageError(f"{entry.name} must be at least {low}, not {value}")
     return value

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .card import SPLIT_LABELS, percent, split_label
+from .errors import Stalled
 from .records import SPLIT_NAMES, Evaluation, Fitted, Inspection, Predictions
 from .summary import Summary
 from .survey import Survey
@@ -37,16 +38,49 @@ def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: boo
             f"{model.cost.images_decoded:,} images computed, {model.cost.images_from_cache:,} from the cache",
             highlight=False,
         )
-        how = (
-            f"log loss on {selection['images']:,} validation images"
-            if selection["by"] == "validation"
-            else f"out-of-fold log loss over {selection['images']:,} train and validation images"
-        )
-        console.print(f"head: strength C = {selection['strength']:g}, chosen by {how}", highlight=False)
+        console.print(_selected(selection), highlight=False)
+        _epochs(console, model)
         parts = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items() if name != "total")
         console.print(f"seconds: {parts}; total {seconds['total']:.2f} s", highlight=False)
         console.print(f"saved: {escape(str(out))}", highlight=False)
     _headline(console, model.validation)
+
+
+def _selected(selection: Mapping[str, Any]) -> str:
+    if "epoch" in selection:
+        return f"kept: epoch {selection['epoch']}, the best on {selection['images']:,} validation images"
+    how = (
+        f"log loss on {selection['images']:,} validation images"
+        if selection["by"] == "validation"
+        else f"out-of-fold log loss over {selection['images']:,} train and validation images"
+    )
+    return f"head: strength C = {selection['strength']:g}, chosen by {how}"
+
+
+def _epochs(console: Console, model: Fitted) -> None:
+    """One row for each epoch that stepped; nothing where the head was solved."""
+    rows = [record for record in model.history if record.epoch]
+    if not rows:
+        return
+    shown = _table("epoch", "rate", "train loss", "train top-1", "validation loss", "validation top-1", "seconds")
+    for record in rows:
+        accuracies = (record.train_top1, record.val_top1)
+        train, val = ("–" if found is None else f"{100 * found.value:.1f} %" for found in accuracies)
+        losses = (record.train_loss, record.val_loss)
+        train_loss, val_loss = ("–" if loss is None else f"{loss:.3f}" for loss in losses)
+        rate = "–" if record.lr is None else f"{record.lr:g}"
+        shown.add_row(str(record.epoch), rate, train_loss, train, val_loss, val, f"{record.seconds:.1f}")
+    console.print(shown)
+
+
+def stalled(error: Stalled) -> None:
+    """The curves of the rates that were tried, side by side."""
+    shown = _table("step", *(f"rate {rate:g}" for rate in error.curves))
+    steps = sorted({step for curve in error.curves.values() for step, _ in curve})
+    for step in steps:
+        found = [dict(curve).get(step) for curve in error.curves.values()]
+        shown.add_row(str(step), *("" if loss is None else f"{loss:.3f}" for loss in found))
+    Console(stderr=True).print(shown)
 
 
 def evaluated(result: Evaluation) -> None:

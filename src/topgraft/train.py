@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from . import freeze, metrics
 from .classifier import Classifier
 from .errors import TopgraftError
-from .head import choose_head
+from .head import choose_head, class_weights
+from .pixels import Pixels
 from .plan import Phase, table
 from .records import EpochRecord
+from .steps import StepChoices, run_phase
 from .strategies.spec import Facts, Strategy
 
 
@@ -33,35 +36,49 @@ class Outcome:
 
     Attributes:
         phases: name → learning-rate multiplier of each group (None: frozen), in order.
-        strength: the inverse regularisation C of the head.
-        selected_by: ``validation`` or ``out-of-fold``.
-        selection_images: how many images chose the strength.
+        selection: ``by`` (``validation`` or ``out-of-fold``), ``images`` that selected, and what they chose: the
+            ``strength`` of the head, or the ``epoch`` and the ``lr`` that it ran at.
     """
 
     phases: dict[str, dict[str, float | None]]
-    strength: float
-    selected_by: str
-    selection_images: int
+    selection: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What phases train on: features where the head is solved, pixels where groups step. Train, then validation."""
+
+    features: tuple[Labelled, Labelled] | None = None
+    pixels: tuple[Pixels, Pixels] | None = None
+
+
+@dataclass(frozen=True)
+class TrainChoices:
+    """The user's choices that phases need.
+
+    Attributes:
+        class_weight: ``none`` or ``balanced``.
+        refit: solve the head again on train and validation together.
+        seed: of everything random.
+        steps: how phases step that do; its class weights are filled in here.
+    """
+
+    class_weight: str
+    refit: bool
+    seed: int
+    steps: StepChoices
 
 
 def train(
-    classifier: Classifier,
-    strategy: Strategy,
-    train_set: Labelled,
-    val_set: Labelled,
-    *,
-    classes: int,
-    class_weight: str,
-    refit: bool,
-    seed: int,
+    classifier: Classifier, strategy: Strategy, facts: Facts, inputs: Inputs, choices: TrainChoices
 ) -> Generator[EpochRecord, None, Outcome]:
     """Run the phases that the strategy gives, changing the classifier in place; yields one record each.
 
     Raises:
         TopgraftError: a frozen group changed, or the strategy had no phase at all.
+        Stalled: see `topgraft.steps.run_phase`.
     """
     names = tuple(classifier.groups)
-    facts = Facts(len(train_set.labels), len(val_set.labels), classes)
     history: list[EpochRecord] = []
     phases: dict[str, dict[str, float | None]] = {}
     outcome: Outcome | None = None
@@ -71,32 +88,39 @@ def train(
         groups = dict(classifier.groups.items())
         freeze.apply(groups, rows)
         with freeze.frozen_stays_frozen(groups, rows):
-            chosen = _solve(
-                classifier,
-                phase,
-                len(phases) - 1,
-                train_set,
-                val_set,
-                classes=classes,
-                class_weight=class_weight,
-                refit=refit,
-                seed=seed,
-            )
-        for record in chosen.records:
-            history.append(record)
-            yield record
-        outcome = Outcome(phases, chosen.strength, chosen.selected_by, chosen.selection_images)
+            if phase.solves_head:
+                assert inputs.features is not None
+                records, selection = _solve(
+                    classifier, phase, len(phases) - 1, *inputs.features, facts.classes, choices
+                )
+                history += records
+                yield from records
+            else:
+                assert inputs.pixels is not None
+                epochs: list[EpochRecord] = []
+                steps = replace(choices.steps, class_weights=_class_weights(inputs.pixels[0], facts, choices))
+                for record in run_phase(classifier, phase, len(phases) - 1, rows, *inputs.pixels, steps):
+                    epochs.append(record)
+                    yield record
+                history += epochs
+                selection = _best_epoch(epochs)
+        outcome = Outcome(phases, selection)
     if outcome is None:
         raise TopgraftError("the strategy gave no phase; nothing was trained")
     return outcome
 
 
-@dataclass(frozen=True)
-class _Solved:
-    records: Sequence[EpochRecord]
-    strength: float
-    selected_by: str
-    selection_images: int
+def _class_weights(pixels: Pixels, facts: Facts, choices: TrainChoices) -> NDArray[np.float64] | None:
+    if choices.class_weight == "none":
+        return None
+    return class_weights(pixels.labels.numpy()[pixels.readable], facts.classes)
+
+
+def _best_epoch(epochs: Sequence[EpochRecord]) -> dict[str, Any]:
+    """What `topgraft.steps.run_phase` has kept, by the same rule."""
+    best = max(epochs, key=lambda record: (record.val_top1 and record.val_top1.value, -(record.val_loss or 0.0)))
+    assert best.val_top1 is not None
+    return {"by": "validation", "images": best.val_top1.n, "epoch": best.epoch, "lr": best.lr}
 
 
 def _solve(
@@ -105,12 +129,9 @@ def _solve(
     number: int,
     train_set: Labelled,
     val_set: Labelled,
-    *,
     classes: int,
-    class_weight: str,
-    refit: bool,
-    seed: int,
-) -> _Solved:
+    choices: TrainChoices,
+) -> tuple[list[EpochRecord], dict[str, Any]]:
     began = time.perf_counter()
     choice = choose_head(
         train_set.rows,
@@ -118,9 +139,9 @@ def _solve(
         val_set.rows,
         val_set.labels,
         classes,
-        class_weight=None if class_weight == "none" else class_weight,
-        refit=refit,
-        seed=seed,
+        class_weight=None if choices.class_weight == "none" else choices.class_weight,
+        refit=choices.refit,
+        seed=choices.seed,
     )
     with torch.no_grad():
         classifier.head.weight.copy_(torch.from_numpy(choice.weight))
@@ -140,4 +161,5 @@ def _solve(
         )
         for record in choice.records
     ]
-    return _Solved(records, choice.strength, choice.selected_by, choice.selection_images)
+    selection = {"by": choice.selected_by, "images": choice.selection_images, "strength": choice.strength}
+    return records, selection

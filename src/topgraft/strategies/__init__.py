@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from . import head
+from . import full, head
 from .spec import Strategy
 
 STRATEGIES: dict[str, Strategy] = {
     "head": head.next_phase,
+    "full": full.next_phase,
 }
