@@ -135,11 +135,11 @@ def replace_top(classifier: Classifier, classes: int) -> Classifier:
     if classes < 1:
         raise UsageError(f"a head needs at least one class, not {classes}")
     old = classifier.head
-    # Made on the meta device so that no random number is drawn: what is drawn later stays the same.
+    # Made on the meta device so that no random number is drawn: what is drawn later stays the same. Its tensors are
+    # assigned, because `to_empty` imports all of SymPy.
     head = nn.Linear(old.in_features, classes, device="meta", dtype=old.weight.dtype)
-    head.to_empty(device=old.weight.device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    head.weight = nn.Parameter(old.weight.new_zeros(classes, old.in_features))
+    head.bias = nn.Parameter(old.weight.new_zeros(classes))
     chain = {**dict(classifier.groups.items()), "head": head}
     grafted = Classifier(chain, classifier.spec)
     grafted.normalise = classifier.normalise
