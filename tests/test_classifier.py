@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -159,3 +161,13 @@ def test_imagenet_top1_is_the_published_one(
             right += int((lite0(batch.pixels).argmax(1) == labels).sum())
     print(f"{right} of 1000 right")
     assert abs(right - published) <= 5
+
+
+def test_making_a_classifier_does_not_import_sympy() -> None:
+    # Some operations on the meta device do, which takes as long as a third of importing PyTorch.
+    code = (
+        "import sys\nfrom topgraft.classifier import load_pretrained, replace_top\n"
+        "replace_top(load_pretrained('efficientnet_lite0'), 3)\nprint('sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -6,8 +6,7 @@ sum of losses + ‖W‖²/2C on standardised features, the intercept free. Two c
 
 How it is solved. Features are centred, scaled and rotated to their principal axes; the penalty does not change under
 rotation, the Hessian becomes nearly diagonal, and with fewer images than features the problem shrinks to the rank.
-L-BFGS with that diagonal as its start runs for all strengths side by side: one matrix product serves them all. Logits
-are linear in the weights, so the line search needs no product.
+`topgraft.solver` then follows the whole path from strong to weak, each solution leading to the next.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from . import metrics
 from .defaults import FOLDS, SELECTION_MINIMUM, STRENGTHS
 from .solver import ROWS, minimise
 
-_DOUBLE = 6_000_000  # numbers in the feature matrix up to which all is computed in float64
+_DOUBLE = 1_000_000  # numbers in the feature matrix up to which all is computed in float64
 _RANK = 1e-10  # principal axes with less than this share of the largest variance are rounding, and carry nothing
 
 
@@ -108,7 +107,7 @@ def solve_path(
         features: float32 n×d, raw; left as they are. One more matrix of that size is made.
         labels: int64, n, each below `classes`. A class without images gets weights of 0 and a very low bias.
         classes: at least 2.
-        strengths: C, each above 0.
+        strengths: C, ascending, each above 0 and no two equal.
         class_weight: None, or ``balanced``.
     """
     width = features.shape[1]
@@ -123,7 +122,7 @@ def solve_path(
     if class_weight == "balanced":
         sample_weight = torch.from_numpy(class_weights(labels, classes)[labels]).to(kind)
     # Two classes: see the module's text on the penalty.
-    penalty = torch.tensor([(2.0 if len(there) == 2 else 1.0) / c for c in strengths], dtype=kind)
+    penalty = [(2.0 if len(there) == 2 else 1.0) / c for c in strengths]
     solved = minimise(coordinates, torch.from_numpy(place[labels]), len(there), penalty, sample_weight)
     rotated = solved.weight.double().numpy() @ axes.T / scale  # strengths×there×d
     weight = np.zeros((len(strengths), classes, width))
@@ -254,8 +253,9 @@ def _principal(
     for i in range(0, n, ROWS):
         z = standard(i).to(kind)
         gram += (z.T @ z).double()
-    values, vectors = torch.linalg.eigh(gram)
-    axes = vectors[:, values > _RANK * values[-1].clamp_min(1e-30)]
+    # Any orthonormal axes give the same problem, and axes that are nearly principal are as quick. So float32 does,
+    # and none is left out: an axis without variance costs nothing but its column.
+    axes = torch.linalg.eigh(gram.to(kind))[1].double()
     coordinates = torch.empty(n, axes.shape[1], dtype=kind)
     turn = axes.to(kind)
     for i in range(0, n, ROWS):

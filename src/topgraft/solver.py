@@ -1,19 +1,27 @@
-"""Many regularised multinomial logistic regressions on the same features at once: L-BFGS with a diagonal start."""
+"""A path of regularised multinomial logistic regressions on the same features: L-BFGS from strong to weak penalties.
+
+Three things make it quick. Each problem starts where a parabola through the solutions before it points. L-BFGS starts
+from the curvature at hand: a matrix between the classes times a diagonal over the features, which are orthogonal. And
+the pairs of steps and gradient changes are handed on: the penalty's part of a change is known exactly.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-ROWS = 8192  # rows handled at a time: bounds what a product of many classes and strengths needs
-_MEMORY = 12  # pairs that L-BFGS keeps (Nocedal and Wright, Numerical Optimization, 7.2, name 3 to 20)
-_ITERATIONS = 400
-# Bound on the Newton decrement estimate g·H₀⁻¹g / n. Measured against scikit-learn at tol=1e-10: below this,
-# probabilities agree to better than 1e-3 at every strength (tests/test_head.py).
-_TOLERANCE_DOUBLE = 1e-11
-_TOLERANCE_SINGLE = 1e-9
+ROWS = 8192  # rows handled at a time: bounds what a copy of features needs
+_MEMORY = 20  # pairs that L-BFGS keeps (Nocedal and Wright, Numerical Optimization, 7.2, name 3 to 20)
+_ITERATIONS = 400  # for each penalty
+_REFRESH = 8  # iterations after which the curvature is looked at anew
+# Bound on the Newton decrement estimate g·H⁻¹g / n. Measured against scikit-learn at tol=1e-10: below this,
+# probabilities agree to better than 1e-3 at every strength, in float32 as well (tests/test_head.py).
+_TOLERANCE = 2e-9
+
+_Pair = tuple[torch.Tensor, torch.Tensor]  # a step and the change of the gradient along it, classes×(r+1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,158 +35,190 @@ class Solved:
     iterations: int
 
 
-def _tolerance(penalty: torch.Tensor) -> torch.Tensor:
-    """Largest decrement of each problem. With little penalty the true curvature falls below the start's."""
-    base = _TOLERANCE_DOUBLE if penalty.dtype is torch.float64 else _TOLERANCE_SINGLE
-    return base * (penalty / 10).clamp(max=1.0)
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """What all penalties share: features n×r, one-hot labels and weights n×classes, and the sum of the weights."""
+
+    x: torch.Tensor
+    target: torch.Tensor
+    weight: torch.Tensor
+    total: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Curvature:
+    """An approximate Hessian: `turn` are orthonormal directions between classes, `scale` classes×(r+1) is diagonal."""
+
+    turn: torch.Tensor
+    scale: torch.Tensor
+
+    def solve(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Its inverse times a gradient."""
+        return self.turn @ ((self.turn.T @ gradient) / self.scale)
 
 
 def minimise(
-    x: torch.Tensor, labels: torch.Tensor, classes: int, penalty: torch.Tensor, sample_weight: torch.Tensor | None
+    x: torch.Tensor, labels: torch.Tensor, classes: int, penalty: Sequence[float], sample_weight: torch.Tensor | None
 ) -> Solved:
-    """L-BFGS for every penalty side by side; those that are done leave.
+    """Solve for every penalty, one after the other.
 
     Args:
-        x: n×r; its columns are orthogonal, so that their squared norms are the Hessian's scale.
-        labels: n, below `classes`.
-        penalty: of each problem: sum of losses + penalty·‖W‖²/2.
+        x: n×r; its columns are orthogonal, or nearly so: the better they are, the fewer iterations it takes.
+        labels: n, below `classes`; every class occurs.
+        penalty: descending, no two equal: sum of losses + penalty·‖W‖²/2.
         sample_weight: n, or None for ones.
     """
-    n, rank = x.shape
-    count = len(penalty)
-    ones = torch.ones(n, dtype=x.dtype) if sample_weight is None else sample_weight
-    total = ones.sum()
     target = torch.nn.functional.one_hot(labels, classes).to(x.dtype)
-    share = (target * ones[:, None]).sum(0) / total
-    variance = (share * (1 - share)).clamp_min(1e-12)
-    squares = (x * x * ones[:, None]).sum(0)
-    # Diagonal of the Hessian where every prediction is the classes' share; the last column is the bias.
-    start = torch.empty(count, classes, rank + 1, dtype=x.dtype)
-    start[..., :rank] = variance[None, :, None] * squares[None, None, :] + penalty[:, None, None]
-    start[..., rank] = variance[None, :] * total
-    ridge = torch.zeros(count, 1, rank + 1, dtype=x.dtype)
-    ridge[..., :rank] = penalty[:, None, None]
-
-    point = torch.zeros(count, classes, rank + 1, dtype=x.dtype)
-    point[..., rank] = share.clamp_min(1e-12).log()
-    logits = point[..., rank].expand(n, count, classes).clone()
-    decrement = torch.full((count,), float("inf"), dtype=x.dtype)
-    tolerance = _tolerance(penalty)
-
-    active = torch.arange(count)
-    gradient = _gradient(x, logits, target, ones) + ridge * point
-    steps: list[torch.Tensor] = []
-    changes: list[torch.Tensor] = []
-    stalled = torch.zeros(count, dtype=torch.bool)
+    weight = torch.ones(len(x), 1, dtype=x.dtype) if sample_weight is None else sample_weight[:, None]
+    problem = _Problem(x, target, weight, float(weight.sum()))
+    point = torch.zeros(classes, x.shape[1] + 1, dtype=x.dtype)
+    point[:, -1] = ((target * weight).sum(0) / problem.total).log()
+    points: list[torch.Tensor] = []
+    decrements: list[float] = []
+    pairs: list[_Pair] = []
     done = 0
-    for done in range(1, _ITERATIONS + 1):  # noqa: B007  # counted for the record
-        decrement[active] = (gradient * gradient / start[active]).sum((1, 2)) / total
-        going = (decrement[active] > tolerance[active]) & ~stalled[active]
-        if not going.all():
-            active, gradient, logits = active[going], gradient[going], logits[:, going]
-            steps, changes = [s[going] for s in steps], [c[going] for c in changes]
-            if not len(active):
-                break
-        direction = -_two_loop(gradient, steps, changes, start[active])
-        moved = _product(x, direction)
-        rate, failed = _line_search(logits, moved, target, ones, point[active], gradient, direction, ridge[active])
-        step = rate[:, None, None] * direction
-        point[active] += step
-        logits += rate[None, :, None] * moved
-        before = gradient
-        gradient = _gradient(x, logits, target, ones) + ridge[active] * point[active]
-        steps, changes = [*steps[1 - _MEMORY :], step], [*changes[1 - _MEMORY :], gradient - before]
-        stalled[active[failed]] = True  # no step lowers the objective any more: this is what the precision gives
-    return Solved(point[..., :rank], point[..., rank], decrement, decrement <= tolerance, done)
+    for number, value in enumerate(penalty):
+        if points:
+            point = _extrapolated(points[-3:], penalty[max(0, number - 3) : number], value)
+            for step, change in pairs:
+                change[:, :-1] += (value - penalty[number - 1]) * step[:, :-1]
+        point, decrement, iterations = _descend(problem, point, value, pairs)
+        points.append(point)
+        decrements.append(decrement)
+        done += iterations
+    found, decrement_of = torch.stack(points), torch.tensor(decrements, dtype=torch.float64)
+    return Solved(found[..., :-1], found[..., -1], decrement_of, decrement_of <= _TOLERANCE, done)
 
 
-def _product(x: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """Logits, n×problems×classes, of directions problems×classes×(r+1)."""
-    count, classes, wide = direction.shape
-    flat = direction.reshape(count * classes, wide)
-    return torch.addmm(flat[:, -1], x, flat[:, :-1].T).reshape(len(x), count, classes)
+def _extrapolated(points: Sequence[torch.Tensor], penalties: Sequence[float], penalty: float) -> torch.Tensor:
+    """Lagrange's polynomial through the points over the logarithm of the penalty, at a new one."""
+    at = [math.log(p) for p in penalties]
+    result = torch.zeros_like(points[0])
+    for here, point in zip(at, points, strict=True):
+        factor = math.prod((math.log(penalty) - other) / (here - other) for other in at if other != here)
+        result += factor * point
+    return result
 
 
-def _gradient(x: torch.Tensor, logits: torch.Tensor, target: torch.Tensor, ones: torch.Tensor) -> torch.Tensor:
-    """Gradient of the summed losses, problems×classes×(r+1)."""
-    n, count, classes = logits.shape
-    result = torch.zeros(count * classes, x.shape[1] + 1, dtype=x.dtype)
-    for i in range(0, n, ROWS):
-        part = torch.softmax(logits[i : i + ROWS], dim=2) - target[i : i + ROWS, None, :]
-        part = (part * ones[i : i + ROWS, None, None]).reshape(-1, count * classes)
-        result[:, :-1].addmm_(part.T, x[i : i + ROWS])
-        result[:, -1] += part.sum(0)
-    return result.reshape(count, classes, -1)
+def _descend(
+    problem: _Problem, point: torch.Tensor, penalty: float, pairs: list[_Pair]
+) -> tuple[torch.Tensor, float, int]:
+    """L-BFGS from a point: the minimum, its decrement and the iterations. The pairs are used and renewed in place."""
+    ridge = torch.full((point.shape[1],), penalty, dtype=point.dtype)
+    ridge[-1] = 0.0
+    logits = _product(problem.x, point)
+    residual = (torch.softmax(logits, dim=1) - problem.target) * problem.weight
+    gradient = _gradient(problem.x, residual) + ridge * point
+    curvature = _curvature(problem, residual, penalty)
+    for done in range(_ITERATIONS):
+        if done and done % _REFRESH == 0:
+            curvature = _curvature(problem, residual, penalty)
+        decrement = _dot(gradient, curvature.solve(gradient)) / problem.total
+        if decrement <= _TOLERANCE:
+            break
+        direction = -_two_loop(gradient, pairs, curvature)
+        slope = _dot(gradient, direction)
+        if not slope < 0:  # no step lowers the objective any more: this is what the precision gives
+            break
+        moved = _product(problem.x, direction)
+        along, bend = _dot(ridge * point, direction), _dot(ridge * direction, direction)
+        rate, residual = _line_search(problem, logits, moved, along, bend, slope)
+        step, before = rate * direction, gradient
+        point, logits = point + step, logits.add_(moved, alpha=rate)
+        gradient = _gradient(problem.x, residual) + ridge * point
+        pairs.append((step, gradient - before))
+        del pairs[:-_MEMORY]
+    return point, decrement, done
 
 
-def _two_loop(
-    gradient: torch.Tensor, steps: Sequence[torch.Tensor], changes: Sequence[torch.Tensor], start: torch.Tensor
-) -> torch.Tensor:
-    """L-BFGS's inverse Hessian times the gradient (Nocedal and Wright, algorithm 7.4), for every problem."""
+def _product(x: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+    """Logits, n×classes, of weights and biases classes×(r+1)."""
+    return torch.addmm(point[:, -1], x, point[:, :-1].T)
+
+
+def _gradient(x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    """Gradient of the summed losses, classes×(r+1)."""
+    return torch.cat([residual.T @ x, residual.sum(0)[:, None]], dim=1)
+
+
+def _dot(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one * other).sum())
+
+
+def _curvature(problem: _Problem, residual: torch.Tensor, penalty: float) -> _Curvature:
+    """The Hessian Σ (diag pᵢ - pᵢpᵢᵀ) ⊗ xᵢxᵢᵀ + penalty, taken as (mean of the left) ⊗ (diagonal of the right).
+
+    Exact where all predictions are equal and the features orthogonal. As in Martens and Grosse, Optimizing Neural
+    Networks with Kronecker-factored Approximate Curvature (2015), section 3, with one layer and a diagonal.
+    """
+    x, weight = problem.x, problem.weight
+    p = residual / weight.clamp_min(torch.finfo(x.dtype).tiny) + problem.target
+    spread = (p * (1 - p)).clamp_min(0.0).mean(1, keepdim=True) * weight
+    diagonal = torch.zeros(x.shape[1] + 1, dtype=x.dtype)
+    for i in range(0, len(x), ROWS):
+        part = x[i : i + ROWS]
+        diagonal[:-1] += (spread[i : i + ROWS].T @ (part * part))[0]
+    diagonal[-1] = spread.sum()
+    # Rows sum to zero; the diagonal made of the others keeps that true where p is nearly 0 or 1.
+    between = -((p * weight).T @ p).double()
+    between.fill_diagonal_(0.0)
+    between -= torch.diag(between.sum(1))
+    values, turn = torch.linalg.eigh(between / diagonal[-1].double().clamp_min(1e-30))
+    scale = values.clamp_min(0.0).to(x.dtype)[:, None] * diagonal
+    scale[:, :-1] += penalty
+    scale[:, -1].clamp_min_(torch.finfo(x.dtype).tiny)
+    scale[0, -1] = math.inf  # the same bias for every class changes nothing
+    return _Curvature(turn.to(x.dtype), scale)
+
+
+def _two_loop(gradient: torch.Tensor, pairs: Sequence[_Pair], curvature: _Curvature) -> torch.Tensor:
+    """L-BFGS's inverse Hessian times the gradient (Nocedal and Wright, algorithm 7.4)."""
     q = gradient.clone()
-    used: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = []
-    for step, change in zip(reversed(steps), reversed(changes), strict=True):
-        curvature = (step * change).sum((1, 2))
-        # A pair without curvature is rounding; it is passed over for the problem that it belongs to.
-        weight = torch.where(curvature > 0, 1 / curvature.clamp_min(1e-300 if q.dtype is torch.float64 else 1e-30), 0.0)
-        alpha = weight * (step * q).sum((1, 2))
-        q -= alpha[:, None, None] * change
-        used.append((step, change, weight, alpha))
-    z = q / start
+    used: list[tuple[torch.Tensor, torch.Tensor, float, float]] = []
+    for step, change in reversed(pairs):
+        bend = _dot(step, change)
+        if bend > 0:  # a pair without curvature is rounding
+            alpha = _dot(step, q) / bend
+            q.add_(change, alpha=-alpha)
+            used.append((step, change, bend, alpha))
+    z = curvature.solve(q)
     if used:
-        step, change, weight, _ = used[0]
-        size = (change * change / start).sum((1, 2))
-        gamma = torch.where((weight > 0) & (size > 0), (step * change).sum((1, 2)) / size, 1.0)
-        z *= gamma[:, None, None]
-    for step, change, weight, alpha in reversed(used):
-        beta = weight * (change * z).sum((1, 2))
-        z += (alpha - beta)[:, None, None] * step
+        _, change, bend, _ = used[0]
+        size = _dot(change, curvature.solve(change))
+        z *= bend / size if size > 0 else 1.0
+    for step, change, bend, alpha in reversed(used):
+        z.add_(step, alpha=alpha - _dot(change, z) / bend)
     return z
 
 
 def _line_search(
-    logits: torch.Tensor,
-    moved: torch.Tensor,
-    target: torch.Tensor,
-    ones: torch.Tensor,
-    point: torch.Tensor,
-    gradient: torch.Tensor,
-    direction: torch.Tensor,
-    ridge: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rates that minimise each objective well enough along its direction, inside a shrinking bracket.
+    problem: _Problem, logits: torch.Tensor, moved: torch.Tensor, along: float, bend: float, initial: float
+) -> tuple[float, torch.Tensor]:
+    """A rate that minimises the objective well enough along a direction, inside a shrinking bracket.
 
-    Newton steps only where a step of 1 leaves too much slope.
-    Returns the rates, and which directions do not lead down at all.
+    Newton steps only where a step of 1 leaves too much slope. Logits are linear in the weights: no product is needed.
+
+    Args:
+        moved: what the direction adds to the logits.
+        along, bend: slope of the penalty at rate 0, and its curvature.
+        initial: slope of the objective at rate 0, below 0.
+
+    Returns:
+        the rate, and there the weighted predictions less labels, n×classes.
     """
-    along = (ridge * point * direction).sum((1, 2))
-    bend = (ridge * direction * direction).sum((1, 2))
-    fixed = torch.einsum("nsk,nk,n->s", moved, target, ones)
-
-    def slope(rate: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        first, second = along + rate * bend - fixed, bend.clone()
-        for i in range(0, len(logits), ROWS):
-            part = moved[i : i + ROWS]
-            p = torch.softmax(logits[i : i + ROWS] + rate[None, :, None] * part, dim=2)
-            mean = (p * part).sum(2)
-            weight = ones[i : i + ROWS, None]
-            first += (mean * weight).sum(0)
-            second += (((p * part * part).sum(2) - mean * mean) * weight).sum(0)
-        return first, second
-
-    initial = (gradient * direction).sum((1, 2))
-    failed = ~(initial < 0)
-    low, rate = torch.zeros_like(initial), torch.ones_like(initial)
-    high = torch.full_like(initial, float("inf"))
+    low, rate, high = 0.0, 1.0, math.inf
     for _ in range(10):
-        first, second = slope(rate)
-        low, high = torch.where(first < 0, rate, low), torch.where(first < 0, high, rate)
+        p = torch.softmax(torch.add(logits, moved, alpha=rate), dim=1)
+        residual = (p - problem.target) * problem.weight
+        first = along + rate * bend + _dot(residual, moved)
         # A step of 1 is nearly always good enough; half the slope gone is more than Wolfe's condition asks.
-        settled = (first.abs() <= 0.5 * initial.abs()) | failed
-        if bool(settled.all()):
-            break
-        proposed = rate - first / second.clamp_min(1e-30)
-        inside = (proposed > low) & (proposed < high)
-        middle = torch.where(high.isinf(), 4 * low + 1, (low + high) / 2)
-        rate = torch.where(settled, rate, torch.where(inside, proposed, middle))
-    return torch.where(failed, 0.0, rate), failed
+        if abs(first) <= 0.5 * abs(initial):
+            return rate, residual
+        low, high = (rate, high) if first < 0 else (low, rate)
+        mean = (p * moved).sum(1, keepdim=True)
+        second = bend + _dot(p * (moved - mean) ** 2, problem.weight)
+        proposed = rate - first / max(second, 1e-30)
+        middle = 4 * low + 1 if math.isinf(high) else (low + high) / 2
+        rate = proposed if low < proposed < high else middle
+    p = torch.softmax(torch.add(logits, moved, alpha=rate), dim=1)
+    return rate, (p - problem.target) * problem.weight
