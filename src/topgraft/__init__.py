@@ -21,6 +21,7 @@ from .errors import (
     DataError,
     DownloadError,
     ImageError,
+    Stalled,
     TopgraftError,
     UsageError,
     WeightsError,
@@ -29,6 +30,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .api import (
+        create_network,
         devices,
         evaluate,
         extract_features,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     )
 
 _VERBS = (
+    "create_network",
     "devices",
     "evaluate",
     "extract_features",
@@ -63,10 +66,12 @@ __all__ = [
     "DataError",
     "DownloadError",
     "ImageError",
+    "Stalled",
     "TopgraftError",
     "UsageError",
     "WeightsError",
     "__version__",
+    "create_network",
     "devices",
     "evaluate",
     "extract_features",

@@ -14,10 +14,10 @@ import numpy as np
 
 from . import artifact, cost, engines, fitting, inspection, settings
 from .backbones import BACKBONES, find_backbone
-from .classifier import load_pretrained
 from .errors import DataError, UsageError
 from .evaluate import evaluate as score
 from .features import Base, compute, open_base
+from .networks import create_network as create_network  # a verb that needs nothing composed
 from .plan import table
 from .predict import find_images
 from .predict import predict as answer
@@ -44,7 +44,7 @@ from .summary import Summary, summarise
 from .survey import Survey
 from .survey import survey as look
 from .unseen import choose_unseen, leave_out_seen
-from .weights import load_network, locate
+from .weights import RANDOM, load_network, locate
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -260,25 +260,31 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     """
     chosen = settings.make(settings.InspectSettings, choices)
     if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
-        wrong = {"backbone", "strategy"} & set(choices)
+        wrong = {"backbone", "weights", "input_size", "strategy"} & set(choices)
         if wrong:
             raise UsageError(f"{what} is an artifact, which has its own {' and '.join(sorted(wrong))}; leave it out")
         model = load(what)
         splits = _of_artifact(model)
-        classifier, backbone, strategy = (
-            model.classifier,
-            model.config["backbone"]["name"],
-            model.config["strategy"],
-        )
+        classifier, config = model.classifier, model.config
+        backbone, strategy, weights = config["backbone"]["name"], config["strategy"], config["backbone"]["weights"]
     else:
         splits, _ = _opened(what, chosen)
-        classifier = load_pretrained(chosen.backbone, classes=len(splits.classes))
-        backbone, strategy = chosen.backbone, chosen.strategy
+        network = load_network(
+            chosen.backbone, chosen.weights, input_size=chosen.input_size, classes=len(splits.classes)
+        )
+        classifier = fitting.classifier_of(network, "scaled")
+        backbone, strategy, weights = chosen.backbone, chosen.strategy, network.weights
     facts = Facts(len(splits.train), len(splits.val), len(splits.classes))
     phase = STRATEGIES[strategy](tuple(classifier.groups), facts, ())
     assert phase is not None  # a strategy has at least one phase; its contract test says so
     rows = table(tuple(classifier.groups), phase.rules)
-    return inspection.inspect_line(classifier, splits.train, rows, backbone=backbone, strategy=strategy)
+    found = inspection.inspect_line(
+        classifier, splits.train, rows, backbone=backbone, strategy=strategy, pretrained=weights != RANDOM
+    )
+    if not chosen.placement:
+        return found
+    resolved = fitting.resolve(chosen)
+    return replace(found, placement=inspection.place(rows, phase, resolved.engine, resolved.training))
 
 
 def list_backbones() -> tuple[dict[str, Any], ...]:

@@ -45,7 +45,7 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Reso
     """
     chosen = settings.make(settings.FitSettings, choices)
     if chosen.config is None:
-        return chosen, _resolve(chosen)
+        return chosen, resolve(chosen)
     path = chosen.config / "config.json" if chosen.config.is_dir() else chosen.config
     if not path.is_file():
         raise UsageError(f"there is no {path}; --config takes the config.json of a run")
@@ -58,10 +58,11 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Reso
         raise UsageError(f"{path} is no config.json of a run ({error})") from error
     replayed = settings.make(settings.FitSettings, {**kept, **choices})
     forced = {"engine", "precision", "device"} & set(choices)
-    return replayed, _resolve(replayed) if forced else recorded
+    return replayed, resolve(replayed) if forced else recorded
 
 
-def _resolve(chosen: settings.FitSettings) -> Resolved:
+def resolve(chosen: settings.EngineSettings) -> Resolved:
+    """What the fixed rule of `topgraft.engines.choose` gives on this machine."""
     engine = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
     return Resolved(engine, engines.choose("torch", chosen.precision, engine.device).precision)
 

@@ -9,7 +9,9 @@ from torch import nn
 
 from .classifier import Classifier
 from .dataset import batches
-from .records import Inspection, Sample, Station, TableRow, Unreadable
+from .engines import EngineChoice
+from .plan import Phase, frozen_prefix
+from .records import Inspection, Placement, Sample, Station, TableRow, Unreadable
 
 _IMAGES = 8  # one small batch shows shapes and ranges
 
@@ -21,6 +23,7 @@ def inspect_line(
     *,
     backbone: str,
     strategy: str,
+    pretrained: bool,
 ) -> Inspection:
     """Run the first images through the line in float32 and note shape, type and range after every station."""
     shown = samples[:_IMAGES]
@@ -39,7 +42,7 @@ def inspect_line(
     return Inspection(
         backbone,
         strategy,
-        tuple(_row(name, module, rows[name]) for name, module in classifier.groups.items()),
+        tuple(_row(name, module, rows[name], pretrained) for name, module in classifier.groups.items()),
         tuple(stations),
         tuple(shown[int(index)].name for index in batch.indices),
         unreadable,
@@ -50,7 +53,29 @@ def _station(name: str, x: torch.Tensor) -> Station:
     return Station(name, tuple(x.shape), str(x.dtype).removeprefix("torch."), x.min().item(), x.max().item())
 
 
-def _row(name: str, module: nn.Module, multiplier: float | None) -> TableRow:
+def _row(name: str, module: nn.Module, multiplier: float | None, pretrained: bool) -> TableRow:
     norms = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
-    batchnorm = "keeps its statistics" if norms else "–"
+    keeps = "keeps its statistics" if pretrained or multiplier is None else "takes its statistics from the batches"
+    batchnorm = keeps if norms else "–"
     return TableRow(name, sum(p.numel() for p in module.parameters()), multiplier, batchnorm)
+
+
+def place(rows: Mapping[str, float | None], phase: Phase, engine: EngineChoice, training: str) -> tuple[Placement, ...]:
+    """Where each group runs in a phase: the frozen prefix on the engine, what steps in PyTorch, a solved head in float.
+
+    Args:
+        rows: the phase's table.
+        phase: it steps, or solves the head.
+        engine: of the frozen prefix.
+        training: precision of the products in groups that step.
+    """
+    prefix = frozen_prefix(rows)
+    placed = []
+    for group in rows:
+        if group in prefix:
+            placed.append(Placement(group, engine.device, engine.precision, engine.name))
+        elif phase.solves_head:
+            placed.append(Placement(group, "cpu", "fp32 or fp64, by the number of features", "solver"))
+        else:
+            placed.append(Placement(group, engine.device, f"{training}, weights and loss fp32", "torch"))
+    return tuple(placed)

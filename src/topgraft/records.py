@@ -271,8 +271,19 @@ class Station:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where one group runs while a model is fitted: device, number type of its products, and what computes."""
+
+    group: str
+    device: str
+    dtype: str
+    engine: str
+
+
+@dataclass(frozen=True)
 class Inspection:
-    """What `inspect` returns: the freeze table, and the stations of the line for one batch of `images`."""
+    """What `inspect` returns: the freeze table, the stations of the line for one batch of `images`, and, if it was
+    asked for, where each group runs."""
 
     backbone: str
     strategy: str
@@ -280,6 +291,7 @@ class Inspection:
     stations: tuple[Station, ...]
     images: tuple[str, ...]
     unreadable: tuple[Unreadable, ...] = ()
+    placement: tuple[Placement, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,8 @@ def inspected(found: Inspection) -> None:
     console = _console()
     table = _table("group", "parameters", "trains", "BatchNorm", title=f"{found.backbone}, strategy {found.strategy}")
     for row in found.table:
-        trains = (
-            "frozen" if row.lr_multiplier is None else "solved" if row.group == "head" else f"× {row.lr_multiplier:g}"
-        )
+        solved = row.group == "head" and found.strategy == "head"
+        trains = "frozen" if row.lr_multiplier is None else "solved" if solved else f"rate × {row.lr_multiplier:g}"
         table.add_row(row.group, f"{row.parameters:,}", trains, row.batchnorm)
     console.print(table)
     stations = _table("after", "shape", "type", "lowest", "highest", title=f"one batch of {len(found.images)} images")
@@ -138,6 +137,11 @@ def inspected(found: Inspection) -> None:
         shape = " × ".join(map(str, station.shape))
         stations.add_row(station.name, shape, station.dtype, f"{station.low:.4g}", f"{station.high:.4g}")
     console.print(stations)
+    if found.placement:
+        placed = _table("group", "device", "products in", "engine", title="where each group runs")
+        for place in found.placement:
+            placed.add_row(place.group, place.device, place.dtype, place.engine)
+        console.print(placed)
 
 
 def backbones(rows: Sequence[Mapping[str, Any]]) -> None:

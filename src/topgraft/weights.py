@@ -33,6 +33,7 @@ class Network:
         weights: name of the weights, ``random``, or the file's name.
         sha256: of the file; empty for random ones.
         licence: of the weights, as published.
+        new_head: whether the head is a new one, of zeros.
     """
 
     chain: Chain
@@ -41,6 +42,7 @@ class Network:
     weights: str
     sha256: str
     licence: str
+    new_head: bool = False
 
 
 def load_network(
@@ -51,6 +53,7 @@ def load_network(
     classes: int | None = None,
     channels: int = 3,
     seed: int = 0,
+    keep_top: bool = False,
 ) -> Network:
     """A network with published, random or a file's weights.
 
@@ -59,10 +62,12 @@ def load_network(
         weights: a name in `topgraft.published.WEIGHTS`, a file, or ``random``; the backbone's first if None.
         input_size: side of the images; the weights' own if None. At another size than their own, dense layers
             between the convolutions and the head do not fit and are left out.
-        classes: outputs. If None, the published top is kept; else the head is a new ``nn.Linear`` of zeros.
+        classes: outputs. If None, the published top is kept; else the head is a new ``nn.Linear`` of zeros, or drawn
+            with all other weights if they are random.
         channels: 3, or 1 for grey: the first convolution's kernels are then summed over their colours, which gives
             what the network would see if the grey image stood in all three.
         seed: of random weights.
+        keep_top: also keep the published top where it has `classes` outputs.
 
     Raises:
         UsageError: an unknown name, weights of another network, or an impossible size.
@@ -75,24 +80,25 @@ def load_network(
             input_size=input_size or network.untrained.input_size,
             classes=classes or 1000,
             channels=channels,
-            top="published" if classes is None else "own",
+            top="published" if classes is None or keep_top else "own",
         )
         chain = _random(network, build, seed)
         return Network(chain, build, at_size(network.untrained, build.input_size), RANDOM, "", "none")
     found = open_weights(network, weights)
     size = input_size or found.spec.input_size
+    new_head = classes is not None and not (keep_top and classes == found.build.classes)
     build = replace(
         found.build,
         input_size=size,
         classes=classes or found.build.classes,
         channels=channels,
-        top="published" if classes is None else "own",
+        top="own" if new_head else "published",
         fc=size == found.build.input_size,
     )
     with torch.device("meta"):
         chain = network.build(build)
-    _put(chain, found.state, new_head=classes is not None)
-    return Network(chain, build, at_size(found.spec, size), found.name, found.sha256, found.licence)
+    _put(chain, found.state, new_head=new_head)
+    return Network(chain, build, at_size(found.spec, size), found.name, found.sha256, found.licence, new_head)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,40 @@
+"""A network and images small enough to train in a second: squares whose colour is their class."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from topgraft.classifier import Classifier
+from topgraft.pixels import Pixels, open_pixels
+from topgraft.records import ImageSpec, Sample
+
+SPEC = ImageSpec(16, 16, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+CLASSES = 3
+
+
+def small_classifier(seed: int = 0, classes: int = CLASSES) -> Classifier:
+    """A stem with BatchNorm, a stage without, and a head: 16×16 images."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        stage = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        chain: dict[str, nn.Module] = {"stem": stem, "stage1": stage, "head": nn.Linear(12, classes)}
+    return Classifier(chain, SPEC).eval()
+
+
+def coloured(count: int, seed: int = 0, classes: int = CLASSES) -> list[Sample]:
+    """Labelled images whose strongest channel is their label, under noise."""
+    generator = np.random.default_rng(seed)
+    samples = []
+    for number in range(count):
+        array = generator.integers(0, 160, (16, 16, 3), dtype=np.uint8)
+        array[..., number % classes] += 60
+        samples.append(Sample(f"{seed}/{number}", number % classes, array=array, digest=f"{seed:032x}{number:032x}"))
+    return samples
+
+
+def pixels_of(samples: list[Sample], keep: bool = True) -> Pixels:
+    """Ready to step on."""
+    return open_pixels(samples, SPEC, workers=0, keep=keep, description="decode")

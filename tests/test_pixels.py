@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small import SPEC, coloured, pixels_of
+
+from topgraft.pixels import epoch, fits, open_pixels, shuffled
+from topgraft.records import Sample
+
+
+def with_a_damaged_file(folder: Path) -> list[Sample]:
+    samples = coloured(10)
+    bad = folder / "bad.png"
+    Image.new("RGB", (20, 20)).save(bad)
+    bad.write_bytes(bad.read_bytes()[:40])
+    samples[4] = Sample("bad.png", 1, path=bad)
+    return samples
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_epoch_brings_every_image_with_its_label_in_order(keep: bool) -> None:
+    samples = coloured(11)
+    pixels = pixels_of(samples, keep)
+    order = np.array([3, 0, 10, 7, 5, 1])
+    found = list(epoch(pixels, order, 4))
+    assert [len(labels) for _, labels in found] == [4, 2]
+    images = torch.cat([part for part, _ in found]).numpy()
+    labels = torch.cat([part for _, part in found]).tolist()
+    assert labels == [samples[index].label for index in order]
+    assert all(np.array_equal(image, samples[index].array) for image, index in zip(images, order, strict=True))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_cannot_be_decoded_is_named_and_left_out(keep: bool, tmp_path: Path) -> None:
+    pixels = open_pixels(with_a_damaged_file(tmp_path), SPEC, workers=2, keep=keep, description="decode")
+    seen = torch.cat([labels for _, labels in epoch(pixels, shuffled(pixels, 0, 1), 3)])
+    assert len(seen) == 9
+    assert pixels.readable.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    (entry,) = pixels.unreadable
+    assert entry.name == "bad.png"
+    assert "truncated" in entry.reason or "damaged" in entry.reason
+    assert len(torch.cat([labels for _, labels in epoch(pixels, shuffled(pixels, 0, 2), 3)])) == 9
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    pixels = pixels_of(coloured(50))
+    one = shuffled(pixels, 0, 1)
+    assert sorted(one) == list(range(50))
+    assert np.array_equal(one, shuffled(pixels_of(coloured(50), keep=False), 0, 1))
+    assert not np.array_equal(one, shuffled(pixels, 0, 2))
+    assert not np.array_equal(one, shuffled(pixels, 1, 1))
+
+
+def test_pixels_are_kept_up_to_a_gigabyte() -> None:
+    from dataclasses import replace
+
+    assert fits(60_000, replace(SPEC, input_size=32))
+    assert not fits(60_000, replace(SPEC, input_size=224))
