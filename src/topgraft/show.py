@@ -153,9 +153,9 @@ def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
         "input": [str(row["input_size"]) for row in rows],
         "parameters": [f"{row['parameters'] / 1e6:.2f} M" for row in rows],
         "multiply-adds": [f"{row['multiply_adds'] / 1e6:,.0f} M" for row in rows],
-        "top-1": [f"{100 * row['top1']:.1f} %" for row in rows],
+        "top-1": ["–" if row["top1"] is None else f"{100 * row['top1']:.1f} %" for row in rows],
         "licence": [row["licence"] for row in rows],
-        "weights": ["here" if row["here"] else "not here" for row in rows],
+        "weights": ["here" if row["here"] else "not here" if row["weights"] else "none published" for row in rows],
     }
     _print_columns(console, columns, ("year", "multiply-adds"))
     console.print("top-1: ImageNet-1k validation (50,000 images), as published", highlight=False)
@@ -204,7 +204,8 @@ def summarised(found: Summary) -> None:
     console = _console()
     layers = found.layers
     columns = {
-        "layer": [x.name if x.name.startswith(x.group) else f"{x.group}.{x.name}" for x in layers],
+        "layer": [layer.name for layer in layers],
+        "group": [layer.group for layer in layers],
         "type": [layer.kind for layer in layers],
         "output": [" × ".join(map(str, layer.output)) for layer in layers],
         "parameters": [f"{layer.parameters:,}" for layer in layers],

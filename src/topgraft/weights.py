@@ -70,7 +70,8 @@ def load_network(
         keep_top: also keep the published top where it has `classes` outputs.
 
     Raises:
-        UsageError: an unknown name, weights of another network, or an impossible size.
+        UsageError: an unknown name, weights of another network, an impossible size, or the published top asked for
+            at a size that its dense layers do not take.
         WeightsError: the weights are not here, are damaged, or do not fit.
     """
     network = find_backbone(backbone)
@@ -84,17 +85,24 @@ def load_network(
         )
         chain = _random(network, build, seed)
         return Network(chain, build, at_size(network.untrained, build.input_size), RANDOM, "", "none")
-    found = open_weights(network, weights)
+    found = open_weights(network, weights, input_size=input_size)
     size = input_size or found.spec.input_size
-    new_head = classes is not None and not (keep_top and classes == found.build.classes)
+    fc = size == found.build.input_size
+    fits = fc or "fc" not in network.groups
+    new_head = classes is not None and not (keep_top and classes == found.build.classes and fits)
     build = replace(
         found.build,
         input_size=size,
         classes=classes or found.build.classes,
         channels=channels,
         top="own" if new_head else "published",
-        fc=size == found.build.input_size,
+        fc=fc,
     )
+    if not (new_head or fits):
+        raise UsageError(
+            f"the published top of {network.name} stands on dense layers that take {found.build.input_size} pixels, "
+            f"not {size}; say how many classes a new one should have"
+        )
     with torch.device("meta"):
         chain = network.build(build)
     _put(chain, found.state, new_head=new_head)
@@ -122,12 +130,13 @@ class Opened:
     licence: str
 
 
-def open_weights(network: Backbone, weights: str | Path | None = None) -> Opened:
+def open_weights(network: Backbone, weights: str | Path | None = None, *, input_size: int | None = None) -> Opened:
     """Find a file of weights, check it, read it and rename its tensors; nothing is built from it yet.
 
     Args:
         network: what they must fit.
         weights: a name, or a file; the network's first if None.
+        input_size: see `match_tensors`.
 
     Raises:
         UsageError: an unknown name, or weights of another network.
@@ -140,7 +149,7 @@ def open_weights(network: Backbone, weights: str | Path | None = None) -> Opened
             )
         weights = network.weights[0]
     if weights not in WEIGHTS and (path := Path(weights).expanduser()).is_file():
-        match = match_tensors(network, read_tensors(path))
+        match = match_tensors(network, read_tensors(path), input_size=input_size)
         return Opened(match.state, match.build, match.convention.spec, path.name, file_sha256(path), "not stated")
     row = find_weights(str(weights))
     if row.backbone != network.name:
@@ -224,20 +233,23 @@ class Match:
     state: dict[str, torch.Tensor]
 
 
-def match_tensors(network: Backbone, tensors: Mapping[str, torch.Tensor], *, own: bool = True) -> Match:
+def match_tensors(
+    network: Backbone, tensors: Mapping[str, torch.Tensor], *, own: bool = True, input_size: int | None = None
+) -> Match:
     """Find the convention in which tensors are written; every tensor must fit exactly.
 
     Args:
         network: whose conventions are tried, in order.
         tensors: a file's, by name.
         own: also try the chain's own names, as artifacts have them.
+        input_size: of images for which the chain's own names may have been saved, beside the published size.
 
     Raises:
         WeightsError: the tensors lack some that the network has, have some that it has not, or have another
             shape, in the convention that comes closest. The message names them with their shapes.
     """
     closest: tuple[int, str] | None = None
-    conventions = (*network.conventions, *(_own(network) if own else ()))
+    conventions = (*network.conventions, *(_own(network, input_size) if own else ()))
     for convention in conventions:
         renamed = {key: convention.chain_key(key) for key in tensors if not key.startswith(convention.ignored)}
         build = _build_of(network, convention, {ours: tensors[key] for key, ours in renamed.items() if ours})
@@ -252,11 +264,12 @@ def match_tensors(network: Backbone, tensors: Mapping[str, torch.Tensor], *, own
     raise WeightsError(closest[1])
 
 
-def _own(network: Backbone) -> Iterator[Convention]:
+def _own(network: Backbone, input_size: int | None) -> Iterator[Convention]:
     with torch.device("meta"):
         chain = network.build(Build(input_size=network.untrained.input_size, classes=2, top="published"))
     names = {key.rpartition(".")[0] for key in nn.ModuleDict(chain).state_dict()}
-    yield Convention("topgraft", {name: name for name in names}, network.untrained)
+    for size in {network.untrained.input_size, input_size or network.untrained.input_size}:
+        yield Convention("topgraft", {name: name for name in names}, at_size(network.untrained, size))
 
 
 def _build_of(network: Backbone, convention: Convention, renamed: Mapping[str, torch.Tensor]) -> Build:
