@@ -44,7 +44,8 @@ def test_it_says_of_what_and_how() -> None:
     text = card()
     for part in (
         "# photos\n", "3 classes: ant, bee, Käfer.", "**tiny**", "licence: MIT", "**head**", "Source: `photos`",
-        "train 3, validation 5, test 1", "resized to 36 (bilinear)", "32 × 32 pixels", "(BGR)", 'tg.load("photos")',
+        "train 3, validation 5, test 1", "resized to 36 (bilinear)", "32 × 32 pixels", "(BGR)", "Note: one note.",
+        'tg.load("photos")',
         "topgraft predict photos photo.jpg",
     ):  # fmt: skip
         assert part in text, part

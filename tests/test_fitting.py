@@ -95,8 +95,11 @@ def test_a_config_says_all_that_a_run_was_made_of(tmp_path: Path) -> None:
     assert config["resolved"]["engine"] == asdict(CHOICE)
     assert config["data"] == {
         "where": "photos", "images": {"train": 1, "val": 1, "test": 0}, "split_seed": 0, "made": ["val"],
-        "notes": ["so"],
     }  # fmt: skip
+    assert config["notes"] == ["so"]
+    refit = settings.make(settings.FitSettings, {"refit": True})
+    notes = fitting.run_config(refit, splits, outcome, CHOICE, base_of(fitted(), tmp_path))["notes"]
+    assert [note.split(" ")[0] for note in notes] == ["so", "after"]
     assert {"topgraft", "python", "torch", "pillow", "numpy", "engine"} == set(config["versions"])
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert fitting.fit_settings({"config": tmp_path}) == (replace(chosen, config=tmp_path), CHOICE)

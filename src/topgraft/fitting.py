@@ -22,6 +22,11 @@ from .train import Labelled, Outcome
 from .version import __version__
 from .weights import find_weights
 
+_REFITTED = (
+    "after selection the head was solved again on train and validation together, so the validation number is of "
+    "images that it was fitted to"
+)
+
 
 def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, engines.EngineChoice | None]:
     """The settings, and the engine that a replayed run had recorded where none of its parts is given anew."""
@@ -125,8 +130,8 @@ def run_config(
             "images": {split: len(splits[split]) for split in SPLIT_NAMES},
             "split_seed": splits.split_seed,
             "made": sorted(splits.made),
-            "notes": list(splits.notes),
         },
+        "notes": [*splits.notes, *([_REFITTED] if chosen.refit else [])],
         "versions": {
             "topgraft": __version__,
             "python": platform.python_version(),
