@@ -69,6 +69,27 @@ def test_a_setting_of_another_version_is_named(tmp_path: Path) -> None:
         fitting.fit_settings({"config": path})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "abacus"}, "was run on what is not here: there is no engine 'abacus'"),
+        ({"precision": "fp8"}, "was run on what is not here: there is no precision 'fp8'"),
+        ({"device": "tpu"}, "was run on what is not here: there is no device 'tpu'.*Add --engine auto"),
+        ({"threads": "2"}, "must be whole numbers"),
+        ({"batch_size": 0}, "must be whole numbers"),
+    ],
+)
+def test_a_recorded_engine_that_is_not_here_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = saved(tmp_path)
+    config = json.loads(path.read_text())
+    config["resolved"]["engine"] |= change
+    path.write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=message):
+        fitting.fit_settings({"config": path})
+    if "threads" not in change and "batch_size" not in change:
+        assert fitting.fit_settings({"config": path, "engine": "auto"})[1] is None
+
+
 def rows(*kept: int) -> FeatureRows:
     return FeatureRows(np.array(kept), np.arange(8 * len(kept), dtype=np.float32).reshape(-1, 8), (), 0, 0.0)
 

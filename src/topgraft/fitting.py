@@ -40,11 +40,19 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, engi
         saved = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: value for key, value in saved["settings"].items() if key != "config"}
         recorded = engines.EngineChoice(**saved["resolved"]["engine"])
+        if any(type(number) is not int or number < 1 for number in (recorded.batch_size, recorded.threads)):
+            raise ValueError("its engine's batch_size and threads must be whole numbers from 1")
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no config.json of a run ({error})") from error
     replayed = settings.make(settings.FitSettings, {**kept, **choices})
     forced = {"engine", "precision", "device"} & set(choices)
-    return replayed, None if forced else recorded
+    if forced:
+        return replayed, None
+    try:
+        engines.choose(recorded.name, recorded.precision, recorded.device)
+    except UsageError as error:
+        raise UsageError(f"{path} was run on what is not here: {error}. Add --engine auto to choose anew") from error
+    return replayed, recorded
 
 
 def with_decode(classifier: Classifier, decode: Any) -> Classifier:
