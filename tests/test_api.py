@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import topgraft as tg
+from topgraft.dataset import batches
 from topgraft.records import Fitted
 
 
@@ -112,3 +115,26 @@ def test_choices_that_do_not_exist_are_named(model: Fitted) -> None:
 def test_a_number_of_classes_is_asked_for_in_the_summary() -> None:
     assert tg.summary("efficientnet_lite0", 64, 7).classes == 7
     assert {row["name"] for row in tg.list_backbones()} >= {"efficientnet_lite0", "efficientnet_lite1"}
+
+
+def test_logits_from_the_cache_are_those_of_the_whole_network(tmp_path: Path) -> None:
+    photos = tg.open_images(colours(30, 0))
+    model = tg.fit(photos, engine="torch", precision="fp32", cache_dir=tmp_path)
+    cached = tg.evaluate(model, photos, engine="torch", precision="fp32", cache_dir=tmp_path)
+    (batch,) = batches(photos.test, model.spec, batch_size=64, workers=0)
+    with torch.inference_mode():
+        whole = model.classifier(batch.pixels).numpy()
+    assert cached.names == tuple(sample.name for sample in photos.test)
+    np.testing.assert_allclose(cached.logits, whole, atol=0.01)  # the cache stores half precision
+    answers = tg.predict(model, [sample.array for sample in photos.test], engine="torch", precision="fp32", top_k=1)
+    assert [int(a.classes[0]) for a in answers] == whole.argmax(1).tolist()
+
+
+def test_a_fit_decodes_no_test_image() -> None:
+    photos = tg.open_images(colours(30, 0))
+    gone = tuple(replace(s, array=None, path=Path("nowhere"), digest=f"{n:064x}") for n, s in enumerate(photos.test))
+    model = tg.fit(replace(photos, test=gone), strict=True)
+    assert model.unreadable == ()
+    assert [model.seen[sample.digest] for sample in gone] == ["test"] * len(gone)
+    with pytest.raises(tg.DataError, match="none of the images to evaluate on can be read"):
+        tg.evaluate(model, replace(photos, test=gone))
