@@ -60,8 +60,8 @@ def fitted(seed: int = 0, where: str = "photos") -> Fitted:
                 "images": {"train": 3, "val": 5, "test": 1},
                 "split_seed": 0,
                 "made": ["train", "val", "test"],
-                "notes": ["one note"],
             },
+            "notes": ["one note"],
             "versions": {"topgraft": "0.1.0"},
         },
         history=(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from topgraft import progress
@@ -36,6 +38,29 @@ def test_long_work_prints_plain_lines_with_rate_and_time_left(
     assert lines[0] == "base: 10 of 100 images, 2.5 images/s, 36 s left"
     assert lines[-1] == "base: 100 of 100 images, 2.5 images/s, 0 s left"
     assert 3 <= len(lines) <= 6
+    assert len(set(lines)) == len(lines)
+
+
+def test_work_that_ends_at_its_first_line_prints_one(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.bar("base", 4) as bar:
+        clock[0] += 3.0
+        bar.advance(4)
+    assert capsys.readouterr().err == "base: 4 of 4 images, 1.3 images/s, 0 s left\n"
+
+
+def test_a_terminal_gets_a_bar(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    for name, value in {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stderr", shown)
+    work(clock, 40.0)
+    assert "base" in shown.getvalue()
+    assert "100 %" in shown.getvalue()
+    assert "2.5 images/s" in shown.getvalue()
 
 
 def test_quiet_is_quiet(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

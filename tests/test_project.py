@@ -54,3 +54,24 @@ def test_nothing_is_unpickled_outside_the_restricted_reader() -> None:
         assert "pickle.load" not in text, path
         assert "allow_pickle=True" not in text, path
         assert text.count("torch.load(") == text.count("weights_only=True"), path
+
+
+def where(text: str) -> set[str]:
+    """The modules whose code holds a text."""
+    return {p.relative_to(SOURCE).as_posix() for p in SOURCE.rglob("*.py") if text in p.read_text("utf-8")}
+
+
+def test_files_become_pixels_in_one_place() -> None:
+    assert where("Image.OPEN") == {"transforms.py"}
+    assert where("Image.open(") == set()
+    assert where("load_pixels(") == {"transforms.py", "dataset.py", "cost.py"}  # cost measures how fast it is
+
+
+def test_image_specs_are_made_by_the_weights_alone() -> None:
+    assert where("ImageSpec(") == {"weights.py", "artifact.py"}  # an artifact brings back what it was given
+
+
+def test_randomness_comes_from_explicit_generators() -> None:
+    for name in ("random.seed(", "torch.seed(", "torch.manual_seed(", "import random", "np.random.rand", "RandomState"):
+        assert not where(name), name
+    assert {p for p in where("torch.rand") if "generator=" not in (SOURCE / p).read_text("utf-8")} == set()

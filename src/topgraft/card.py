@@ -66,6 +66,7 @@ def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any])
         "",
         f"Source: `{data['where']}`. Images: {counts}.",
         "",
+        *(line for note in config["notes"] for line in (f"Note: {note}.", "")),
         "## How pixels are made",
         "",
         f"RGB, EXIF orientation applied, shorter side resized to {spec['resize_size']} ({spec['interpolation']}), "

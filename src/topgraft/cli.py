@@ -185,11 +185,11 @@ def _fit(asked: argparse.Namespace) -> int:
                 "selection": model.config["selection"],
                 "resolved": model.config["resolved"],
                 "unreadable": [asdict(entry) for entry in model.unreadable],
-                "notes": model.config["data"]["notes"],
+                "notes": model.config["notes"],
             }
         )
         return 0
-    _remark(model.config["data"]["notes"], model.unreadable, asked)
+    _remark(model.config["notes"], model.unreadable, asked)
     show.fitted(model, out, seconds, quiet=asked.quiet)
     return 0
 

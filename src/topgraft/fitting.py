@@ -28,6 +28,11 @@ from .train import Inputs, Labelled, Outcome, TrainChoices, train
 from .version import __version__
 from .weights import RANDOM, Network
 
+_REFITTED = (
+    "after selection the head was solved again on train and validation together, so the validation number is of "
+    "images that it was fitted to"
+)
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -54,11 +59,20 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Reso
         kept = {key: value for key, value in saved["settings"].items() if key != "config"}
         resolved = saved["resolved"]
         recorded = Resolved(engines.EngineChoice(**resolved["engine"]), str(resolved["training"]))
+        if any(type(n) is not int or n < 1 for n in (recorded.engine.batch_size, recorded.engine.threads)):
+            raise ValueError("its engine's batch_size and threads must be whole numbers from 1")
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no config.json of a run ({error})") from error
     replayed = settings.make(settings.FitSettings, {**kept, **choices})
     forced = {"engine", "precision", "device"} & set(choices)
-    return replayed, resolve(replayed) if forced else recorded
+    if forced:
+        return replayed, resolve(replayed)
+    try:
+        engines.choose(recorded.engine.name, recorded.engine.precision, recorded.engine.device)
+        engines.choose("torch", recorded.training, recorded.engine.device)
+    except UsageError as error:
+        raise UsageError(f"{path} was run on what is not here: {error}. Add --engine auto to choose anew") from error
+    return replayed, recorded
 
 
 def resolve(chosen: settings.EngineSettings) -> Resolved:
@@ -287,8 +301,8 @@ def run_config(
             "images": {split: len(splits[split]) for split in SPLIT_NAMES},
             "split_seed": splits.split_seed,
             "made": sorted(splits.made),
-            "notes": list(splits.notes),
         },
+        "notes": [*splits.notes, *([_REFITTED] if chosen.refit else [])],
         "versions": {
             "topgraft": __version__,
             "python": platform.python_version(),

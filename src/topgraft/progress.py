@@ -46,7 +46,7 @@ class Bar:
         self._rich: Any = None
         self._task: Any = None
         self._silent = _quiet.get()
-        self._shown = False
+        self._shown = -1  # units done when the last plain line was printed; -1 before the first
 
     def advance(self, amount: int = 1) -> None:
         """`amount` more units are done."""
@@ -55,9 +55,9 @@ class Bar:
         if self._silent or now - self._started < _SHOW_AFTER:
             return
         if not sys.stderr.isatty():
-            if now - self._last_line >= _LINE_EVERY or not self._shown:
+            if now - self._last_line >= _LINE_EVERY or self._shown < 0:
                 self._last_line = now
-                self._shown = True
+                self._shown = self.done
                 print(self.line(now), file=sys.stderr, flush=True)
             return
         if self._rich is None:
@@ -75,7 +75,7 @@ class Bar:
         """Leave the finished bar, or one last plain line, behind."""
         if self._rich is not None:
             self._rich.stop()
-        elif self._shown:
+        elif 0 <= self._shown < self.done:
             print(self.line(time.monotonic()), file=sys.stderr, flush=True)
 
     def _rate(self, now: float) -> str:

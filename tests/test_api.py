@@ -1,0 +1,140 @@
+"""The verbs from Python, where they differ from the command line: arrays, samples, sources too small to divide."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import topgraft as tg
+from topgraft.dataset import batches
+from topgraft.records import Fitted
+
+
+def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images that are rather red, green or blue."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = random.integers(0, 90, (count, 40, 40, 3), dtype=np.uint8)
+    images[np.arange(count), :, :, labels] += 150
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def model() -> Fitted:
+    return tg.fit(colours(30, 0))
+
+
+def write(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / str(label) / f"{number}.png")
+    return folder
+
+
+def test_the_path_of_the_readme(model: Fitted, tmp_path: Path) -> None:
+    photos = tg.open_images(colours(30, 0))
+    result = tg.evaluate(model, photos.test)
+    assert (result.split, result.metrics.n, result.used_for_selection) == ("test", len(photos.test), False)
+    assert result.metrics.top1.low <= result.metrics.top1.value == 1.0
+    tg.save(model, tmp_path / "run")
+    again = tg.load(tmp_path / "run")
+    images = colours(3, 5)[0]
+    answers = list(tg.predict(again, images))
+    assert [answer.classes[0] for answer in answers] == ["0", "1", "2"]
+    assert answers == list(tg.predict(model, images))
+
+
+def test_a_few_new_photos_are_enough_to_evaluate_on(model: Fitted, tmp_path: Path) -> None:
+    folder = write(tmp_path / "new", *colours(4, 7))
+    result = tg.evaluate(model, folder)
+    assert (result.metrics.n, result.split, result.where) == (4, "test", str(folder))
+    one = write(tmp_path / "one", colours(1, 8)[0], np.array([0]))
+    assert tg.evaluate(model, one).metrics.n == 1
+    with pytest.raises(tg.DataError, match="fewer than 3 different images"):
+        tg.open_images(folder)
+
+
+def test_images_that_were_used_are_left_out_unless_asked_for(model: Fitted) -> None:
+    photos = tg.open_images(colours(30, 0))
+    samples = [photos.train[0], *photos.test]
+    result = tg.evaluate(model, samples)
+    assert (result.seen, result.metrics.n) == ((photos.train[0].name,), len(photos.test))
+    every = tg.evaluate(model, samples, include_seen=True)
+    assert (every.seen, every.metrics.n, every.used_for_selection) == ((), len(samples), True)
+    with pytest.raises(tg.UsageError, match="were used in fitting or selection"):
+        tg.evaluate(model, photos.train)
+
+
+def test_features_of_a_source_too_small_to_be_divided(tmp_path: Path) -> None:
+    found = tg.extract_features(write(tmp_path / "photos", *colours(2, 9)))
+    assert (found.features.shape, found.splits) == ((2, 1280), ("undivided", "undivided"))
+    assert (found.classes, found.labels.tolist()) == (("0", "1"), [0, 1])
+
+
+def test_a_survey_takes_what_is_open_already() -> None:
+    photos = tg.open_images(colours(30, 0))
+    assert tg.survey(photos) == tg.survey(colours(30, 0))
+    assert tg.survey(photos).problem is None
+
+
+def test_arrays_to_predict_are_checked(model: Fitted) -> None:
+    images = colours(2, 3)[0]
+    assert len(tg.predict(model, images[0])) == 1
+    assert len(tg.predict(model, [images[0], images[1][..., 0]])) == 2
+    for wrong in (images.astype(np.float32), [images[0], "a.png"], np.zeros((2, 2, 2, 2, 2), np.uint8)):
+        with pytest.raises(tg.UsageError, match="must be uint8"):
+            tg.predict(model, wrong)
+
+
+def test_an_artifact_is_inspected_with_its_own_images(model: Fitted, tmp_path: Path) -> None:
+    tg.save(model, tmp_path / "arrays")
+    with pytest.raises(tg.UsageError, match="fitted to arrays"):
+        tg.inspect(tmp_path / "arrays")
+    folder = write(tmp_path / "photos", *colours(30, 0))
+    tg.save(tg.fit(folder, limit=12), tmp_path / "run")
+    shown = tg.inspect(tmp_path / "run")
+    assert shown.stations[-1].shape == (6, 3)  # six of twelve are train
+    with pytest.raises(tg.UsageError, match="has its own backbone"):
+        tg.inspect(tmp_path / "run", backbone="efficientnet_lite1")
+
+
+def test_choices_that_do_not_exist_are_named(model: Fitted) -> None:
+    with pytest.raises(tg.UsageError, match="did you mean strict"):
+        tg.evaluate(model, "digits", strct=True)
+    with pytest.raises(tg.UsageError, match="split must be one of"):
+        tg.evaluate(model, "digits", split="dev")
+    with pytest.raises(tg.UsageError, match="no backbone"):
+        tg.extract_features(colours(30, 0), backbone="resnet5")
+
+
+def test_a_number_of_classes_is_asked_for_in_the_summary() -> None:
+    assert tg.summary("efficientnet_lite0", 64, 7).classes == 7
+    assert {row["name"] for row in tg.list_backbones()} >= {"efficientnet_lite0", "efficientnet_lite1"}
+
+
+def test_logits_from_the_cache_are_those_of_the_whole_network(tmp_path: Path) -> None:
+    photos = tg.open_images(colours(30, 0))
+    model = tg.fit(photos, engine="torch", precision="fp32", cache_dir=tmp_path)
+    cached = tg.evaluate(model, photos, engine="torch", precision="fp32", cache_dir=tmp_path)
+    (batch,) = batches(photos.test, model.spec, batch_size=64, workers=0)
+    with torch.inference_mode():
+        whole = model.classifier(batch.pixels).numpy()
+    assert cached.names == tuple(sample.name for sample in photos.test)
+    np.testing.assert_allclose(cached.logits, whole, atol=0.01)  # the cache stores half precision
+    answers = tg.predict(model, [sample.array for sample in photos.test], engine="torch", precision="fp32", top_k=1)
+    assert [int(a.classes[0]) for a in answers] == whole.argmax(1).tolist()
+
+
+def test_a_fit_decodes_no_test_image() -> None:
+    photos = tg.open_images(colours(30, 0))
+    gone = tuple(replace(s, array=None, path=Path("nowhere"), digest=f"{n:064x}") for n, s in enumerate(photos.test))
+    model = tg.fit(replace(photos, test=gone), strict=True)
+    assert model.unreadable == ()
+    assert [model.seen[sample.digest] for sample in gone] == ["test"] * len(gone)
+    with pytest.raises(tg.DataError, match="none of the images to evaluate on can be read"):
+        tg.evaluate(model, replace(photos, test=gone))

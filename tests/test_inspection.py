@@ -1,0 +1,44 @@
+"""The freeze table, and what the stations hand on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from fitted import fitted
+
+from topgraft.inspection import inspect_line
+from topgraft.records import Sample, TableRow
+
+
+def test_every_station_is_shown_with_its_range() -> None:
+    image = np.zeros((40, 50, 3), np.uint8)
+    image[..., 0], image[..., 2] = 255, 51
+    samples = [Sample(f"{n}.png", 0, array=image) for n in range(10)]
+    got = inspect_line(fitted().classifier, samples, {"stem": None, "head": 1.0}, backbone="tiny", strategy="head")
+    assert (got.backbone, got.strategy) == ("tiny", "head")
+    assert got.table == (
+        TableRow("stem", 3 * 8 * 25 + 8 + 8 + 8, None, "keeps its statistics"),
+        TableRow("head", 8 * 3 + 3, 1.0, "–"),
+    )
+    assert [(s.name, s.shape, s.dtype) for s in got.stations] == [
+        ("pixels", (8, 32, 32, 3), "uint8"),
+        ("normalise", (8, 3, 32, 32), "float32"),
+        ("stem", (8, 8), "float32"),
+        ("logits", (8, 3), "float32"),
+    ]
+    assert (got.stations[0].low, got.stations[0].high) == (0, 255)
+    # BGR: blue 0.2 by (0.5, 0.2), green 0 by (0.4, 0.3), red 1 by (0.3, 0.4)
+    np.testing.assert_allclose((got.stations[1].low, got.stations[1].high), (-1.5, 1.75), atol=1e-6)
+    assert got.images == tuple(f"{n}.png" for n in range(8))
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+    bad = Sample("gone.png", 0, path=tmp_path / "gone.png")
+    good = Sample("good", 0, array=np.zeros((9, 9), np.uint8))
+    table = {"stem": None, "head": 1.0}
+    got = inspect_line(fitted().classifier, [bad, good], table, backbone="tiny", strategy="head")
+    assert (got.images, [u.name for u in got.unreadable]) == (("good",), ["gone.png"])
+    assert got.stations[0].shape == (1, 32, 32, 3)
+    nothing = inspect_line(fitted().classifier, [bad], table, backbone="tiny", strategy="head")
+    assert (nothing.images, nothing.stations, len(nothing.table)) == ((), (), 2)

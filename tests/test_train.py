@@ -1,0 +1,104 @@
+"""The loop asks the strategy, solves the head, and leaves every other group as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fitted import fitted
+
+from topgraft.classifier import Classifier
+from topgraft.errors import TopgraftError
+from topgraft.fitting import drain
+from topgraft.plan import Phase
+from topgraft.records import EpochRecord
+from topgraft.strategies import STRATEGIES
+from topgraft.strategies.spec import Facts
+from topgraft.train import Labelled, Outcome, train
+
+
+def some(count: int, seed: int) -> Labelled:
+    """Rows of three classes that a linear head can tell apart."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    centres = np.random.default_rng(9).normal(size=(3, 8)) * 2
+    return Labelled((centres[labels] + random.normal(size=(count, 8))).astype(np.float32), labels.astype(np.int64))
+
+
+def solve(classifier: Classifier, val: int = 240, **options: Any) -> tuple[list[EpochRecord], Outcome]:
+    chosen: dict[str, Any] = {"classes": 3, "class_weight": "none", "refit": False, "seed": 0} | options
+    return drain(train(classifier, STRATEGIES["head"], some(90, 0), some(val, 1), **chosen))
+
+
+def test_the_head_is_solved_and_nothing_else_moves() -> None:
+    classifier = fitted().classifier
+    before = {key: tensor.clone() for key, tensor in classifier.groups.state_dict().items()}
+    records, outcome = solve(classifier)
+    changed = [k for k, tensor in classifier.groups.state_dict().items() if not torch.equal(tensor, before[k])]
+    assert changed == ["head.weight", "head.bias"]
+    rows = some(240, 1)
+    with torch.inference_mode():
+        answers = classifier.head(torch.from_numpy(rows.rows)).argmax(1).numpy()
+    assert (answers == rows.labels).mean() > 0.9
+    assert outcome.phases == {"head": {"stem": None, "head": 1.0}}
+    (chosen,) = [record for record in records if record.chosen]
+    assert chosen.strength == outcome.strength
+    assert chosen.val_top1 is not None
+    assert chosen.val_top1.n == 240
+    assert chosen.val_top1.value == pytest.approx((answers == rows.labels).mean())
+
+
+def test_the_chosen_strength_has_the_lowest_validation_loss() -> None:
+    records, outcome = solve(fitted().classifier)
+    losses = {record.strength: record.val_loss for record in records}
+    assert len(losses) == len(records) > 3
+    assert outcome.strength == min(losses, key=lambda strength: losses[strength] or 0.0)
+    assert (outcome.selected_by, outcome.selection_images) == ("validation", 240)
+
+
+def test_few_validation_images_are_said_to_have_chosen_with_train() -> None:
+    _, outcome = solve(fitted().classifier, val=30)
+    assert (outcome.selected_by, outcome.selection_images) == ("out-of-fold", 120)
+
+
+def test_a_refit_ends_elsewhere_by_the_same_choice() -> None:
+    one, two = fitted().classifier, fitted().classifier
+    (records, outcome), (again, refitted) = solve(one), solve(two, refit=True)
+    assert outcome == refitted
+    assert [r.val_loss for r in records] == [r.val_loss for r in again]
+    assert not torch.equal(one.head.weight, two.head.weight)
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    one, two = fitted().classifier, fitted().classifier
+    solve(one, val=30)
+    solve(two, val=30)
+    assert torch.equal(one.head.weight, two.head.weight)
+    assert torch.equal(one.head.bias, two.head.bias)
+
+
+def test_a_strategy_without_a_phase_is_an_error() -> None:
+    def nothing(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
+        return None
+
+    run = train(
+        fitted().classifier, nothing, some(9, 0), some(9, 1), classes=3, class_weight="none", refit=False, seed=0
+    )
+    with pytest.raises(TopgraftError, match="gave no phase"):
+        drain(run)
+
+
+def test_the_strategy_hears_the_facts_and_what_was_done() -> None:
+    heard: list[tuple[Facts, int]] = []
+
+    def listening(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
+        heard.append((facts, len(history)))
+        return STRATEGIES["head"](groups, facts, history)
+
+    drain(train(fitted().classifier, listening, some(90, 0), some(240, 1), classes=3, class_weight="none", refit=False, seed=0))  # fmt: skip  # noqa: E501
+    assert [facts for facts, _ in heard] == [Facts(90, 240, 3)] * 2
+    assert heard[0][1] == 0
+    assert heard[1][1] > 3
