@@ -36,6 +36,18 @@ def timm() -> Iterator[ModuleType]:
 
 
 @pytest.fixture(scope="session")
+def keras(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """Keras on PyTorch on the CPU, where `tests/requirements-reference.txt` is installed."""
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("keras is not installed: pip install --no-deps -r tests/requirements-reference.txt")
+    # Read when it is imported. Without the first Keras looks for TensorFlow; in its home it writes a file.
+    os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu", KERAS_HOME=str(tmp_path_factory.mktemp("keras")))
+    import keras
+
+    return keras
+
+
+@pytest.fixture(scope="session")
 def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Unpacks ``data/NAME.zip`` of ``TOPGRAFT_DATA`` once and gives the folder NAME."""
     where = os.environ.get("TOPGRAFT_DATA")
