@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import zipfile
@@ -45,6 +46,23 @@ def keras(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     import keras
 
     return keras
+
+
+@pytest.fixture(scope="session")
+def torchvision(timm: ModuleType) -> ModuleType:
+    """The other reference implementation; `timm` has made it importable."""
+    return importlib.import_module("torchvision")
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """float64 for every tensor that a test makes without saying which."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="session")
