@@ -37,6 +37,18 @@ def timm() -> Iterator[ModuleType]:
 
 
 @pytest.fixture(scope="session")
+def keras(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """Keras on PyTorch on the CPU, where `tests/requirements-reference.txt` is installed."""
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("keras is not installed: pip install --no-deps -r tests/requirements-reference.txt")
+    # Read when it is imported. Without the first Keras looks for TensorFlow; in its home it writes a file.
+    os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu", KERAS_HOME=str(tmp_path_factory.mktemp("keras")))
+    import keras
+
+    return keras
+
+
+@pytest.fixture(scope="session")
 def torchvision(timm: ModuleType) -> ModuleType:
     """The other reference implementation; `timm` has made it importable."""
     return importlib.import_module("torchvision")

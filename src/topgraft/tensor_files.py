@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from .errors import WeightsError
+from .keras_files import read_keras
+from .keras_layout import ARCHIVED, HDF5_START
 
 # What training scripts nest a state dict under, and what torch's parallel wrappers put before each name.
 _NESTS = ("state_dict", "model_state_dict", "model")
@@ -21,8 +23,8 @@ _PREFIXES = ("module.", "_orig_mod.")
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Tensors by name, on the CPU, in the file's order.
 
-    Reads PyTorch's files (``weights_only``), safetensors and NumPy's ``.npz``. What the format is is seen from
-    the content, not from the name.
+    Reads PyTorch's files (``weights_only``), safetensors, NumPy's ``.npz`` and Keras's files. What the format is is
+    seen from the content, not from the name.
 
     Raises:
         WeightsError: it cannot be read, is damaged, or is of another format.
@@ -36,7 +38,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(_unread(path, error)) from error
     if not tensors:
         raise WeightsError(
-            f"{path} holds no weights that Topgraft can read; it reads PyTorch's .pth, .safetensors and .npz"
+            f"{path} holds no weights that Topgraft can read; it reads PyTorch's .pth, .safetensors, .npz, "
+            "and Keras's .weights.h5, .keras and .h5"
         )
     return tensors
 
@@ -54,7 +57,11 @@ def _reader(path: Path) -> Callable[[Path], dict[str, torch.Tensor]] | None:
     if start[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+        if ARCHIVED in names:
+            return read_keras
         return _npz if all(name.endswith(".npy") for name in names) else _pytorch
+    if start.startswith(HDF5_START):
+        return read_keras
     if start[8:9] == b"{":
         return _safetensors
     if start[:1] == b"\x80":  # a pickle: PyTorch before 1.6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -250,7 +251,7 @@ def match_tensors(
     """
     closest: tuple[int, str] | None = None
     conventions = (*network.conventions, *(_own(network, input_size) if own else ()))
-    for convention in conventions:
+    for convention in itertools.chain.from_iterable(each.spellings() for each in conventions):
         renamed = {key: convention.chain_key(key) for key in tensors if not key.startswith(convention.ignored)}
         build = _build_of(network, convention, {ours: tensors[key] for key, ours in renamed.items() if ours})
         match, faults = _match(network, convention, build, tensors, renamed)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -70,6 +70,9 @@ class Convention:
             convolutions, O×I for dense layers. Must not change values.
         ignored: beginnings of names in the file that the chain has no place for, as auxiliary heads.
         folded: the file has biases where the network has BatchNorm.
+        numbered: how Keras 3 may number the layers in files that have no names: each maps ``layers/conv2d_10`` to
+            the file's layer; see `keras_numbers`. Several where the order of layers that are equally deep depends
+            on which operand a sum names first; the shapes tell which it is.
     """
 
     name: str
@@ -79,6 +82,14 @@ class Convention:
     arrange: Callable[[str, torch.Tensor, torch.Size], torch.Tensor] = keep
     ignored: tuple[str, ...] = ()
     folded: bool = False
+    numbered: tuple[Mapping[str, str], ...] = ()
+
+    def spellings(self) -> Iterator[Convention]:
+        """This convention, and the same with numbers for names."""
+        yield self
+        for numbers in self.numbered:
+            layers = {number: self.layers[layer] for number, layer in numbers.items()}
+            yield replace(self, layers=layers, numbered=())
 
     def chain_key(self, published: str) -> str | None:
         """The chain's name of a file's tensor; None where the convention knows none."""
@@ -86,6 +97,27 @@ class Convention:
         if layer not in self.layers or (self.tensors and tensor not in self.tensors):
             return None
         return f"{self.layers[layer]}.{self.tensors.get(tensor, tensor)}"
+
+
+def keras_numbers(
+    conv2d: Sequence[str] = (), batch_normalization: Sequence[str] = (), dense: Sequence[str] = ()
+) -> dict[str, str]:
+    """What a ``.weights.h5`` file of Keras 3 calls layers → their names.
+
+    Keras numbers each class by itself in the order of ``model.layers``. In a functional model that is: farthest
+    from the output first; among equally far ones, as a walk from the output back through each layer's operands, in
+    the order in which the code names them, comes to them. Source: ``_save_container_state`` in ``saving_lib.py``
+    and ``map_graph`` in ``ops/function.py`` of https://github.com/keras-team/keras.
+
+    Args:
+        conv2d, batch_normalization, dense: names of the layers of that class, in Keras's order.
+    """
+    layers = {"conv2d": conv2d, "batch_normalization": batch_normalization, "dense": dense}
+    return {
+        f"layers/{kind}" + (f"_{number}" if number else ""): name
+        for kind, names in layers.items()
+        for number, name in enumerate(names)
+    }
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import nn
 from ..records import ImageSpec
 from .initial import glorot_uniform, he_fan_out
 from .layers import Conv2dReLU, LinearReLU, named
-from .spec import IMAGENET_MEAN, IMAGENET_STD, Backbone, Build, Chain, Convention
+from .spec import IMAGENET_MEAN, IMAGENET_STD, Backbone, Build, Chain, Convention, keras_numbers
 
 GROUPS = ("stage1", "stage2", "stage3", "stage4", "stage5", "fc", "head")
 WIDTHS = (64, 128, 256, 512, 512)
@@ -154,8 +154,11 @@ def _conventions(depth: int, batchnorm: bool) -> Iterator[Convention]:
     yield Convention("timm", numbered_layers(depth, batchnorm, dense), TORCHVISION_SPEC, arrange=from_timm)
     if depth in (16, 19) and not batchnorm:  # the two that Keras has; the size of its map tells their pixels apart
         tensors = {"kernel": "weight", "bias": "bias"}
+        layers = keras_layers(depth)
+        *convolutions, fc1, fc2, predictions = layers  # one after the other: Keras's order is this one
+        numbers = keras_numbers(conv2d=convolutions, dense=(fc1, fc2, predictions))
         for name, spec in (("keras_applications", KERAS_SPEC), ("notes", NOTES_SPEC)):
-            yield Convention(name, keras_layers(depth), spec, tensors, arrange=from_keras)
+            yield Convention(name, layers, spec, tensors, arrange=from_keras, numbered=(numbers,))
 
 
 PAPER = "Very Deep Convolutional Networks for Large-Scale Image Recognition, https://arxiv.org/abs/1409.1556"
