@@ -115,9 +115,9 @@ def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
             str(row["input_size"]),
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['multiply_adds'] / 1e6:,.0f} M",
-            f"{100 * row['top1']:.1f} %",
+            "–" if row["top1"] is None else f"{100 * row['top1']:.1f} %",
             row["licence"],
-            "here" if row["here"] else "not here",
+            "here" if row["here"] else "not here" if row["weights"] else "none published",
         )
     console = _console()
     console.print(shown)
