@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import zipfile
@@ -36,6 +37,23 @@ def timm() -> Iterator[ModuleType]:
 
 
 @pytest.fixture(scope="session")
+def torchvision(timm: ModuleType) -> ModuleType:
+    """The other reference implementation; `timm` has made it importable."""
+    return importlib.import_module("torchvision")
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """float64 for every tensor that a test makes without saying which."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="session")
 def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Unpacks ``data/NAME.zip`` of ``TOPGRAFT_DATA`` once and gives the folder NAME."""
     where = os.environ.get("TOPGRAFT_DATA")
@@ -52,6 +70,15 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return unpacked[name]
 
     return unpack
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """``TOPGRAFT_DATA``, which also holds ``weights/``."""
+    where = os.environ.get("TOPGRAFT_DATA")
+    if where is None:
+        pytest.skip("TOPGRAFT_DATA is unset: it names a folder that holds weights/")
+    return Path(where)
 
 
 @pytest.fixture(autouse=True, scope="session")

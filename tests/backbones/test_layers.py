@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from topgraft.backbones.layers import SameConv2d, named, same_padding
+from topgraft.backbones.layers import LocalResponseNorm, SameConv2d, named, same_padding
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5, 7])
@@ -45,3 +45,11 @@ def test_same_convolution_pads_then_convolves(height: int, width: int, kernel: i
 def test_named_keeps_names_and_order() -> None:
     layers = named(second=torch.nn.ReLU(), first=torch.nn.Flatten())
     assert [name for name, _ in layers.named_children()] == ["second", "first"]
+
+
+def test_response_norm_is_pytorchs_with_alpha_for_the_sum() -> None:
+    x = 10 * torch.randn(2, 7, 3, 4, generator=torch.Generator().manual_seed(0))
+    found = LocalResponseNorm(5, alpha=0.2, beta=0.75, k=2.0)(x)
+    torch.testing.assert_close(found, F.local_response_norm(x, 5, alpha=5 * 0.2, beta=0.75, k=2.0))
+    middle = x[:, 3] / (2 + 0.2 * x[:, 1:6].square().sum(1)) ** 0.75
+    torch.testing.assert_close(found[:, 3], middle)

@@ -51,6 +51,31 @@ class SameConv2d(nn.Conv2d):
         return super().forward(x)
 
 
+class LocalResponseNorm(nn.Module):
+    """Local response normalisation: b_i = a_i / (k + α · Σ a_j²)^β, the sum over the `size` channels j around i.
+
+    Beyond the first and the last channel there is nothing to add. Here α multiplies the sum. ``nn.LocalResponseNorm``
+    and Caffe multiply the mean over `size`: their α is `size` times as large for the same result. PyTorch's layer
+    also branches on its input, which tracing refuses.
+    Source: Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep Convolutional Neural Networks,
+    section 3.3.
+
+    Args:
+        size: odd.
+        alpha, beta, k: see above.
+    """
+
+    def __init__(self, size: int, *, alpha: float, beta: float, k: float) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise; N×C×H×W in and out."""
+        depth, around = (self.size, 1, 1), (self.size // 2, 0, 0)  # channels taken for the depth of a volume
+        mean = F.avg_pool3d((x * x).unsqueeze(1), depth, stride=1, padding=around).squeeze(1)
+        return x / (self.k + self.alpha * self.size * mean) ** self.beta
+
+
 def named(**layers: nn.Module) -> nn.Sequential:
     """``nn.Sequential`` whose layers have names: ``named(conv=…, norm=…)``."""
     return nn.Sequential(OrderedDict(layers))
