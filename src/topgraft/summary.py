@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from .backbones import SMALLEST_INPUT, Build, Chain, find_backbone
@@ -146,12 +147,36 @@ class _Fields(TorchFunctionMode):
         self._known[id(tensor)] = (tensor, field)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = _shape_only(func, args)
+        if result is None:
+            result = func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor) and id(result) not in self._known:
             given = [x for arg in args for x in (arg if isinstance(arg, list | tuple) else (arg,))]
             fields = [self.of(x) for x in given if isinstance(x, torch.Tensor)]
             self.note(result, max(fields, key=lambda field: field.size, default=_Field()))
         return result
+
+
+# The result has the first argument's shape; of a sum where the second has it too.
+_ELEMENTWISE = (F.batch_norm, F.relu, F.relu6, F.hardtanh, F.dropout)
+_SUMS = (torch.Tensor.__add__, torch.Tensor.add, torch.add)
+
+
+def _shape_only(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
+    """The result of the most frequent functions on the meta device, where it is a shape and nothing more; else None.
+
+    PyTorch finds these shapes in Python: a millisecond for each BatchNorm, and a second to load the code.
+    """
+    x = args[0] if args else None
+    if not isinstance(x, torch.Tensor) or x.device.type != "meta":
+        return None
+    if func is F.linear:
+        return x.new_empty((*x.shape[:-1], args[1].shape[0]))
+    if func is F.adaptive_avg_pool2d and args[1] in (1, (1, 1)):
+        return x.new_empty((*x.shape[:-2], 1, 1))
+    if func in _ELEMENTWISE or (func in _SUMS and isinstance(args[1], torch.Tensor) and args[1].shape == x.shape):
+        return torch.empty_like(x)
+    return None
 
 
 def trace_layers(chain: Chain, input_size: int) -> tuple[Layer, ...]:
