@@ -98,14 +98,17 @@ def fit(images: Any, **choices: Any) -> Fitted:
     Raises:
         DataError: images that cannot be learnt from.
         UsageError: an unknown or impossible choice.
-        WeightsError: the network's weights are not here or are damaged.
+        WeightsError: the network's weights are damaged or do not fit.
+        DownloadError: they are not here, and cannot be downloaded.
     """
     began = time.perf_counter()
     chosen, recorded = fitting.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
     lap = fitting.laps(seconds)
     choice = recorded or engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    network = load_network(chosen.backbone, classes=len(splits.classes))
+    network = load_network(
+        chosen.backbone, chosen.weights, classes=len(splits.classes), seed=chosen.seed, folder=chosen.cache_dir
+    )
     classifier = fitting.classifier_of(network, chosen.decode)
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
     lap("network")
@@ -218,7 +221,8 @@ def extract_features(images: Any, **choices: Any) -> Features:
     chosen = settings.make(settings.FeaturesSettings, choices)
     splits, _ = _opened(images, chosen)
     choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    classifier = fitting.classifier_of(load_network(chosen.backbone), chosen.decode)
+    network = load_network(chosen.backbone, chosen.weights, folder=chosen.cache_dir)
+    classifier = fitting.classifier_of(network, chosen.decode)
     samples = [sample for split in SPLIT_NAMES for sample in splits[split]]
     names = [split for split in SPLIT_NAMES for _ in splits[split]]
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
@@ -268,7 +272,7 @@ def inspect(what: Any, **choices: Any) -> Inspection:
         )
     else:
         splits, _ = _opened(what, chosen)
-        classifier = load_pretrained(chosen.backbone, classes=len(splits.classes))
+        classifier = load_pretrained(chosen.backbone, chosen.weights, classes=len(splits.classes))
         backbone, strategy = chosen.backbone, chosen.strategy
     facts = Facts(len(splits.train), len(splits.val), len(splits.classes))
     phase = STRATEGIES[strategy](tuple(classifier.groups), facts, ())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
 
 from .backbones import BACKBONES
 from .errors import UsageError
@@ -67,7 +69,7 @@ def _lite(number: int, file: str, sha256: str, size: int, top1: float) -> Weight
     )
 
 
-_ROWS = (
+_LITE = (
     _lite(
         0,
         "efficientnet-lite0-57934424.pth",
@@ -90,17 +92,19 @@ _ROWS = (
         0.776,
     ),
 )
-WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
+WEIGHTS: dict[str, Weights] = {row.name: row for row in _LITE}
 
 
 def find_weights(name: str) -> Weights:
     """The row of `WEIGHTS` of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none; the message names close matches.
     """
-    if name not in WEIGHTS:
-        raise UsageError(
-            f"there are no weights named {name!r}, and no file of that name; there are random, {', '.join(WEIGHTS)}"
-        )
-    return WEIGHTS[name]
+    if name in WEIGHTS:
+        return WEIGHTS[name]
+    if Path(name).expanduser().is_dir():
+        raise UsageError(f"{name} is a folder, not a file of weights")
+    close = get_close_matches(name.lower(), ("random", *WEIGHTS), n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are random, {', '.join(WEIGHTS)}"
+    raise UsageError(f"there are no weights named {name!r}, and no file of that name; {hint}")

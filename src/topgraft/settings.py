@@ -18,6 +18,11 @@ from .records import SPLIT_NAMES
 
 S = TypeVar("S")
 
+_WEIGHTS = (
+    "weights to start from: a name, a file, or random; default: the network's best published ones, "
+    "downloaded if need be"
+)
+
 
 def _choice(default: Any, help: str, options: tuple[str, ...] = (), low: int | None = None) -> Any:
     return field(default=default, metadata={"help": help, "options": options, "low": low})
@@ -51,7 +56,7 @@ class EngineSettings:
     device: str = _choice("auto", "auto is CUDA where there is one, else the processor", ("auto", "cpu", "cuda"))
     workers: int | None = _choice(None, "threads that decode images; default: one per core", low=0)
     cache_dir: Path | None = _choice(
-        None, "folder of cached features and converted networks; default: TOPGRAFT_CACHE or the user's cache"
+        None, "folder of cached features, converted networks and downloads; default: TOPGRAFT_CACHE or the user's cache"
     )
 
 
@@ -60,6 +65,7 @@ class FitSettings(OpenSettings, EngineSettings):
     """The choices of ``fit``."""
 
     backbone: str = _choice("efficientnet_lite0", "the published network to build on; see `topgraft backbones`")
+    weights: str | None = _choice(None, _WEIGHTS)
     strategy: str = _choice("head", "what trains: head keeps the base and solves the classifier", ("head",))
     class_weight: str = _choice(
         "none", "balanced weighs each class by the inverse of its share of the images", ("none", "balanced")
@@ -95,6 +101,7 @@ class FeaturesSettings(OpenSettings, EngineSettings):
     """The choices of ``extract_features``."""
 
     backbone: str = _choice("efficientnet_lite0", "the published network to use; see `topgraft backbones`")
+    weights: str | None = _choice(None, _WEIGHTS)
     decode: str = _choice(
         "scaled", "scaled lets the JPEG decoder shrink large photos while it decodes", ("scaled", "full")
     )
@@ -105,6 +112,7 @@ class InspectSettings(OpenSettings):
     """The choices of ``inspect`` for images that no model was fitted to yet."""
 
     backbone: str = _choice("efficientnet_lite0", "the published network to build on")
+    weights: str | None = _choice(None, _WEIGHTS)
     strategy: str = _choice("head", "the strategy whose table is shown", ("head",))
 
 
@@ -148,6 +156,8 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
     kind = base_type(hint)
     if kind is Path and isinstance(value, str | os.PathLike):
         return Path(value).expanduser()
+    if kind is str and isinstance(value, os.PathLike):  # a file where a name may also stand
+        value = os.fspath(value)
     if type(value) is not kind:
         if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):
             value = int(value)  # NumPy's integers
