@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import zipfile
@@ -33,6 +34,23 @@ def timm() -> Iterator[ModuleType]:
 
     yield timm
     del library  # it holds the definitions as long as it lives
+
+
+@pytest.fixture(scope="session")
+def torchvision(timm: ModuleType) -> ModuleType:
+    """The other reference implementation; `timm` has made it importable."""
+    return importlib.import_module("torchvision")
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """float64 for every tensor that a test makes without saying which."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="session")

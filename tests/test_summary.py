@@ -139,6 +139,16 @@ def test_a_shared_layer_is_counted_once() -> None:
     ]
 
 
+def test_a_summary_names_layers_as_their_authors_do() -> None:
+    alexnet = summarise("alexnet", 64, 3).layers
+    assert [(layer.group, layer.name) for layer in alexnet[:2]] == [("stage1", "conv1"), ("stage1", "relu1")]
+    assert [(layer.group, layer.name) for layer in alexnet[-2:]] == [("fc", "relu7"), ("head", "fc8")]
+    lite = [layer.name for layer in summarise("efficientnet_lite0", 64, 3).layers]
+    assert lite[:4] == ["conv", "norm", "act", "0.depthwise.conv"], "other layers end in the same word"
+    assert lite[-3:] == ["pool", "flatten", "head"]
+    assert lite[-6:-3] == ["last.conv", "last.norm", "last.act"]
+
+
 def test_layers_that_do_nothing_have_no_row() -> None:
     assert [row.name for row in trace_layers({"one": InvertedResidual(3, 3, 3, 1, 1)}, 8)] == [
         "depthwise.conv",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import artifact, cost, engines, fitting, inspection, settings
-from .backbones import BACKBONES, find_backbone
+from .backbones import BACKBONES, Backbone, find_backbone
 from .classifier import load_pretrained
 from .errors import DataError, UsageError
 from .evaluate import evaluate as score
@@ -282,23 +282,27 @@ def inspect(what: Any, **choices: Any) -> Inspection:
 
 
 def list_backbones() -> tuple[dict[str, Any], ...]:
-    """One row for each network: name, year, parameters, published top-1, licence, whether its weights are here."""
+    """One row for each network: name, year, parameters, published top-1, licence, whether its weights are here.
+
+    Of a network without published weights `top1` is None, `weights` is empty and `licence` is a dash.
+    """
     rows = []
     for network in BACKBONES.values():
-        weights = find_weights(network.weights[0])
-        described = summarise(network.name, weights.spec.input_size, weights.classes)
+        weights = find_weights(network.weights[0]) if network.weights else None
+        size, classes = _published_shape(network)
+        described = summarise(network.name, size, classes)
         rows.append(
             {
                 "name": network.name,
                 "year": network.year,
                 "parameters": described.parameters.total,
                 "multiply_adds": described.multiply_adds,
-                "input_size": weights.spec.input_size,
+                "input_size": size,
                 "features": network.feature_width,
-                "top1": weights.top1,
-                "weights": weights.name,
-                "licence": weights.licence,
-                "here": locate(weights.name) is not None,
+                "top1": weights.top1 if weights else None,
+                "weights": weights.name if weights else "",
+                "licence": weights.licence if weights else "–",
+                "here": weights is not None and locate(weights.name) is not None,
                 "paper": network.paper,
             }
         )
@@ -307,8 +311,16 @@ def list_backbones() -> tuple[dict[str, Any], ...]:
 
 def summary(backbone: str, input_size: int | None = None, classes: int | None = None) -> Summary:
     """Layers, output shapes, parameters, multiply-adds of a network; its published size and top if not given."""
-    weights = find_weights(find_backbone(backbone).weights[0])
-    return summarise(backbone, input_size or weights.spec.input_size, classes or weights.classes)
+    size, published = _published_shape(find_backbone(backbone))
+    return summarise(backbone, input_size or size, classes or published)
+
+
+def _published_shape(network: Backbone) -> tuple[int, int]:
+    """Side of the images and classes of a network's default weights; what it was published for if it has none."""
+    if not network.weights:
+        return network.untrained.input_size, 1000  # ImageNet-1k
+    weights = find_weights(network.weights[0])
+    return weights.spec.input_size, weights.classes
 
 
 def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:

@@ -115,9 +115,9 @@ def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
             str(row["input_size"]),
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['multiply_adds'] / 1e6:,.0f} M",
-            f"{100 * row['top1']:.1f} %",
+            "–" if row["top1"] is None else f"{100 * row['top1']:.1f} %",
             row["licence"],
-            "here" if row["here"] else "not here",
+            "here" if row["here"] else "not here" if row["weights"] else "none published",
         )
     console = _console()
     console.print(shown)
@@ -165,9 +165,8 @@ def summarised(found: Summary) -> None:
     console = _console()
     shown = _table("layer", "group", "type", "output", "parameters", "multiply-adds", "activations", "sees")
     for layer in found.layers:
-        name = layer.name if layer.name.startswith(layer.group) else f"{layer.group}.{layer.name}"
         shown.add_row(
-            name,
+            layer.name,
             layer.group,
             layer.kind,
             " × ".join(map(str, layer.output)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +37,8 @@ class Layer:
 
     Attributes:
         group: the group of the chain that it is in.
-        name: its place inside the group; the group's own name where the group is one layer.
+        name: its place inside the group; the group's own name where the group is one layer. In a `Summary` what its
+            authors call it: the last part of the place alone where no other layer of the network has the same.
         kind: its class.
         output: shape of what it hands on for one image, channels first.
         parameters: of this layer, trainable or not; 0 where an earlier row has counted them.
@@ -86,7 +88,7 @@ def summarise(backbone: str, input_size: int, classes: int) -> Summary:
         raise UsageError(f"a head needs at least one class, not {classes}")
     with torch.device("meta"):  # shapes only: neither memory nor arithmetic
         chain = network.build(Build(input_size=input_size, classes=classes, top="published"))
-    layers = trace_layers(chain, input_size)
+    layers = _named(trace_layers(chain, input_size), network.top_name)
     return Summary(
         backbone,
         input_size,
@@ -95,6 +97,16 @@ def summarise(backbone: str, input_size: int, classes: int) -> Summary:
         count_parameters(chain),
         sum(layer.multiply_adds for layer in layers),
         sum(layer.activation_bytes for layer in layers),
+    )
+
+
+def _named(layers: tuple[Layer, ...], top_name: str) -> tuple[Layer, ...]:
+    """The same layers under their authors' names; see `Layer`."""
+    called = [replace(layer, name=top_name) if layer.group == layer.name == "head" else layer for layer in layers]
+    places = {(layer.group, layer.name) for layer in called}
+    own = Counter(name.rpartition(".")[2] for _, name in places)
+    return tuple(
+        replace(layer, name=last) if own[last := layer.name.rpartition(".")[2]] == 1 else layer for layer in called
     )
 
 

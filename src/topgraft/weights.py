@@ -62,14 +62,16 @@ def load_network(
         weights: a name in `topgraft.published.WEIGHTS`, a file, or ``random``; the backbone's first if None.
         input_size: side of the images; the weights' own if None. At another size than their own, dense layers
             between the convolutions and the head do not fit and are left out.
-        classes: outputs. If None, the published top is kept; else the head is a new ``nn.Linear`` of zeros.
+        classes: outputs. If None, the published top is kept; else the head is a new ``nn.Linear`` of zeros. With
+            random weights the head is random too.
         channels: 3, or 1 for grey: the first convolution's kernels are then summed over their colours, which gives
             what the network would see if the grey image stood in all three.
         seed: of random weights.
         folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
 
     Raises:
-        UsageError: an unknown name, weights of another network, or an impossible size.
+        UsageError: an unknown name, weights of another network, an impossible size, or the published top asked for
+            at a size that its dense layers do not take.
         WeightsError: the weights are not installed, are damaged, or do not fit.
         DownloadError: they are not here, and cannot be downloaded.
     """
@@ -94,6 +96,11 @@ def load_network(
         top="published" if classes is None else "own",
         fc=size == found.build.input_size,
     )
+    if classes is None and not build.fc and "fc" in network.groups:
+        raise UsageError(
+            f"the published top of {network.name} stands on dense layers that take {found.build.input_size} pixels, "
+            f"not {size}; say how many classes a new one should have"
+        )
     with torch.device("meta"):
         chain = network.build(build)
     _put(chain, found.state, new_head=classes is not None)

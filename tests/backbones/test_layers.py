@@ -4,9 +4,19 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from topgraft.backbones.layers import SameConv2d, named, same_padding
+from topgraft.backbones.layers import (
+    Conv2dReLU,
+    LinearReLU,
+    LocalResponseNorm,
+    SameConv2d,
+    cut_max_pool,
+    named,
+    same_padding,
+    windows,
+)
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5, 7])
@@ -45,3 +55,34 @@ def test_same_convolution_pads_then_convolves(height: int, width: int, kernel: i
 def test_named_keeps_names_and_order() -> None:
     layers = named(second=torch.nn.ReLU(), first=torch.nn.Flatten())
     assert [name for name, _ in layers.named_children()] == ["second", "first"]
+
+
+def test_layers_with_their_relu() -> None:
+    generator = torch.Generator().manual_seed(0)
+    convolution, dense = Conv2dReLU(3, 4, 3, padding=1), LinearReLU(6, 5)
+    x, y = torch.randn(2, 3, 5, 5, generator=generator), torch.randn(2, 6, generator=generator)
+    plain = F.conv2d(x, convolution.weight, convolution.bias, padding=1)
+    assert (plain < 0).any()
+    assert torch.equal(convolution(x), plain.clamp(min=0))
+    assert torch.equal(dense(y), F.linear(y, dense.weight, dense.bias).clamp(min=0))
+    assert list(convolution.state_dict()) == list(dense.state_dict()) == ["weight", "bias"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_response_normalisation_is_pytorchs_with_another_alpha(size: int) -> None:
+    x = 10 * torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = nn.LocalResponseNorm(size, alpha=0.3 * size, beta=0.6, k=1.5)(x)
+    torch.testing.assert_close(LocalResponseNorm(size, alpha=0.3, beta=0.6, k=1.5)(x), expected)
+
+
+@pytest.mark.parametrize("side", range(1, 9))
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 0), (2, 2, 0), (1, 1, 0), (5, 1, 2), (3, 3, 1)])
+def test_windows_are_what_a_pool_gives(side: int, kernel: int, stride: int, padding: int) -> None:
+    x = torch.arange(float(side * side)).reshape(1, 1, side, side)
+    if side + 2 * padding >= kernel:
+        assert F.max_pool2d(x, kernel, stride, padding).shape[2] == windows(side, kernel, stride, padding)
+    pool = cut_max_pool(side, kernel, stride)
+    if side >= kernel:
+        assert torch.equal(pool(x), F.max_pool2d(x, kernel, stride))
+    else:
+        assert torch.equal(pool(x), x.amax((2, 3), keepdim=True))

@@ -232,6 +232,29 @@ def test_looking_verbs_answer_in_json_and_as_a_table(verb: str, capsys: pytest.C
     assert len(text.splitlines()) >= 4
 
 
+def test_a_network_without_published_weights_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {row["name"]: row for row in tg.list_backbones()}
+    row = rows["alexnet_2012"]
+    assert (row["top1"], row["weights"], row["licence"], row["here"]) == (None, "", "–", False)
+    assert (row["input_size"], row["parameters"], row["year"]) == (224, 60_965_224, 2012)
+    assert rows["efficientnet_lite0"]["here"]
+    assert rows["efficientnet_lite0"]["top1"] == 0.751
+    years = [row["year"] for row in rows.values()]
+    assert years == sorted(years), "the table tells history"
+    assert tg.summary("alexnet_2012").parameters.total == 60_965_224
+    text = ask(capsys, "backbones")[1]
+    line = next(line for line in text.splitlines() if "alexnet_2012" in line)
+    assert line.rstrip().endswith("none published")
+
+
+def test_a_summary_shows_the_notes_table(capsys: pytest.CaptureFixture[str]) -> None:
+    _, text, _ = ask(capsys, "summary", "vgg16", "--input-size", 32, "--classes", 100)
+    rows = [line.split()[:2] for line in text.splitlines() if line.strip()]
+    assert ["block1_conv1", "stage1"] in rows
+    assert ["predictions", "head"] in rows
+    assert "34,006,948 (trainable 34,006,948, not trainable 0)" in text
+
+
 def test_an_existing_folder_is_not_overwritten_unless_asked(
     run: tuple[Path, dict[str, Any]], photos: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from ..errors import UsageError
-from . import efficientnet_lite
+from . import alexnet, efficientnet_lite, vgg
 from .spec import SMALLEST_INPUT, Backbone, Build, Chain, Convention, random_chain
 
 __all__ = [
@@ -19,7 +19,18 @@ __all__ = [
     "random_chain",
 ]
 
+# In the order of history.
 BACKBONES: dict[str, Backbone] = {
+    "alexnet_2012": alexnet.ALEXNET_2012,
+    "alexnet": alexnet.ALEXNET,
+    "vgg11": vgg.VGG11,
+    "vgg13": vgg.VGG13,
+    "vgg16": vgg.VGG16,
+    "vgg19": vgg.VGG19,
+    "vgg11_bn": vgg.VGG11_BN,
+    "vgg13_bn": vgg.VGG13_BN,
+    "vgg16_bn": vgg.VGG16_BN,
+    "vgg19_bn": vgg.VGG19_BN,
     "efficientnet_lite0": efficientnet_lite.LITE0,
     "efficientnet_lite1": efficientnet_lite.LITE1,
     "efficientnet_lite2": efficientnet_lite.LITE2,

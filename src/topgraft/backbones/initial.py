@@ -66,3 +66,16 @@ def he_fan_out(chain: Chain, generator: torch.Generator) -> None:
         else:
             nn.init.normal_(layer.weight, 0.0, 0.01, generator=generator)
         zero_bias(layer)
+
+
+def uniform_fan_in(chain: Chain, generator: torch.Generator) -> None:
+    """Kernels and biases uniform within ±1/√(fan in): what PyTorch does where nobody says otherwise.
+
+    Source: ``reset_parameters`` of ``nn.Conv2d`` and ``nn.Linear``, whose ``kaiming_uniform_`` with a = √5 comes to
+    the same bound, https://github.com/pytorch/pytorch/blob/main/torch/nn/modules/linear.py
+    """
+    for layer in layers(chain):
+        bound = 1 / math.sqrt(layer.weight[0].numel())
+        nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+        if layer.bias is not None:
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

@@ -51,6 +51,61 @@ class SameConv2d(nn.Conv2d):
         return super().forward(x)
 
 
+class Conv2dReLU(nn.Conv2d):
+    """A convolution and its ReLU, ``max(0, x)``, as the one layer that Keras counts. Parameters of ``nn.Conv2d``."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve, then cut at 0; N×C×H×W in, N×C'×H'×W' out."""
+        return F.relu(super().forward(x), inplace=True)  # the convolution's own result is needed by nobody
+
+
+class LinearReLU(nn.Linear):
+    """A dense layer and its ReLU, ``max(0, x)``, as the one layer that Keras counts. Parameters of ``nn.Linear``."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply, then cut at 0; N×C in, N×C' out."""
+        return F.relu(super().forward(x), inplace=True)
+
+
+class LocalResponseNorm(nn.Module):
+    """Local response normalisation: b_i = a_i / (k + α · Σ a_j²)^β, the sum over the `size` channels j around i.
+
+    Beyond the first and the last channel there is nothing to add. Here α multiplies the sum. ``nn.LocalResponseNorm``
+    and Caffe multiply the mean over `size`: their α is `size` times as large for the same result. PyTorch's layer
+    also branches on its input, which tracing refuses.
+    Source: Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep Convolutional Neural Networks,
+    section 3.3.
+
+    Args:
+        size: odd.
+        alpha, beta, k: see above.
+    """
+
+    def __init__(self, size: int, *, alpha: float, beta: float, k: float) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise; N×C×H×W in and out."""
+        depth, around = (self.size, 1, 1), (self.size // 2, 0, 0)  # channels taken for the depth of a volume
+        mean = F.avg_pool3d((x * x).unsqueeze(1), depth, stride=1, padding=around).squeeze(1)
+        return x / (self.k + self.alpha * self.size * mean) ** self.beta
+
+
+def windows(side: int, kernel: int, stride: int, padding: int = 0) -> int:
+    """How many windows fit on one side of a map: its side after a convolution or a pool without ceil mode."""
+    return (side + 2 * padding - kernel) // stride + 1
+
+
+def cut_max_pool(side: int, kernel: int, stride: int) -> nn.MaxPool2d:
+    """A max-pool for a map of `side` values a side whose window is never larger than the map.
+
+    ``nn.MaxPool2d`` refuses a map smaller than its window; cut to the map, the window gives the one largest value.
+    On a map of at least `kernel` it is ``nn.MaxPool2d(kernel, stride)``.
+    """
+    return nn.MaxPool2d(min(kernel, side), stride)
+
+
 def named(**layers: nn.Module) -> nn.Sequential:
     """``nn.Sequential`` whose layers have names: ``named(conv=…, norm=…)``."""
     return nn.Sequential(OrderedDict(layers))

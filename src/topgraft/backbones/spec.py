@@ -11,6 +11,12 @@ from torch import nn
 
 from ..records import ImageSpec
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and deviation of ImageNet's red, green and blue, in units of 0…1, as torchvision's networks are trained with.
+
+Source: ``transforms/_presets.py`` in https://github.com/pytorch/vision
+"""
+
 Chain = dict[str, nn.Module]
 """An ordered mapping of group names to modules with one tensor across each boundary. The last is ``head``."""
 
