@@ -169,9 +169,8 @@ class _Fields(TorchFunctionMode):
         return result
 
 
-# The result has the first argument's shape; of a sum where the second has it too.
 _ELEMENTWISE = (F.batch_norm, F.relu, F.relu6, F.hardtanh, F.dropout)
-_SUMS = (torch.Tensor.__add__, torch.Tensor.add, torch.add)
+_ARITHMETIC = (torch.Tensor.add, torch.Tensor.mul, torch.Tensor.div, torch.Tensor.__pow__)  # + * / **
 
 
 def _shape_only(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
@@ -186,9 +185,9 @@ def _shape_only(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
         return x.new_empty((*x.shape[:-1], args[1].shape[0]))
     if func is F.adaptive_avg_pool2d and args[1] in (1, (1, 1)):
         return x.new_empty((*x.shape[:-2], 1, 1))
-    if func in _ELEMENTWISE or (func in _SUMS and isinstance(args[1], torch.Tensor) and args[1].shape == x.shape):
+    if func in _ARITHMETIC and (isinstance(args[1], int | float) or args[1].shape == x.shape):
         return torch.empty_like(x)
-    return None
+    return torch.empty_like(x) if func in _ELEMENTWISE else None
 
 
 def trace_layers(chain: Chain, input_size: int) -> tuple[Layer, ...]:
