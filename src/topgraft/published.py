@@ -92,7 +92,47 @@ _LITE = (
         0.776,
     ),
 )
-WEIGHTS: dict[str, Weights] = {row.name: row for row in _LITE}
+
+# --- torchvision's ---------------------------------------------------------------------------------------------------
+
+# The presets of torchvision's recipes (transforms/_presets.py, and each weights' own `transforms`).
+_IMAGENET_1 = ImageSpec(224, 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def _torchvision(backbone: str, file: str, mebibytes: float, top1: float, top5: float) -> Weights:
+    """A row as torchvision's metadata has it: size in MiB, accuracy in per cent, the hash's beginning in the name."""
+    return Weights(
+        name=f"{backbone}_imagenet1k_v1",
+        backbone=backbone,
+        convention="torchvision",
+        file=file,
+        sha256=file.removesuffix(".pth").rpartition("-")[2],
+        size=round(mebibytes * 2**20),
+        spec=_IMAGENET_1,
+        classes=1000,
+        top1=round(top1 / 100, 5),
+        top5=round(top5 / 100, 5),
+        # Its README says that models "may have their own licenses or terms and conditions", and names none for these.
+        licence="not stated",
+        source="https://docs.pytorch.org/vision/stable/models.html",
+        url=f"https://download.pytorch.org/models/{file}",
+    )
+
+
+# Left out: IMAGENET1K_FEATURES of vgg16, whose dense layers are NaN; it is no classifier and has no accuracy.
+_TORCHVISION = (
+    _torchvision("alexnet", "alexnet-owt-7be5be79.pth", 233.087, 56.522, 79.066),
+    _torchvision("vgg11", "vgg11-8a719046.pth", 506.84, 69.02, 88.628),
+    _torchvision("vgg13", "vgg13-19584684.pth", 507.545, 69.928, 89.246),
+    _torchvision("vgg16", "vgg16-397923af.pth", 527.796, 71.592, 90.382),
+    _torchvision("vgg19", "vgg19-dcbb9e9d.pth", 548.051, 72.376, 90.876),
+    _torchvision("vgg11_bn", "vgg11_bn-6002323d.pth", 506.881, 70.37, 89.81),
+    _torchvision("vgg13_bn", "vgg13_bn-abd245e5.pth", 507.59, 71.586, 90.374),
+    _torchvision("vgg16_bn", "vgg16_bn-6c64b313.pth", 527.866, 73.36, 91.516),
+    _torchvision("vgg19_bn", "vgg19_bn-c79401a0.pth", 548.143, 74.218, 91.842),
+)
+
+WEIGHTS: dict[str, Weights] = {row.name: row for row in (*_TORCHVISION, *_LITE)}
 
 
 def find_weights(name: str) -> Weights:
