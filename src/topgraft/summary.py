@@ -178,9 +178,14 @@ def _shape_only(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
 
     PyTorch finds these shapes in Python: a millisecond for each BatchNorm, and a second to load the code.
     """
-    x = args[0] if args else None
+    joined = args[0] if func is torch.cat and len(args) == 2 else ()
+    x = joined[0] if joined else args[0] if args else None
     if not isinstance(x, torch.Tensor) or x.device.type != "meta":
         return None
+    if joined:
+        shape = list(x.shape)
+        shape[args[1]] = sum(tensor.shape[args[1]] for tensor in joined)
+        return x.new_empty(shape)
     if func is F.linear:
         return x.new_empty((*x.shape[:-1], args[1].shape[0]))
     if func is F.adaptive_avg_pool2d and args[1] in (1, (1, 1)):
