@@ -72,6 +72,15 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return unpack
 
 
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """``TOPGRAFT_DATA``, which also holds ``weights/``."""
+    where = os.environ.get("TOPGRAFT_DATA")
+    if where is None:
+        pytest.skip("TOPGRAFT_DATA is unset: it names a folder that holds weights/")
+    return Path(where)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or fills the user's own cache."""

@@ -86,3 +86,11 @@ def test_windows_are_what_a_pool_gives(side: int, kernel: int, stride: int, padd
         assert torch.equal(pool(x), F.max_pool2d(x, kernel, stride))
     else:
         assert torch.equal(pool(x), x.amax((2, 3), keepdim=True))
+
+
+def test_response_norm_is_pytorchs_with_alpha_for_the_sum() -> None:
+    x = 10 * torch.randn(2, 7, 3, 4, generator=torch.Generator().manual_seed(0))
+    found = LocalResponseNorm(5, alpha=0.2, beta=0.75, k=2.0)(x)
+    torch.testing.assert_close(found, F.local_response_norm(x, 5, alpha=5 * 0.2, beta=0.75, k=2.0))
+    middle = x[:, 3] / (2 + 0.2 * x[:, 1:6].square().sum(1)) ** 0.75
+    torch.testing.assert_close(found[:, 3], middle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from ..errors import UsageError
-from . import alexnet, efficientnet_lite, vgg
+from . import alexnet, efficientnet_lite, googlenet, resnet, resnet_notes, squeezenet, vgg
 from .spec import SMALLEST_INPUT, Backbone, Build, Chain, Convention, random_chain
 
 __all__ = [
@@ -31,6 +31,17 @@ BACKBONES: dict[str, Backbone] = {
     "vgg13_bn": vgg.VGG13_BN,
     "vgg16_bn": vgg.VGG16_BN,
     "vgg19_bn": vgg.VGG19_BN,
+    "googlenet_2014": googlenet.GOOGLENET_2014,
+    "googlenet": googlenet.GOOGLENET,
+    "resnet18": resnet.RESNET18,
+    "resnet34": resnet.RESNET34,
+    "resnet50": resnet.RESNET50,
+    "resnet101": resnet.RESNET101,
+    "resnet152": resnet.RESNET152,
+    "resnet50_v1": resnet.RESNET50_V1,
+    "resnet50_keras": resnet.RESNET50_KERAS,
+    "resnet50_notes": resnet_notes.RESNET50_NOTES,
+    "squeezenet1_1": squeezenet.SQUEEZENET1_1,
     "efficientnet_lite0": efficientnet_lite.LITE0,
     "efficientnet_lite1": efficientnet_lite.LITE1,
     "efficientnet_lite2": efficientnet_lite.LITE2,

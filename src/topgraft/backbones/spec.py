@@ -62,8 +62,8 @@ class Convention:
 
     Attributes:
         name: ``torchvision``, ``timm``, ``keras``, ``caffe`` …
-        layers: the file's layer → the chain's layer (``layer1.0.conv1`` → ``stage2.0.conv1``), in the order in
-            which the network's code makes them.
+        layers: the file's layer → the chain's layer (``layer4.0.bn1`` → ``stage4.0.branch.first.norm``), in the order
+            in which the network's code makes them.
         spec: how pixels are made for weights that are written so; also the input size of its dense layers.
         tensors: the file's tensor → the module's; the names are equal where it is empty.
         arrange: ``arrange(chain key, tensor, expected shape)`` gives the layout of PyTorch: O×I×H×W for
