@@ -17,6 +17,9 @@ ROWS = {name: row for name, row in WEIGHTS.items() if row.url.startswith("https:
 NETWORKS = [
     "alexnet",
     *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
+    "googlenet",
+    *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+    "squeezenet1_1",
 ]
 UNUSABLE = {"vgg16": {"IMAGENET1K_FEATURES"}}  # its dense layers are NaN
 
@@ -62,6 +65,12 @@ def test_pixels_are_torchvisions(timm: ModuleType, row: Weights) -> None:
     assert spec.channel_order == "RGB"
     image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     seen = (image - column(preset.mean)) / column(preset.std)
+    if row.backbone == "googlenet":  # the network changes them once more
+        from torchvision.models import GoogLeNet
+
+        with torch.device("meta"):
+            network = GoogLeNet(init_weights=False, transform_input=True)
+        seen = network._transform_input(seen)
     torch.testing.assert_close((image - column(spec.mean)) / column(spec.std), seen, rtol=1e-12, atol=1e-12)
 
 

@@ -107,12 +107,11 @@ def inspected(found: Inspection) -> None:
 
 def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
     """The family, one row each."""
-    shown = _table("backbone", "year", "input", "parameters", "multiply-adds", "top-1", "licence", "weights")
+    shown = _table("backbone", "year", "parameters", "multiply-adds", "top-1", "licence", "weights")
     for row in rows:
         shown.add_row(
             row["name"],
             str(row["year"]),
-            str(row["input_size"]),
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['multiply_adds'] / 1e6:,.0f} M",
             "–" if row["top1"] is None else f"{100 * row['top1']:.1f} %",
