@@ -3,12 +3,12 @@ import hashlib
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pooch
 import pytest
+from file_server import Site, serve
 
 from topgraft import download, progress
 from topgraft.download import fetch
@@ -16,76 +16,14 @@ from topgraft.errors import DownloadError
 
 DATA = bytes(range(256)) * 5000  # 1.28 MB: several pieces
 SHA = "sha256:" + hashlib.sha256(DATA).hexdigest()
+PREFIX = SHA[: len("sha256:") + 8]
 MD5 = "md5:" + hashlib.md5(DATA).hexdigest()
-
-
-@dataclass
-class Site:
-    """What the server on this machine serves, and what it was asked for."""
-
-    data: bytes = DATA
-    etag: str | None = '"v1"'
-    modified: str | None = None
-    ranges: bool = True
-    cuts: list[int] = field(default_factory=list)  # bytes after which to end each answer early
-    statuses: list[int] = field(default_factory=list)  # answered before anything else
-    length: bool = True
-    encoding: str | None = None
-    range_shift: int = 0
-    asked: list[tuple[str | None, str | None]] = field(default_factory=list)  # Range, If-Range
-    url: str = ""
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    served = Site()
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            asked, version = self.headers.get("Range"), self.headers.get("If-Range")
-            served.asked.append((asked, version))
-            if served.statuses and (status := served.statuses.pop(0)) != 200:
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            start = 0
-            if asked and served.ranges and version in (served.etag, served.modified):
-                start = int(asked.removeprefix("bytes=").removesuffix("-"))
-                if start >= len(served.data):
-                    self.send_response(416)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                self.send_response(206)
-                first = start + served.range_shift
-                self.send_header("Content-Range", f"bytes {first}-{len(served.data) - 1}/{len(served.data)}")
-            else:
-                self.send_response(200)
-            body = served.data[start:]
-            if served.length:
-                self.send_header("Content-Length", str(len(body)))
-            for name, value in {
-                "ETag": served.etag,
-                "Last-Modified": served.modified,
-                "Content-Encoding": served.encoding,
-            }.items():
-                if value:
-                    self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body[: served.cuts.pop(0)] if served.cuts else body)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    served.url = f"http://127.0.0.1:{server.server_port}/data.bin"
-    yield served
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve(DATA) as served:
+        yield served
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +43,7 @@ def left(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {".data.bin.lock"}
 
 
-@pytest.mark.parametrize("known_hash", [SHA, MD5])
+@pytest.mark.parametrize("known_hash", [SHA, MD5, PREFIX, PREFIX.upper().replace("SHA256", "sha256")])
 def test_a_file_is_downloaded_once(site: Site, tmp_path: Path, known_hash: str):
     folder = tmp_path / "new" / "folder"
     for _ in range(2):
@@ -240,19 +178,29 @@ def test_archives_are_not_unpacked_on_the_way(site: Site, tmp_path: Path):
     assert get(site, tmp_path).read_bytes() == DATA
 
 
+@pytest.mark.parametrize("known_hash", [SHA, PREFIX])
 @pytest.mark.parametrize("cuts", [[], [600_000]])
-def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path, cuts: list[int]):
+def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path, cuts: list[int], known_hash: str):
     site.data, site.cuts = DATA[:-1] + b"?", cuts
-    with pytest.raises(DownloadError, match=r"does not have the expected checksum sha256:.*so it was removed"):
-        get(site, tmp_path)
+    with pytest.raises(DownloadError, match=f"does not have the expected checksum {known_hash}, so it was removed"):
+        get(site, tmp_path, known_hash)
     assert left(tmp_path) == set()
     site.data = DATA
-    assert get(site, tmp_path).read_bytes() == DATA
+    assert get(site, tmp_path, known_hash).read_bytes() == DATA
 
 
-def test_a_damaged_file_that_is_here_is_replaced(site: Site, tmp_path: Path):
+@pytest.mark.parametrize("known_hash", ["sha256:", "sha256:0123456", "0123456789"])
+def test_a_hash_that_would_fit_anything_is_refused(site: Site, tmp_path: Path, known_hash: str):
+    with pytest.raises(ValueError, match="too short"):
+        get(site, tmp_path, known_hash)
+    assert site.asked == []
+
+
+@pytest.mark.parametrize("known_hash", [SHA, PREFIX])
+def test_a_damaged_file_that_is_here_is_replaced(site: Site, tmp_path: Path, known_hash: str):
     (tmp_path / "data.bin").write_bytes(b"damaged")
-    assert get(site, tmp_path).read_bytes() == DATA
+    assert get(site, tmp_path, known_hash).read_bytes() == DATA
+    assert left(tmp_path) == {"data.bin"}
 
 
 def test_the_file_that_is_here_survives_a_failed_download(site: Site, tmp_path: Path):
@@ -301,6 +249,15 @@ def test_offline_asks_nobody(site: Site, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "data.bin").write_bytes(DATA)
     assert get(site, tmp_path) == tmp_path / "data.bin"
     assert site.asked == []
+
+
+def test_a_damaged_file_is_said_when_offline(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "data.bin").write_bytes(b"damaged")
+    monkeypatch.setenv("TOPGRAFT_OFFLINE", "1")
+    with pytest.raises(DownloadError) as raised:
+        get(site, tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path / 'data.bin'} does not have the checksum {SHA}, and TOPGRAFT_OFF")
+    assert (tmp_path / "data.bin").read_bytes() == b"damaged"
 
 
 @pytest.mark.parametrize("offline", ["", "0", "false"])

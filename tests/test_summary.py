@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict
 
@@ -41,6 +42,14 @@ def test_a_summary_is_json() -> None:
     found = json.loads(json.dumps(asdict(summarise("efficientnet_lite0", 64, 3))))
     assert found["parameters"].keys() == {"total", "trainable", "not_trainable"}
     assert found["layers"][0]["group"] == "stem"
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_shapes_alone_give_what_computing_gives(name: str) -> None:
+    with torch.device("meta"):
+        chain = BACKBONES[name].build(Build(input_size=33, classes=7))
+    computed = {group: copy.deepcopy(module).to_empty(device="cpu") for group, module in chain.items()}
+    assert trace_layers(chain, 33) == trace_layers(computed, 33)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_unknown_name_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match=f"'nothing', and no file of that name; there are random, {NAME}"):
+    with pytest.raises(UsageError, match=f"'nothing', and no file of that name; there are random, .*{NAME}"):
         find_weights("nothing")
 
 

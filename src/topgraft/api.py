@@ -95,14 +95,20 @@ def fit(images: Any, **choices: Any) -> Fitted:
     Raises:
         DataError: images that cannot be learnt from.
         UsageError: an unknown or impossible choice.
-        WeightsError: the network's weights are not here or are damaged.
+        WeightsError: the network's weights are damaged or do not fit.
+        DownloadError: they are not here, and cannot be downloaded.
     """
     began = time.perf_counter()
     chosen, resolved = fitting.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
     lap = fitting.laps(seconds)
     network = load_network(
-        chosen.backbone, chosen.weights, input_size=chosen.input_size, classes=len(splits.classes), seed=chosen.seed
+        chosen.backbone,
+        chosen.weights,
+        input_size=chosen.input_size,
+        classes=len(splits.classes),
+        seed=chosen.seed,
+        folder=chosen.cache_dir,
     )
     classifier = fitting.classifier_of(network, chosen.decode)
     lap("network")
@@ -205,7 +211,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
     chosen = settings.make(settings.FeaturesSettings, choices)
     splits = _whole(images, chosen)
     choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    network = load_network(chosen.backbone, chosen.weights, input_size=chosen.input_size)
+    network = load_network(chosen.backbone, chosen.weights, input_size=chosen.input_size, folder=chosen.cache_dir)
     classifier = fitting.classifier_of(network, chosen.decode)
     samples = [sample for part in splits.parts.values() for sample in part]
     if not samples:
@@ -270,7 +276,11 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     else:
         splits, _ = _opened(what, chosen)
         network = load_network(
-            chosen.backbone, chosen.weights, input_size=chosen.input_size, classes=len(splits.classes)
+            chosen.backbone,
+            chosen.weights,
+            input_size=chosen.input_size,
+            classes=len(splits.classes),
+            folder=chosen.cache_dir,
         )
         classifier = fitting.classifier_of(network, "scaled")
         backbone, strategy, weights = chosen.backbone, chosen.strategy, network.weights

@@ -100,7 +100,9 @@ class Classifier(nn.Module):
         return prefix
 
 
-def load_pretrained(backbone: str, weights: str | Path | None = None, *, classes: int | None = None) -> Classifier:
+def load_pretrained(
+    backbone: str, weights: str | Path | None = None, *, classes: int | None = None, folder: Path | None = None
+) -> Classifier:
     """A network with weights as a `Classifier`, in evaluation mode; see `topgraft.weights.load_network`."""
-    network = load_network(backbone, weights, classes=classes)
+    network = load_network(backbone, weights, classes=classes, folder=folder)
     return Classifier(network.chain, network.spec).eval()

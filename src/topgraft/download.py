@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from .folders import atomic_write, replace
 
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
 _PAUSES = (0.5, 1.0, 3.0)  # seconds before a new attempt: after one that brought something, after the first idle one, …
+_SHORTEST = 8  # hexadecimal digits of a hash
 _PIECE = 1 << 16  # bytes; what a cut connection may cost
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # the disk, or the user's share of it
 
@@ -35,45 +37,70 @@ def fetch(url: str, *, known_hash: str, folder: Path, file_name: str) -> Path:
 
     Args:
         url: http or https address.
-        known_hash: ``md5:…`` or ``sha256:…``, in hex.
+        known_hash: ``md5:…`` or ``sha256:…``, in hex; the beginning of it where its publisher states no more, at
+            least 8 digits: one damaged file in four thousand million fits those.
         folder: made if it does not exist.
         file_name: of the target.
 
     Raises:
         DownloadError: ``TOPGRAFT_OFFLINE`` is set, there is no network, the server refuses, the disk is full,
             or the hash is wrong, in which case nothing is kept.
+        ValueError: the hash has fewer digits.
     """
+    if len(known_hash.partition(":")[2]) < _SHORTEST:
+        raise ValueError(f"{known_hash} is too short to know a file by")
+    target = folder / file_name
+    if not _fits(target, known_hash):
+        if _is_offline():
+            damaged = f"{target} does not have the checksum {known_hash}, and " if target.is_file() else ""
+            raise DownloadError(f"{damaged}TOPGRAFT_OFFLINE is set. {_by_hand(url, target)}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _alone(folder / f".{file_name}.lock"):
+                if not _fits(target, known_hash):  # or else another process has brought it
+                    _fetch(url, known_hash, target)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise DownloadError(
+                    f"the disk is full: {url} does not fit into {folder}. Free some space and start again; "
+                    "the download goes on where it ended"
+                ) from error
+            raise DownloadError(f"{target} cannot be written: {(error.strerror or str(error)).lower()}") from error
+    return target
+
+
+def _fetch(url: str, known_hash: str, target: Path) -> None:
+    """Download the file, check it, and only then put it in its place."""
     import pooch  # imported here: it brings the HTTP client with it
 
-    target = folder / file_name
-    algorithm, _, digest = known_hash.partition(":")
-    if _is_offline() and not (target.is_file() and pooch.file_hash(str(target), algorithm) == digest):
-        raise DownloadError(f"TOPGRAFT_OFFLINE is set. {_by_hand(url, target)}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / f".{file_name}.lock"), _silent(pooch.get_logger()):
+    with _silent(pooch.get_logger()):
+        # Without a hash: pooch compares whole ones only, and ours may be the beginning of one.
+        name = f".{target.name}.new"
+        new = Path(
             pooch.retrieve(
                 url,
-                known_hash,
-                fname=file_name,
-                path=folder,
+                None,
+                fname=name,
+                path=target.parent,
                 downloader=lambda url, output, _: _download(url, Path(output), target),
             )
-    except DownloadError:
-        raise
-    except OSError as error:
-        if error.errno in _FULL:
-            raise DownloadError(
-                f"the disk is full: {url} does not fit into {folder}. Free some space and start again; "
-                "the download goes on where it ended"
-            ) from error
-        raise DownloadError(f"{target} cannot be written: {(error.strerror or str(error)).lower()}") from error
-    except ValueError as error:  # pooch's word for a wrong hash; it has removed the file
+        )
+    if not _fits(new, known_hash):
+        new.unlink()
         raise DownloadError(
             f"{url} does not have the expected checksum {known_hash}, so it was removed: it was damaged on the way, or "
             f"has changed at its source. Try again. {_by_hand(url, target)}"
-        ) from error
-    return target
+        )
+    replace(new, target)
+
+
+def _fits(path: Path, known_hash: str) -> bool:
+    """Whether the file is there with that hash, or with one that begins so."""
+    if not path.is_file():
+        return False
+    algorithm, _, digest = known_hash.partition(":")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest().startswith(digest.lower())
 
 
 def _download(url: str, output: Path, target: Path) -> None:

@@ -19,6 +19,11 @@ from .records import SPLIT_NAMES
 
 S = TypeVar("S")
 
+_WEIGHTS = (
+    "weights to start from: a name, a file, or random; default: the network's best published ones, "
+    "downloaded if need be"
+)
+
 
 def _choice(default: Any, help: str, options: tuple[str, ...] = (), low: int | None = None) -> Any:
     return field(default=default, metadata={"help": help, "options": options, "low": low})
@@ -52,7 +57,7 @@ class EngineSettings:
     device: str = _choice("auto", "auto is CUDA where there is one, else the processor", ("auto", "cpu", "cuda"))
     workers: int | None = _choice(None, "threads that decode images; default: one per core", low=0)
     cache_dir: Path | None = _choice(
-        None, "folder of cached features and converted networks; default: TOPGRAFT_CACHE or the user's cache"
+        None, "folder of cached features, converted networks and downloads; default: TOPGRAFT_CACHE or the user's cache"
     )
 
 
@@ -61,9 +66,7 @@ class NetworkSettings:
     """Which network, with which weights."""
 
     backbone: str = _choice("efficientnet_lite0", "the published network to build on; see `topgraft backbones`")
-    weights: str | None = _choice(
-        None, "weights by name, a file of weights, or random; default: the first that are published for the network"
-    )
+    weights: str | None = _choice(None, _WEIGHTS)
     input_size: int | None = _choice(None, "side of the images in pixels; default: the weights' own", low=32)
 
 
@@ -178,6 +181,8 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
     kind = base_type(hint)
     if kind is Path and isinstance(value, str | os.PathLike):
         return Path(value).expanduser()
+    if kind is str and isinstance(value, os.PathLike):  # a file where a name may also stand
+        value = os.fspath(value)
     if type(value) is not kind:
         if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):
             value = int(value)  # NumPy's integers

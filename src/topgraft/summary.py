@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from .backbones import SMALLEST_INPUT, Build, Chain, find_backbone
@@ -158,12 +159,40 @@ class _Fields(TorchFunctionMode):
         self._known[id(tensor)] = (tensor, field)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = _shape_only(func, args)
+        if result is None:
+            result = func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor) and id(result) not in self._known:
             given = [x for arg in args for x in (arg if isinstance(arg, list | tuple) else (arg,))]
             fields = [self.of(x) for x in given if isinstance(x, torch.Tensor)]
             self.note(result, max(fields, key=lambda field: field.size, default=_Field()))
         return result
+
+
+_ELEMENTWISE = (F.batch_norm, F.relu, F.relu6, F.hardtanh, F.dropout)
+_ARITHMETIC = (torch.Tensor.add, torch.Tensor.mul, torch.Tensor.div, torch.Tensor.__pow__)  # + * / **
+
+
+def _shape_only(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
+    """The result of the most frequent functions on the meta device, where it is a shape and nothing more; else None.
+
+    PyTorch finds these shapes in Python: a millisecond for each BatchNorm, and a second to load the code.
+    """
+    joined = args[0] if func is torch.cat and len(args) == 2 else ()
+    x = joined[0] if joined else args[0] if args else None
+    if not isinstance(x, torch.Tensor) or x.device.type != "meta":
+        return None
+    if joined:
+        shape = list(x.shape)
+        shape[args[1]] = sum(tensor.shape[args[1]] for tensor in joined)
+        return x.new_empty(shape)
+    if func is F.linear:
+        return x.new_empty((*x.shape[:-1], args[1].shape[0]))
+    if func is F.adaptive_avg_pool2d and args[1] in (1, (1, 1)):
+        return x.new_empty((*x.shape[:-2], 1, 1))
+    if func in _ARITHMETIC and (isinstance(args[1], int | float) or args[1].shape == x.shape):
+        return torch.empty_like(x)
+    return torch.empty_like(x) if func in _ELEMENTWISE else None
 
 
 def trace_layers(chain: Chain, input_size: int) -> tuple[Layer, ...]:

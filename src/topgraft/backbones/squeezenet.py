@@ -131,4 +131,5 @@ SQUEEZENET1_1 = Backbone(
     initialise=initialise,
     conventions=(Convention("torchvision", torchvision_layers(), _SPEC),),
     untrained=_SPEC,
+    weights=("squeezenet1_1_imagenet1k_v1",),
 )

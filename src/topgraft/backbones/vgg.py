@@ -166,8 +166,9 @@ BATCHNORM_PAPER = f"{PAPER}; with the BatchNorm of 2015, https://arxiv.org/abs/1
 
 
 def _vgg(depth: int, *, batchnorm: bool = False) -> Backbone:
+    name = f"vgg{depth}_bn" if batchnorm else f"vgg{depth}"
     return Backbone(
-        name=f"vgg{depth}_bn" if batchnorm else f"vgg{depth}",
+        name=name,
         family="vgg",
         year=2015 if batchnorm else 2014,
         paper=BATCHNORM_PAPER if batchnorm else PAPER,
@@ -177,6 +178,7 @@ def _vgg(depth: int, *, batchnorm: bool = False) -> Backbone:
         initialise=he_fan_out if batchnorm else glorot_uniform,
         conventions=tuple(_conventions(depth, batchnorm)),
         untrained=TORCHVISION_SPEC if batchnorm else UNTRAINED_SPEC,
+        weights=(f"{name}_imagenet1k_v1",),
         top_name="predictions",
     )
 
