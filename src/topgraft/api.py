@@ -303,8 +303,9 @@ def list_backbones() -> tuple[dict[str, Any], ...]:
 
 def summary(backbone: str, input_size: int | None = None, classes: int | None = None) -> Summary:
     """Layers, output shapes, parameters, multiply-adds of a network; its published size and top if not given."""
-    weights = find_weights(find_backbone(backbone).weights[0])
-    return summarise(backbone, input_size or weights.spec.input_size, classes or weights.classes)
+    network = find_backbone(backbone)
+    published = find_weights(network.weights[0]).classes if network.weights else 1000  # ImageNet's
+    return summarise(backbone, input_size or network.untrained.input_size, classes or published)
 
 
 def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:

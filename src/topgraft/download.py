@@ -47,7 +47,7 @@ def fetch(url: str, *, known_hash: str, folder: Path, file_name: str) -> Path:
 
     target = folder / file_name
     algorithm, _, digest = known_hash.partition(":")
-    if _is_offline() and not (target.is_file() and pooch.file_hash(str(target), algorithm) == digest):
+    if is_offline() and not (target.is_file() and pooch.file_hash(str(target), algorithm) == digest):
         raise DownloadError(f"TOPGRAFT_OFFLINE is set. {_by_hand(url, target)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,8 @@ def _by_hand(url: str, target: Path) -> str:
     return f"Without a connection, get {url} on another machine and put it at {target}."
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Whether ``TOPGRAFT_OFFLINE`` is set: nothing may be downloaded."""
     return os.environ.get("TOPGRAFT_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
 
 

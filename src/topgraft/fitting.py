@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,7 @@ def run_config(
     import PIL
     import torch
 
+    network_code = find_backbone(chosen.backbone).package
     return {
         "backbone": {
             "name": chosen.backbone,
@@ -142,5 +144,6 @@ def run_config(
             "pillow": PIL.__version__,
             "numpy": np.__version__,
             "engine": engines.version(choice.name),
+            **({network_code: version(network_code)} if network_code else {}),
         },
     }

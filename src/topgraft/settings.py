@@ -59,7 +59,9 @@ class EngineSettings:
 class FitSettings(OpenSettings, EngineSettings):
     """The choices of ``fit``."""
 
-    backbone: str = _choice("efficientnet_lite0", "the published network to build on; see `topgraft backbones`")
+    backbone: str = _choice(
+        "efficientnet_lite0", "the published network to build on; see `topgraft backbones`; or timm:NAME"
+    )
     strategy: str = _choice("head", "what trains: head keeps the base and solves the classifier", ("head",))
     class_weight: str = _choice(
         "none", "balanced weighs each class by the inverse of its share of the images", ("none", "balanced")
@@ -94,7 +96,9 @@ class PredictSettings(EngineSettings):
 class FeaturesSettings(OpenSettings, EngineSettings):
     """The choices of ``extract_features``."""
 
-    backbone: str = _choice("efficientnet_lite0", "the published network to use; see `topgraft backbones`")
+    backbone: str = _choice(
+        "efficientnet_lite0", "the published network to use; see `topgraft backbones`; or timm:NAME"
+    )
     decode: str = _choice(
         "scaled", "scaled lets the JPEG decoder shrink large photos while it decodes", ("scaled", "full")
     )

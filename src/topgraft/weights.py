@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .backbones import SMALLEST_INPUT, Backbone, Build, Chain, Convention, find_backbone, random_chain
+from .backbones import SMALLEST_INPUT, Backbone, Build, Chain, Convention, find_backbone, put_constants, random_chain
 from .errors import UsageError, WeightsError
 from .published import WEIGHTS, Weights, find_weights
 from .records import ImageSpec
@@ -31,7 +31,7 @@ class Network:
         build: what it was built by.
         spec: how pixels are made for it.
         weights: name of the weights, ``random``, or the file's name.
-        sha256: of the file; empty for random ones.
+        sha256: of the file; empty for random ones, and where another package keeps the file.
         licence: of the weights, as published.
     """
 
@@ -55,7 +55,7 @@ def load_network(
     """A network with published, random or a file's weights.
 
     Args:
-        backbone: a name in `topgraft.backbones.BACKBONES`.
+        backbone: a name in `topgraft.backbones.BACKBONES`, or ``timm:NAME``.
         weights: a name in `topgraft.published.WEIGHTS`, a file, or ``random``; the backbone's first if None.
         input_size: side of the images; the weights' own if None. At another size than their own, dense layers
             between the convolutions and the head do not fit and are left out.
@@ -80,6 +80,10 @@ def load_network(
         chain = _random(network, build, seed)
         return Network(chain, build, at_size(network.untrained, build.input_size), RANDOM, "", "none")
     found = open_weights(network, weights)
+    if found.headless and classes is None:
+        raise UsageError(
+            f"the published top of {network.name} is not one dense layer; say how many classes a new one has"
+        )
     size = input_size or found.spec.input_size
     build = replace(
         found.build,
@@ -92,6 +96,7 @@ def load_network(
     with torch.device("meta"):
         chain = network.build(build)
     _put(chain, found.state, new_head=classes is not None)
+    put_constants(network, build, chain)
     return Network(chain, build, at_size(found.spec, size), found.name, found.sha256, found.licence)
 
 
@@ -104,8 +109,9 @@ class Opened:
         build: with the published top, dense layers and classes.
         spec: how pixels are made for them.
         name: of the weights, or of the file.
-        sha256: of the file.
+        sha256: of the file; empty where another package keeps it.
         licence: as published; "not stated" for a user's file.
+        headless: they have no top that fits; the head's values are zeros.
     """
 
     state: dict[str, torch.Tensor]
@@ -114,6 +120,7 @@ class Opened:
     name: str
     sha256: str
     licence: str
+    headless: bool = False
 
 
 def open_weights(network: Backbone, weights: str | Path | None = None) -> Opened:
@@ -128,6 +135,11 @@ def open_weights(network: Backbone, weights: str | Path | None = None) -> Opened
         WeightsError: the weights are not here, are damaged, or do not fit.
     """
     if weights is None:
+        if network.fetch is not None:
+            fetched = network.fetch()
+            match = match_tensors(network, fetched.tensors, own=False)
+            headless = match.convention.headless
+            return Opened(match.state, match.build, match.convention.spec, fetched.name, "", fetched.licence, headless)
         if not network.weights:
             raise UsageError(
                 f"no weights of {network.name} are published; give a file, or random to train it from nothing"
@@ -135,7 +147,8 @@ def open_weights(network: Backbone, weights: str | Path | None = None) -> Opened
         weights = network.weights[0]
     if weights not in WEIGHTS and (path := Path(weights).expanduser()).is_file():
         match = match_tensors(network, read_tensors(path))
-        return Opened(match.state, match.build, match.convention.spec, path.name, file_sha256(path), "not stated")
+        spec, headless = match.convention.spec, match.convention.headless
+        return Opened(match.state, match.build, spec, path.name, file_sha256(path), "not stated", headless)
     row = find_weights(str(weights))
     if row.backbone != network.name:
         raise UsageError(
@@ -280,6 +293,8 @@ def _match(
         if key not in published:
             if key.endswith(".num_batches_tracked"):  # PyTorch before 0.4.1 and others do not count
                 state[key] = torch.zeros((), dtype=torch.long)
+            elif convention.headless and key.startswith("head."):
+                state[key] = torch.zeros(wanted.shape)
             else:
                 missing.append(f"{key} {tuple(wanted.shape)}")
             continue
