@@ -60,7 +60,8 @@ class Summary:
     """What `topgraft summary` shows.
 
     `multiply_adds` and `activation_bytes` are sums over the layers, for one image. The second is what training
-    has to keep; prediction needs only a few layers' at a time.
+    has to keep; prediction needs only a few layers' at a time. `notes` are sentences about the network: why its base
+    cannot be divided, and how its use here differs from its publisher's.
     """
 
     backbone: str
@@ -70,6 +71,7 @@ class Summary:
     parameters: Parameters
     multiply_adds: int
     activation_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 def summarise(backbone: str, input_size: int, classes: int) -> Summary:
@@ -94,6 +96,7 @@ def summarise(backbone: str, input_size: int, classes: int) -> Summary:
         count_parameters(chain),
         sum(layer.multiply_adds for layer in layers),
         sum(layer.activation_bytes for layer in layers),
+        (*([f"the base cannot be frozen in part: {network.whole}"] if network.whole else []), *network.notes),
     )
 
 

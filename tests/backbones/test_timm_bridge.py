@@ -162,6 +162,8 @@ def test_the_summary_counts_every_parameter(case: Case) -> None:
     assert found.parameters.trainable == sum(p.numel() for p in case.classifier.groups.parameters())
     assert list(dict.fromkeys(layer.group for layer in found.layers)) == list(case.backbone.groups)
     assert found.layers[-1].output == (CLASSES,)
+    said = [note for note in found.notes if note.startswith("the base cannot be frozen in part: ")]
+    assert len(said) == (case.name in NO_CHAIN)
 
 
 def test_random_weights_are_drawn_from_their_seed_alone(case: Case) -> None:
