@@ -151,7 +151,7 @@ def load(folder: Path) -> Fitted:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from .backbones import Build, find_backbone
+    from .backbones import Build, find_backbone, put_constants
     from .classifier import Classifier
 
     _recover(folder)
@@ -162,8 +162,10 @@ def load(folder: Path) -> Fitted:
         spec_fields["mean"], spec_fields["std"] = tuple(spec_fields["mean"]), tuple(spec_fields["std"])
         spec = ImageSpec(**spec_fields)
         classes = tuple(config["classes"])
+        backbone, build = find_backbone(config["backbone"]["name"]), Build(**config["backbone"]["build"])
         with torch.device("meta"):  # every value is replaced by the file's
-            chain = find_backbone(config["backbone"]["name"]).build(Build(**config["backbone"]["build"]))
+            chain = backbone.build(build)
+        put_constants(backbone, build, chain)
         classifier = Classifier(chain, spec)
         classifier.groups.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
         history = tuple(_epoch(json.loads(line)) for line in _read(folder / "history.jsonl").splitlines())

@@ -51,7 +51,7 @@ def fetch(url: str, *, known_hash: str, folder: Path, file_name: str) -> Path:
         raise ValueError(f"{known_hash} is too short to know a file by")
     target = folder / file_name
     if not _fits(target, known_hash):
-        if _is_offline():
+        if is_offline():
             damaged = f"{target} does not have the checksum {known_hash}, and " if target.is_file() else ""
             raise DownloadError(f"{damaged}TOPGRAFT_OFFLINE is set. {_by_hand(url, target)}")
         try:
@@ -214,7 +214,8 @@ def _by_hand(url: str, target: Path) -> str:
     return f"Without a connection, get {url} on another machine and put it at {target}."
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Whether ``TOPGRAFT_OFFLINE`` is set: nothing may be downloaded."""
     return os.environ.get("TOPGRAFT_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
 
 

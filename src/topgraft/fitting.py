@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -275,6 +276,7 @@ def run_config(
     import PIL
     import torch
 
+    network_code = find_backbone(chosen.backbone).package
     return {
         "backbone": {
             "name": chosen.backbone,
@@ -310,5 +312,6 @@ def run_config(
             "pillow": PIL.__version__,
             "numpy": np.__version__,
             "engine": engines.version(resolved.engine.name),
+            **({network_code: version(network_code)} if network_code else {}),
         },
     }

@@ -65,7 +65,9 @@ class EngineSettings:
 class NetworkSettings:
     """Which network, with which weights."""
 
-    backbone: str = _choice("efficientnet_lite0", "the published network to build on; see `topgraft backbones`")
+    backbone: str = _choice(
+        "efficientnet_lite0", "the published network to build on; see `topgraft backbones`; or timm:NAME"
+    )
     weights: str | None = _choice(None, _WEIGHTS)
     input_size: int | None = _choice(None, "side of the images in pixels; default: the weights' own", low=32)
 

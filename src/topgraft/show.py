@@ -220,6 +220,7 @@ def summarised(found: Summary) -> None:
         f"parameters: {totals.total:,} (trainable {totals.trainable:,}, not trainable {totals.not_trainable:,})",
         f"multiply-adds: {found.multiply_adds / 1e6:,.1f} M",
         f"activations: {found.activation_bytes / 2**20:,.1f} MiB an image",
+        *found.notes,
     ):
         console.print(line, highlight=False)
 

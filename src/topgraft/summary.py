@@ -33,7 +33,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer, in the order of computation.
+    """One layer, in the order of computation; also a block that holds parameters of its own beside its layers'.
 
     Attributes:
         group: the group of the chain that it is in.
@@ -63,7 +63,8 @@ class Summary:
     """What `topgraft summary` shows.
 
     `multiply_adds` and `activation_bytes` are sums over the layers, for one image. The second is what training
-    has to keep; prediction needs only a few layers' at a time.
+    has to keep; prediction needs only a few layers' at a time. `notes` are sentences about the network: why its base
+    cannot be divided, and how its use here differs from its publisher's.
     """
 
     backbone: str
@@ -73,6 +74,7 @@ class Summary:
     parameters: Parameters
     multiply_adds: int
     activation_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 def summarise(backbone: str, input_size: int, classes: int) -> Summary:
@@ -97,6 +99,7 @@ def summarise(backbone: str, input_size: int, classes: int) -> Summary:
         count_parameters(chain),
         sum(layer.multiply_adds for layer in layers),
         sum(layer.activation_bytes for layer in layers),
+        (*([f"the base cannot be frozen in part: {network.whole}"] if network.whole else []), *network.notes),
     )
 
 
@@ -119,8 +122,17 @@ def count_parameters(chain: Chain) -> Parameters:
 
 
 def _held(module: nn.Module) -> list[torch.Tensor]:
-    statistics = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
-    return [*module.parameters(), *statistics]
+    return list({id(tensor): tensor for part in module.modules() for tensor in _own(part)}.values())
+
+
+def _own(module: nn.Module) -> list[torch.Tensor]:
+    """Parameters and statistics of a module itself, without those of modules in it and without constants."""
+    saved = module.state_dict(keep_vars=True)  # buffers that the code computes are not saved
+    return [t for key, t in saved.items() if "." not in key and (isinstance(t, nn.Parameter) or t.is_floating_point())]
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return not any(True for _ in module.children())
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +226,7 @@ def trace_layers(chain: Chain, input_size: int) -> tuple[Layer, ...]:
         with torch.no_grad(), _Fields() as fields:
             for group, module in chain.items():
                 for path, layer in module.named_modules():
-                    if not any(True for _ in layer.children()) and not isinstance(layer, nn.Identity):
+                    if (_is_leaf(layer) and not isinstance(layer, nn.Identity)) or _own(layer):
                         note = _Note(group, path or group, layers, counted, fields)
                         handles.append(layer.register_forward_hook(note))
             x = torch.zeros(1, 3, input_size, input_size, device=device)
@@ -239,9 +251,12 @@ class _Note:
     fields: _Fields
 
     def __call__(self, layer: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        field = _reach(layer, given[0], self.fields.of(given[0]))
-        self.fields.note(output, field)
-        new = [tensor for tensor in _held(layer) if id(tensor) not in self.counted]
+        if _is_leaf(layer) and isinstance(given[0], torch.Tensor):  # some of timm's choose from a list
+            field = _reach(layer, given[0], self.fields.of(given[0]))
+            self.fields.note(output, field)
+        else:
+            field = self.fields.of(output)
+        new = [tensor for tensor in _own(layer) if id(tensor) not in self.counted]
         self.counted.update(map(id, new))
         self.layers.append(
             Layer(

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from . import download
-from .backbones import SMALLEST_INPUT, Backbone, Build, Chain, Convention, find_backbone, random_chain
+from .backbones import SMALLEST_INPUT, Backbone, Build, Chain, Convention, find_backbone, put_constants, random_chain
 from .errors import DownloadError, UsageError, WeightsError
 from .folders import cache_folder
 from .published import WEIGHTS, Weights, find_weights
@@ -34,7 +34,7 @@ class Network:
         build: what it was built by.
         spec: how pixels are made for it.
         weights: name of the weights, ``random``, or the file's name.
-        sha256: of the whole file, in hex; empty for random ones.
+        sha256: of the whole file, in hex; empty for random ones, and where another package keeps the file.
         licence: of the weights, as published.
         new_head: whether the head is a new one, of zeros.
     """
@@ -62,7 +62,7 @@ def load_network(
     """A network with published, random or a file's weights.
 
     Args:
-        backbone: a name in `topgraft.backbones.BACKBONES`.
+        backbone: a name in `topgraft.backbones.BACKBONES`, or ``timm:NAME``.
         weights: a name in `topgraft.published.WEIGHTS`, a file, or ``random``; the backbone's first if None.
         input_size: side of the images; the weights' own if None. At another size than their own, dense layers
             between the convolutions and the head do not fit and are left out.
@@ -92,9 +92,13 @@ def load_network(
         chain = _random(network, build, seed)
         return Network(chain, build, at_size(network.untrained, build.input_size), RANDOM, "", "none")
     found = open_weights(network, weights, folder, input_size=input_size)
+    if found.headless and classes is None:
+        raise UsageError(
+            f"the published top of {network.name} is not one dense layer; say how many classes a new one has"
+        )
     size = input_size or found.spec.input_size
     fc = size == found.build.input_size
-    fits = fc or "fc" not in network.groups
+    fits = (fc or "fc" not in network.groups) and not found.headless
     new_head = classes is not None and not (keep_top and classes == found.build.classes and fits)
     build = replace(
         found.build,
@@ -112,6 +116,7 @@ def load_network(
     with torch.device("meta"):
         chain = network.build(build)
     _put(chain, found.state, new_head=new_head)
+    put_constants(network, build, chain)
     return Network(chain, build, at_size(found.spec, size), found.name, found.sha256, found.licence, new_head)
 
 
@@ -124,8 +129,9 @@ class Opened:
         build: with the published top, dense layers and classes.
         spec: how pixels are made for them.
         name: of the weights, or of the file.
-        sha256: of the whole file, in hex.
+        sha256: of the whole file, in hex; empty where another package keeps it.
         licence: as published; "not stated" for a user's file.
+        headless: they have no top that fits; the head's values are zeros.
     """
 
     state: dict[str, torch.Tensor]
@@ -134,6 +140,7 @@ class Opened:
     name: str
     sha256: str
     licence: str
+    headless: bool = False
 
 
 def open_weights(
@@ -154,6 +161,11 @@ def open_weights(
         DownloadError: they are not here, and cannot be downloaded.
     """
     if weights is None:
+        if network.fetch is not None:
+            fetched = network.fetch()
+            match = match_tensors(network, fetched.tensors, own=False)
+            headless = match.convention.headless
+            return Opened(match.state, match.build, match.convention.spec, fetched.name, "", fetched.licence, headless)
         if not network.weights:
             raise UsageError(
                 f"no weights of {network.name} are published; give a file, or random to train it from nothing"
@@ -164,7 +176,8 @@ def open_weights(
         row = next((WEIGHTS[name] for name in network.weights if sha256.startswith(WEIGHTS[name].sha256)), None)
         if row is None:
             match = match_tensors(network, read_tensors(path), input_size=input_size)
-            return Opened(match.state, match.build, match.convention.spec, path.name, sha256, "not stated")
+            spec, headless = match.convention.spec, match.convention.headless
+            return Opened(match.state, match.build, spec, path.name, sha256, "not stated", headless)
     else:
         row = find_weights(str(weights))
         if row.backbone != network.name:
@@ -334,6 +347,8 @@ def _match(
         if key not in published:
             if key.endswith(".num_batches_tracked"):  # PyTorch before 0.4.1 and others do not count
                 state[key] = torch.zeros((), dtype=torch.long)
+            elif convention.headless and key.startswith("head."):
+                state[key] = torch.zeros(wanted.shape)
             else:
                 missing.append(f"{key} {tuple(wanted.shape)}")
             continue

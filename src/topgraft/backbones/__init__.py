@@ -6,7 +6,9 @@ from difflib import get_close_matches
 
 from ..errors import UsageError
 from . import alexnet, efficientnet_lite, googlenet, resnet, resnet_notes, squeezenet, vgg
-from .spec import SMALLEST_INPUT, Backbone, Build, Chain, Convention, random_chain
+from .spec import SMALLEST_INPUT, Backbone, Build, Chain, Convention, Fetched, put_constants, random_chain
+from .timm_bridge import PREFIX as _TIMM
+from .timm_bridge import find_timm
 
 __all__ = [
     "BACKBONES",
@@ -15,7 +17,9 @@ __all__ = [
     "Build",
     "Chain",
     "Convention",
+    "Fetched",
     "find_backbone",
+    "put_constants",
     "random_chain",
 ]
 
@@ -49,11 +53,13 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def find_backbone(name: str) -> Backbone:
-    """The backbone of that name.
+    """The backbone of that name: one of `BACKBONES`, or ``timm:NAME`` for a network of timm.
 
     Raises:
-        UsageError: there is none; the message names close matches.
+        UsageError: there is none; the message names close matches. Or it is timm's, and timm is not here.
     """
+    if name.startswith(_TIMM):
+        return find_timm(name)
     if name in BACKBONES:
         return BACKBONES[name]
     close = get_close_matches(name.lower(), BACKBONES, n=3)

@@ -73,6 +73,7 @@ class Convention:
         numbered: how Keras 3 may number the layers in files that have no names: each maps ``layers/conv2d_10`` to
             the file's layer; see `keras_numbers`. Several where the order of layers that are equally deep depends
             on which operand a sum names first; the shapes tell which it is.
+        headless: the file's top is not one dense layer, and is ignored.
     """
 
     name: str
@@ -90,6 +91,8 @@ class Convention:
         for numbers in self.numbered:
             layers = {number: self.layers[layer] for number, layer in numbers.items()}
             yield replace(self, layers=layers, numbered=())
+
+    headless: bool = False
 
     def chain_key(self, published: str) -> str | None:
         """The chain's name of a file's tensor; None where the convention knows none."""
@@ -121,6 +124,21 @@ def keras_numbers(
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """Published weights that came from elsewhere than the table of `topgraft.published`.
+
+    Attributes:
+        tensors: by the names of the backbone's first convention.
+        name: of the weights, as artifacts record it.
+        licence: as published; "not stated" where its publisher does not.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    name: str
+    licence: str
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A published network.
 
@@ -141,6 +159,13 @@ class Backbone:
         top_name: what its authors call the last layer.
         l2: coefficient of Σw² that its authors add to the loss, over the kernels of convolutions and the kernels
             and biases of dense layers (no ½: Keras's meaning); 0 for none.
+        whole: why the base cannot be divided: half a sentence, where the groups are ``base`` and ``head`` for that
+            reason. No part of such a base can be frozen without the rest.
+        constants: ``constants(build)`` gives the buffers that no file holds because the code computes them, by the
+            chain's names; see `put_constants`. None where there are none.
+        fetch: gets the default weights where `weights` is empty; it raises `topgraft.errors.WeightsError`.
+        package: the Python package that holds the network's code, where it is not Topgraft.
+        notes: what a user should know of how the network is used here, one sentence each.
     """
 
     name: str
@@ -156,6 +181,11 @@ class Backbone:
     weights: tuple[str, ...] = ()
     top_name: str = "head"
     l2: float = 0.0
+    whole: str = ""
+    constants: Callable[[Build], Mapping[str, torch.Tensor]] | None = None
+    fetch: Callable[[], Fetched] | None = None
+    package: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def random_chain(backbone: Backbone, build: Build, seed: int) -> Chain:
@@ -171,4 +201,15 @@ def random_chain(backbone: Backbone, build: Build, seed: int) -> Chain:
                     nn.init.ones_(module.weight)
                     nn.init.zeros_(module.bias)
         backbone.initialise(chain, torch.Generator().manual_seed(seed))
+    put_constants(backbone, build, chain)
     return chain
+
+
+def put_constants(backbone: Backbone, build: Build, chain: Chain) -> None:
+    """Give a chain that was built on the meta device the buffers that no file holds. All else is left alone."""
+    if backbone.constants is None:
+        return
+    groups = nn.ModuleDict(chain)
+    for key, value in backbone.constants(build).items():
+        owner, _, name = key.rpartition(".")
+        groups.get_submodule(owner).register_buffer(name, value, persistent=False)
