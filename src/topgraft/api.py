@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import artifact, cost, engines, fitting, inspection, settings
-from .backbones import BACKBONES, find_backbone
-from .classifier import load_pretrained
+from .backbones import BACKBONES, Backbone
+from .baselines import BASELINES
+from .dictionary import learn_base
 from .errors import DataError, UsageError
 from .evaluate import evaluate as score
 from .features import Base, compute, open_base
+from .networks import find_network
 from .plan import table
 from .predict import find_images
 from .predict import predict as answer
@@ -43,7 +45,7 @@ from .summary import Summary, summarise
 from .survey import Survey
 from .survey import survey as look
 from .train import train
-from .weights import load_network, locate
+from .weights import LEARNT, RANDOM, load_network, locate
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -104,11 +106,15 @@ def fit(images: Any, **choices: Any) -> Fitted:
     chosen, recorded = fitting.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
     lap = fitting.laps(seconds)
-    choice = recorded or engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
+    record = find_network(chosen.backbone)
+    choice = recorded or _engine_for(record, chosen)
     network = load_network(chosen.backbone, classes=len(splits.classes))
     classifier = fitting.classifier_of(network, chosen.decode)
-    base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
     lap("network")
+    if network.weights == LEARNT:
+        learn_base(record, classifier, splits.train, workers=chosen.workers, seed=chosen.seed)
+        lap("dictionary")
+    base = open_base(classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)
     samples = (*splits.train, *splits.val)
     computed = compute(samples, base, strict=chosen.strict, description="base")
     lap("features")
@@ -123,6 +129,7 @@ def fit(images: Any, **choices: Any) -> Fitted:
             class_weight=chosen.class_weight,
             refit=chosen.refit,
             seed=chosen.seed,
+            solver=record.solver,
         )
     )
     lap("head")
@@ -217,11 +224,15 @@ def extract_features(images: Any, **choices: Any) -> Features:
     """
     chosen = settings.make(settings.FeaturesSettings, choices)
     splits, _ = _opened(images, chosen)
-    choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    classifier = fitting.classifier_of(load_network(chosen.backbone), chosen.decode)
+    record = find_network(chosen.backbone)
+    choice = _engine_for(record, chosen)
+    network = load_network(chosen.backbone)
+    classifier = fitting.classifier_of(network, chosen.decode)
+    if network.weights == LEARNT:
+        learn_base(record, classifier, splits.train, workers=chosen.workers, seed=0)
     samples = [sample for split in SPLIT_NAMES for sample in splits[split]]
     names = [split for split in SPLIT_NAMES for _ in splits[split]]
-    base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
+    base = open_base(classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)
     computed = compute(samples, base, strict=chosen.strict, description="base")
     return Features(
         names=tuple(samples[index].name for index in computed.kept),
@@ -268,7 +279,10 @@ def inspect(what: Any, **choices: Any) -> Inspection:
         )
     else:
         splits, _ = _opened(what, chosen)
-        classifier = load_pretrained(chosen.backbone, classes=len(splits.classes))
+        network = load_network(chosen.backbone, classes=len(splits.classes))
+        classifier = fitting.classifier_of(network, "scaled")
+        if network.weights == LEARNT:
+            learn_base(find_network(chosen.backbone), classifier, splits.train, workers=None, seed=0)
         backbone, strategy = chosen.backbone, chosen.strategy
     facts = Facts(len(splits.train), len(splits.val), len(splits.classes))
     phase = STRATEGIES[strategy](tuple(classifier.groups), facts, ())
@@ -280,21 +294,22 @@ def inspect(what: Any, **choices: Any) -> Inspection:
 def list_backbones() -> tuple[dict[str, Any], ...]:
     """One row for each network: name, year, parameters, published top-1, licence, whether its weights are here."""
     rows = []
-    for network in BACKBONES.values():
-        weights = find_weights(network.weights[0])
-        described = summarise(network.name, weights.spec.input_size, weights.classes)
+    for network in (*BASELINES.values(), *BACKBONES.values()):
+        weights = find_weights(network.weights[0]) if network.weights else None
+        side, classes = _published_shape(network)
+        described = summarise(network.name, side, classes)
         rows.append(
             {
                 "name": network.name,
                 "year": network.year,
-                "parameters": described.parameters.total,
-                "multiply_adds": described.multiply_adds,
-                "input_size": weights.spec.input_size,
+                "parameters": None if network.learn else described.parameters.total,
+                "multiply_adds": None if network.learn else described.multiply_adds,
+                "input_size": side,
                 "features": network.feature_width,
-                "top1": weights.top1,
-                "weights": weights.name,
-                "licence": weights.licence,
-                "here": locate(weights.name) is not None,
+                "top1": weights and weights.top1,
+                "weights": weights.name if weights else LEARNT if network.learn else RANDOM,
+                "licence": weights.licence if weights else "–",
+                "here": weights is None or locate(weights.name) is not None,
                 "paper": network.paper,
             }
         )
@@ -303,8 +318,8 @@ def list_backbones() -> tuple[dict[str, Any], ...]:
 
 def summary(backbone: str, input_size: int | None = None, classes: int | None = None) -> Summary:
     """Layers, output shapes, parameters, multiply-adds of a network; its published size and top if not given."""
-    weights = find_weights(find_backbone(backbone).weights[0])
-    return summarise(backbone, input_size or weights.spec.input_size, classes or weights.classes)
+    side, published = _published_shape(find_network(backbone))
+    return summarise(backbone, input_size or side, classes or published)
 
 
 def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -350,8 +365,21 @@ def _asked(
 
 
 def _base_of(model: Fitted, chosen: settings.EngineSettings) -> Base:
-    choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    return open_base(model.classifier, choice, chosen.workers, chosen.cache_dir)
+    record = find_network(model.config["backbone"]["name"])
+    choice = _engine_for(record, chosen)
+    return open_base(model.classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)
+
+
+def _engine_for(network: Backbone, chosen: settings.EngineSettings) -> engines.EngineChoice:
+    return engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir, demand=network.demand)
+
+
+def _published_shape(network: Backbone) -> tuple[int, int]:
+    """Side of the images and number of classes of the published weights; ImageNet's where there are none."""
+    if not network.weights:
+        return network.untrained.input_size, 1000
+    weights = find_weights(network.weights[0])
+    return weights.spec.input_size, weights.classes
 
 
 def _unlabelled(images: Any) -> list[Sample]:

@@ -131,8 +131,9 @@ def load(folder: Path) -> Fitted:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from .backbones import Build, find_backbone
+    from .backbones import Build
     from .classifier import Classifier
+    from .networks import find_network
 
     _recover(folder)
     config = read_config(folder)
@@ -151,7 +152,7 @@ def load(folder: Path) -> Fitted:
         spec = ImageSpec(**spec_fields)
         classes = tuple(config["classes"])
         with torch.device("meta"):  # every value is replaced by the file's
-            chain = find_backbone(config["backbone"]["name"]).build(Build(**config["backbone"]["build"]))
+            chain = find_network(config["backbone"]["name"]).build(Build(**config["backbone"]["build"]))
         classifier = Classifier(chain, spec)
         classifier.groups.load_state_dict(load_file(model), assign=True)
         history = tuple(_epoch(json.loads(line)) for line in _read(folder / "history.jsonl").splitlines())

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from . import engines, settings
-from .backbones import find_backbone
+from .cache import library_versions
 from .classifier import Classifier
 from .errors import DataError, UsageError
 from .features import Base, FeatureRows
+from .networks import find_network
 from .records import SPLIT_NAMES, EpochRecord, Sample, Splits
 from .train import Labelled, Outcome
 from .version import __version__
@@ -37,7 +38,8 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, engi
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no config.json of a run ({error})") from error
     replayed = settings.make(settings.FitSettings, {**kept, **choices})
-    forced = {"engine", "precision", "device"} & set(choices)
+    # Another network may demand another engine.
+    forced = {"engine", "precision", "device", "backbone"} & set(choices)
     return replayed, None if forced else recorded
 
 
@@ -106,6 +108,7 @@ def run_config(
     import PIL
     import torch
 
+    record = find_network(chosen.backbone)
     return {
         "backbone": {
             "name": chosen.backbone,
@@ -113,7 +116,7 @@ def run_config(
             "weights": network.weights,
             "weights_sha256": network.sha256,
             "licence": network.licence,
-            "paper": find_backbone(chosen.backbone).paper,
+            "paper": record.paper,
         },
         "strategy": chosen.strategy,
         "phases": outcome.phases,
@@ -125,6 +128,7 @@ def run_config(
         "settings": settings.as_json(chosen),
         "resolved": {
             "engine": asdict(choice),
+            "engine_why": record.demand.why if record.demand else None,
             "workers": base.workers,
             "torch_threads": torch.get_num_threads(),
         },
@@ -142,5 +146,6 @@ def run_config(
             "pillow": PIL.__version__,
             "numpy": np.__version__,
             "engine": engines.version(choice.name),
+            **library_versions(record.libraries),
         },
     }

@@ -29,10 +29,10 @@ def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: boo
     counts = ", ".join(f"{SPLIT_LABELS[split]} {n:,}" for split, n in images.items() if n)
     console = _console()
     if not quiet:
-        engine = model.config["resolved"]["engine"]
+        engine, why = model.config["resolved"]["engine"], model.config["resolved"].get("engine_why")
         console.print(f"{len(model.classes)} classes; {counts}", highlight=False)
         console.print(
-            f"base: {backbone} on {engine['name']} ({engine['precision']}); "
+            f"base: {backbone} on {engine['name']} ({engine['precision']}{f': {why}' if why else ''}); "
             f"{model.cost.images_decoded:,} images computed, {model.cost.images_from_cache:,} from the cache",
             highlight=False,
         )
@@ -113,11 +113,11 @@ def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
             row["name"],
             str(row["year"]),
             str(row["input_size"]),
-            f"{row['parameters'] / 1e6:.2f} M",
-            f"{row['multiply_adds'] / 1e6:,.0f} M",
-            f"{100 * row['top1']:.1f} %",
+            _millions(row["parameters"], 2),
+            _millions(row["multiply_adds"], 0),
+            _share(row["top1"]),
             row["licence"],
-            "here" if row["here"] else "not here",
+            "learnt from your images" if row["weights"] == "learnt" else "here" if row["here"] else "not here",
         )
     console = _console()
     console.print(shown)
@@ -244,6 +244,10 @@ def _confused(result: Evaluation) -> list[str]:
         if truth != answer and count
     ]
     return [f"{truth} taken for {answer} ({count:,})" for count, truth, answer in sorted(pairs, reverse=True)[:3]]
+
+
+def _millions(value: int | None, digits: int) -> str:
+    return "–" if value is None else f"{value / 1e6:,.{digits}f} M"
 
 
 def _share(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,17 @@ from numpy.typing import NDArray
 from . import freeze, metrics
 from .classifier import Classifier
 from .errors import TopgraftError
-from .head import choose_head
+from .head import HeadChoice, choose_head
 from .plan import Phase, table
 from .records import EpochRecord
 from .strategies.spec import Facts, Strategy
+from .svm import choose_machines
+
+SOLVERS: Mapping[str, Callable[..., HeadChoice]] = {
+    "logistic": choose_head,
+    "svm": choose_machines,
+}
+"""How a head is solved on features, by name; see `topgraft.head.choose_head` for what all of them take."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,12 @@ def train(
     class_weight: str,
     refit: bool,
     seed: int,
+    solver: str = "logistic",
 ) -> Generator[EpochRecord, None, Outcome]:
     """Run the phases that the strategy gives, changing the classifier in place; yields one record each.
+
+    Args:
+        solver: a key of `SOLVERS`.
 
     Raises:
         TopgraftError: a frozen group changed, or the strategy had no phase at all.
@@ -81,6 +92,7 @@ def train(
                 class_weight=class_weight,
                 refit=refit,
                 seed=seed,
+                solver=solver,
             )
         for record in chosen.records:
             history.append(record)
@@ -110,9 +122,10 @@ def _solve(
     class_weight: str,
     refit: bool,
     seed: int,
+    solver: str,
 ) -> _Solved:
     began = time.perf_counter()
-    choice = choose_head(
+    choice = SOLVERS[solver](
         train_set.rows,
         train_set.labels,
         val_set.rows,

@@ -12,13 +12,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .backbones import SMALLEST_INPUT, Backbone, Build, Chain, Convention, find_backbone, random_chain
+from .backbones import SMALLEST_INPUT, Backbone, Build, Chain, Convention, random_chain
 from .errors import UsageError, WeightsError
+from .networks import find_network
 from .published import WEIGHTS, Weights, find_weights
 from .records import ImageSpec
 from .tensor_files import read_tensors
 
 RANDOM = "random"
+LEARNT = "learnt"  # from the training images, by whoever fits
 _LISTED = 12  # names of tensors in one list of an error
 
 
@@ -30,7 +32,7 @@ class Network:
         chain: see `topgraft.backbones.Chain`.
         build: what it was built by.
         spec: how pixels are made for it.
-        weights: name of the weights, ``random``, or the file's name.
+        weights: name of the weights, ``random``, ``learnt``, or the file's name.
         sha256: of the file; empty for random ones.
         licence: of the weights, as published.
     """
@@ -55,7 +57,7 @@ def load_network(
     """A network with published, random or a file's weights.
 
     Args:
-        backbone: a name in `topgraft.backbones.BACKBONES`.
+        backbone: a name that `topgraft.networks.find_network` knows. A baseline's base is random: it is learnt later.
         weights: a name in `topgraft.published.WEIGHTS`, a file, or ``random``; the backbone's first if None.
         input_size: side of the images; the weights' own if None. At another size than their own, dense layers
             between the convolutions and the head do not fit and are left out.
@@ -68,9 +70,11 @@ def load_network(
         UsageError: an unknown name, weights of another network, or an impossible size.
         WeightsError: the weights are not here, are damaged, or do not fit.
     """
-    network = find_backbone(backbone)
+    network = find_network(backbone)
     _check_shape(input_size, classes, channels)
-    if weights == RANDOM:
+    if network.learn is not None and weights is None:
+        weights = LEARNT
+    if weights == RANDOM or (weights == LEARNT and network.learn is not None):
         build = Build(
             input_size=input_size or network.untrained.input_size,
             classes=classes or 1000,
@@ -78,7 +82,7 @@ def load_network(
             top="published" if classes is None else "own",
         )
         chain = _random(network, build, seed)
-        return Network(chain, build, at_size(network.untrained, build.input_size), RANDOM, "", "none")
+        return Network(chain, build, at_size(network.untrained, build.input_size), str(weights), "", "none")
     found = open_weights(network, weights)
     size = input_size or found.spec.input_size
     build = replace(
@@ -259,7 +263,7 @@ def _build_of(network: Backbone, convention: Convention, renamed: Mapping[str, t
     with torch.device("meta"):
         expected = nn.ModuleDict(network.build(build)).state_dict()
     bias = next((tensor for key, tensor in renamed.items() if key.startswith("head.") and key.endswith("bias")), None)
-    first = next(key for key, tensor in expected.items() if tensor.dim() == 4)
+    first = next((key for key, tensor in expected.items() if tensor.dim() == 4), "")
     grey = first in renamed and renamed[first].numel() * 3 == expected[first].numel()
     return replace(build, classes=build.classes if bias is None else len(bias), channels=1 if grey else 3)
 

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from ..errors import UsageError
 from . import efficientnet_lite
-from .spec import SMALLEST_INPUT, Backbone, Build, Chain, Convention, random_chain
+from .spec import SMALLEST_INPUT, Backbone, Build, Chain, Convention, Demand, random_chain
 
 __all__ = [
     "BACKBONES",
@@ -15,6 +15,7 @@ __all__ = [
     "Build",
     "Chain",
     "Convention",
+    "Demand",
     "find_backbone",
     "random_chain",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -83,8 +83,29 @@ class Convention:
 
 
 @dataclass(frozen=True)
+class Demand:
+    """What alone can run a base, where not every engine can.
+
+    Attributes:
+        engine: a key of `topgraft.engines.ENGINES`.
+        precision: ``bf16`` or ``fp32``.
+        device: ``cpu`` or ``cuda``.
+        why: the reason, as a clause that a user is shown.
+    """
+
+    engine: str
+    precision: str
+    device: str
+    why: str
+
+
+Learn = Callable[[Chain, Iterable[torch.Tensor], int, int], None]
+"""``learn(chain, batches, images, seed)`` learns a base from normalised pixels N×3×H×W, changing it in place."""
+
+
+@dataclass(frozen=True)
 class Backbone:
-    """A published network.
+    """A published network, or a baseline that goes the same way.
 
     Attributes:
         name: what users type.
@@ -103,6 +124,11 @@ class Backbone:
         top_name: what its authors call the last layer.
         l2: coefficient of Σw² that its authors add to the loss, over the kernels of convolutions and the kernels
             and biases of dense layers (no ½: Keras's meaning); 0 for none.
+        learn: where the base is learnt from the training images instead of published; see
+            `topgraft.dictionary`. A fit does this first.
+        solver: how the head is solved on features: a key of `topgraft.train.SOLVERS`.
+        demand: what alone can run the base; None where every engine can.
+        libraries: distributions beside PyTorch whose version changes what the base computes.
     """
 
     name: str
@@ -118,6 +144,10 @@ class Backbone:
     weights: tuple[str, ...] = ()
     top_name: str = "head"
     l2: float = 0.0
+    learn: Learn | None = None
+    solver: Literal["logistic", "svm"] = "logistic"
+    demand: Demand | None = None
+    libraries: tuple[str, ...] = ()
 
 
 def random_chain(backbone: Backbone, build: Build, seed: int) -> Chain:
