@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from torch import nn
 
 from topgraft import metrics
 from topgraft.backbones import BACKBONES
-from topgraft.backbones.spec import Backbone, Chain
+from topgraft.backbones.initial import glorot_uniform
+from topgraft.backbones.spec import Backbone, Build, Chain
 from topgraft.classifier import Classifier
 from topgraft.dataset import Batch
 from topgraft.engines import EngineChoice
@@ -23,14 +24,26 @@ SPEC = ImageSpec(32, 36, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "BGR", "f
 CLASSES = ("ant", "bee", "Käfer")
 
 
-def build(input_size: int, classes: int) -> Chain:
+def build(asked: Build) -> Chain:
     stem = nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=4), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    return {"stem": stem, "head": nn.Linear(8, classes)}
+    return {"stem": stem, "head": nn.Linear(8, asked.classes)}
 
 
-TINY = Backbone("tiny", "tests", 2026, "none", ("stem", "head"), 8, build, ())
+BUILD = Build(input_size=32, classes=len(CLASSES))
+TINY = Backbone(
+    name="tiny",
+    family="tests",
+    year=2026,
+    paper="none",
+    groups=("stem", "head"),
+    feature_width=8,
+    build=build,
+    initialise=glorot_uniform,
+    conventions=(),
+    untrained=SPEC,
+)
 
 
 def add_tiny() -> None:
@@ -45,11 +58,14 @@ def fitted(seed: int = 0, where: str = "photos") -> Fitted:
     logits = np.random.default_rng(seed).normal(size=(5, 3)).astype(np.float32)
     names = tuple(f"{CLASSES[label]}/{at}.png" for at, label in enumerate(labels))
     return Fitted(
-        classifier=Classifier(build(32, len(CLASSES)), SPEC).eval(),
+        classifier=Classifier(build(BUILD), SPEC).eval(),
         classes=CLASSES,
         spec=SPEC,
         config={
-            "backbone": {"name": "tiny", "weights": "tiny-0", "weights_sha256": "0", "licence": "MIT", "paper": ""},
+            "backbone": {
+                "name": "tiny", "build": asdict(BUILD), "weights": "tiny-0", "weights_sha256": "0", "licence": "MIT",
+                "paper": "",
+            },
             "strategy": "head",
             "selection": {"strength": 0.1, "by": "validation", "images": 5},
             "settings": {"seed": seed},

@@ -9,27 +9,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fitted import CHOICE, base_of, fitted
+from fitted import CHOICE
 
 from topgraft import fitting, settings
 from topgraft.errors import DataError, UsageError
 from topgraft.features import FeatureRows
 from topgraft.records import Sample, Splits
 from topgraft.train import Outcome
+from topgraft.weights import load_network
+
+RECORDED = fitting.Resolved(CHOICE, "fp32")
 
 
 def saved(folder: Path, **choices: Any) -> Path:
     """A run's config.json with the settings that were chosen and a recorded engine."""
     made = settings.make(settings.FitSettings, {"engine": "fastest", **choices})
-    config = {"settings": settings.as_json(made), "resolved": {"engine": asdict(CHOICE)}}
+    config = {"settings": settings.as_json(made), "resolved": {"engine": asdict(CHOICE), "training": "fp32"}}
     path = folder / "config.json"
     path.write_text(json.dumps(config))
     return path
 
 
-def test_without_a_config_nothing_is_recorded() -> None:
-    chosen, recorded = fitting.fit_settings({"seed": 3})
-    assert (chosen.seed, recorded) == (3, None)
+def test_without_a_config_the_fixed_rule_decides() -> None:
+    chosen, resolved = fitting.fit_settings({"seed": 3, "engine": "torch", "precision": "fp32"})
+    assert chosen.seed == 3
+    assert (resolved.engine.name, resolved.engine.precision, resolved.training) == ("torch", "fp32", "fp32")
 
 
 def test_a_replayed_run_has_its_settings_and_its_measured_choice(tmp_path: Path) -> None:
@@ -37,15 +41,15 @@ def test_a_replayed_run_has_its_settings_and_its_measured_choice(tmp_path: Path)
     for given in (path, tmp_path):
         chosen, recorded = fitting.fit_settings({"config": given})
         assert (chosen.seed, chosen.class_weight, chosen.limit) == (5, "balanced", 7)
-        assert recorded == CHOICE
+        assert recorded == RECORDED
 
 
 def test_what_is_typed_wins_over_what_was_saved(tmp_path: Path) -> None:
     path = saved(tmp_path, seed=5, limit=7)
     chosen, recorded = fitting.fit_settings({"config": path, "seed": 6})
-    assert (chosen.seed, chosen.limit, recorded) == (6, 7, CHOICE)
+    assert (chosen.seed, chosen.limit, recorded) == (6, 7, RECORDED)
     for forced in ({"engine": "torch"}, {"precision": "fp32"}, {"device": "cpu"}):
-        assert fitting.fit_settings({"config": path, **forced})[1] is None
+        assert fitting.fit_settings({"config": path, **forced})[1] != RECORDED
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": {}}', '{"settings": {"seed": "x"}}', "null"])
@@ -87,7 +91,7 @@ def test_a_recorded_engine_that_is_not_here_is_refused(tmp_path: Path, change: d
     with pytest.raises(UsageError, match=message):
         fitting.fit_settings({"config": path})
     if "threads" not in change and "batch_size" not in change:
-        assert fitting.fit_settings({"config": path, "engine": "auto"})[1] is None
+        assert fitting.fit_settings({"config": path, "engine": "auto"})[1] != RECORDED
 
 
 def rows(*kept: int) -> FeatureRows:
@@ -108,8 +112,9 @@ def test_rows_are_parted_into_train_and_validation() -> None:
 def test_a_config_says_all_that_a_run_was_made_of(tmp_path: Path) -> None:
     chosen = settings.make(settings.FitSettings, {"seed": 4, "cache_dir": tmp_path})
     splits = Splits("photos", ("a", "b"), (Sample("1", 0),), (Sample("2", 0),), (), frozenset({"val"}), notes=("so",))
-    outcome = Outcome({"head": {"stem": None, "head": 1.0}}, 0.1, "validation", 200)
-    config = fitting.run_config(chosen, splits, outcome, CHOICE, base_of(fitted(), tmp_path))
+    outcome = Outcome({"head": {"stem": None, "head": 1.0}}, {"by": "validation", "images": 200, "strength": 0.1})
+    network = load_network("efficientnet_lite0", classes=2)
+    config = fitting.run_config(chosen, splits, network, outcome, RECORDED)
     assert json.loads(json.dumps(config)) == config
     assert config["backbone"]["name"] == "efficientnet_lite0"
     assert len(config["backbone"]["weights_sha256"]) == 64
@@ -119,11 +124,11 @@ def test_a_config_says_all_that_a_run_was_made_of(tmp_path: Path) -> None:
     }  # fmt: skip
     assert config["notes"] == ["so"]
     refit = settings.make(settings.FitSettings, {"refit": True})
-    notes = fitting.run_config(refit, splits, outcome, CHOICE, base_of(fitted(), tmp_path))["notes"]
+    notes = fitting.run_config(refit, splits, network, outcome, RECORDED)["notes"]
     assert [note.split(" ")[0] for note in notes] == ["so", "after"]
     assert {"topgraft", "python", "torch", "pillow", "numpy", "engine"} == set(config["versions"])
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert fitting.fit_settings({"config": tmp_path}) == (replace(chosen, config=tmp_path), CHOICE)
+    assert fitting.fit_settings({"config": tmp_path}) == (replace(chosen, config=tmp_path), RECORDED)
 
 
 def test_laps_are_the_seconds_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,3 +139,14 @@ def test_laps_are_the_seconds_between_them(monkeypatch: pytest.MonkeyPatch) -> N
     lap("open")
     lap("head")
     assert seconds == {"open": 0.5, "head": 2.5}
+
+
+def test_a_lowered_rate_is_what_a_replay_starts_with(tmp_path: Path) -> None:
+    chosen = settings.make(settings.FitSettings, {"strategy": "full", "weights": "random"})
+    splits = Splits("photos", ("a", "b"), (Sample("1", 0),), (Sample("2", 0),), ())
+    outcome = Outcome({"full": {"stem": 1.0}}, {"by": "validation", "images": 9, "epoch": 2, "lr": 1e-4})
+    network = load_network("efficientnet_lite0", "random", classes=2, input_size=32)
+    config = fitting.run_config(chosen, splits, network, outcome, RECORDED)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    replayed, _ = fitting.fit_settings({"config": tmp_path})
+    assert (replayed.lr, replayed.strategy, replayed.weights) == (1e-4, "full", "random")

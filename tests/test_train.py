@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from topgraft.errors import TopgraftError
 from topgraft.fitting import drain
 from topgraft.plan import Phase
 from topgraft.records import EpochRecord
+from topgraft.steps import StepChoices
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.spec import Facts
-from topgraft.train import Labelled, Outcome, train
+from topgraft.train import Inputs, Labelled, Outcome, TrainChoices, train
+
+CHOICES = TrainChoices("none", False, 0, StepChoices("adam", 16, "fp32", "cpu"))
 
 
 def some(count: int, seed: int) -> Labelled:
@@ -29,8 +33,8 @@ def some(count: int, seed: int) -> Labelled:
 
 
 def solve(classifier: Classifier, val: int = 240, **options: Any) -> tuple[list[EpochRecord], Outcome]:
-    chosen: dict[str, Any] = {"classes": 3, "class_weight": "none", "refit": False, "seed": 0} | options
-    return drain(train(classifier, STRATEGIES["head"], some(90, 0), some(val, 1), **chosen))
+    inputs = Inputs(features=(some(90, 0), some(val, 1)))
+    return drain(train(classifier, STRATEGIES["head"], Facts(90, val, 3), inputs, replace(CHOICES, **options)))
 
 
 def test_the_head_is_solved_and_nothing_else_moves() -> None:
@@ -45,7 +49,7 @@ def test_the_head_is_solved_and_nothing_else_moves() -> None:
     assert (answers == rows.labels).mean() > 0.9
     assert outcome.phases == {"head": {"stem": None, "head": 1.0}}
     (chosen,) = [record for record in records if record.chosen]
-    assert chosen.strength == outcome.strength
+    assert chosen.strength == outcome.selection["strength"]
     assert chosen.val_top1 is not None
     assert chosen.val_top1.n == 240
     assert chosen.val_top1.value == pytest.approx((answers == rows.labels).mean())
@@ -55,13 +59,13 @@ def test_the_chosen_strength_has_the_lowest_validation_loss() -> None:
     records, outcome = solve(fitted().classifier)
     losses = {record.strength: record.val_loss for record in records}
     assert len(losses) == len(records) > 3
-    assert outcome.strength == min(losses, key=lambda strength: losses[strength] or 0.0)
-    assert (outcome.selected_by, outcome.selection_images) == ("validation", 240)
+    assert outcome.selection["strength"] == min(losses, key=lambda strength: losses[strength] or 0.0)
+    assert (outcome.selection["by"], outcome.selection["images"]) == ("validation", 240)
 
 
 def test_few_validation_images_are_said_to_have_chosen_with_train() -> None:
     _, outcome = solve(fitted().classifier, val=30)
-    assert (outcome.selected_by, outcome.selection_images) == ("out-of-fold", 120)
+    assert (outcome.selection["by"], outcome.selection["images"]) == ("out-of-fold", 120)
 
 
 def test_a_refit_ends_elsewhere_by_the_same_choice() -> None:
@@ -84,9 +88,7 @@ def test_a_strategy_without_a_phase_is_an_error() -> None:
     def nothing(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
         return None
 
-    run = train(
-        fitted().classifier, nothing, some(9, 0), some(9, 1), classes=3, class_weight="none", refit=False, seed=0
-    )
+    run = train(fitted().classifier, nothing, Facts(9, 9, 3), Inputs(features=(some(9, 0), some(9, 1))), CHOICES)
     with pytest.raises(TopgraftError, match="gave no phase"):
         drain(run)
 
@@ -98,7 +100,21 @@ def test_the_strategy_hears_the_facts_and_what_was_done() -> None:
         heard.append((facts, len(history)))
         return STRATEGIES["head"](groups, facts, history)
 
-    drain(train(fitted().classifier, listening, some(90, 0), some(240, 1), classes=3, class_weight="none", refit=False, seed=0))  # fmt: skip  # noqa: E501
+    inputs = Inputs(features=(some(90, 0), some(240, 1)))
+    drain(train(fitted().classifier, listening, Facts(90, 240, 3), inputs, CHOICES))
     assert [facts for facts, _ in heard] == [Facts(90, 240, 3)] * 2
     assert heard[0][1] == 0
     assert heard[1][1] > 3
+
+
+def test_a_phase_that_steps_trains_on_pixels_and_its_best_epoch_is_selected() -> None:
+    from small import coloured, pixels_of, small_classifier
+
+    classifier = small_classifier()
+    inputs = Inputs(pixels=(pixels_of(coloured(60, 1)), pixels_of(coloured(30, 2))))
+    facts = Facts(60, 30, 3, epochs=3, lr=0.01)
+    records, outcome = drain(train(classifier, STRATEGIES["full"], facts, inputs, CHOICES))
+    assert [record.epoch for record in records] == [1, 2, 3]
+    assert outcome.phases == {"full": {"stem": 1.0, "stage1": 1.0, "head": 1.0}}
+    best = max(records, key=lambda record: (record.val_top1.value if record.val_top1 else 0, -(record.val_loss or 0)))
+    assert outcome.selection == {"by": "validation", "images": 30, "epoch": best.epoch, "lr": 0.01}

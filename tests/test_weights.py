@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from topgraft.backbones import BACKBONES
+from topgraft.conventions import match_tensors
 from topgraft.errors import UsageError, WeightsError
 from topgraft.published import WEIGHTS, find_weights
 from topgraft.records import ImageSpec
-from topgraft.weights import locate, match_tensors, open_weights, weights_digest
+from topgraft.weights import locate, open_weights, weights_digest
 
 NAME = "efficientnet_lite0_imagenet"
 LITE0 = BACKBONES["efficientnet_lite0"]

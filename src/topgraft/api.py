@@ -12,16 +12,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from . import artifact, cost, engines, fitting, inspection, settings
-from .backbones import BACKBONES, Backbone, find_backbone
+from . import artifact, cost, fitting, inspection, settings
+from .catalogue import list_backbones as list_backbones
+from .catalogue import summary as summary
 from .errors import DataError, UsageError
 from .evaluate import evaluate as score
 from .features import Base, compute, open_base
-from .networks import create_network as create_network  # a verb that needs nothing composed
+from .networks import find_network
+from .plain import create_network as create_network  # a verb that needs nothing composed
 from .plan import table
 from .predict import find_images
 from .predict import predict as answer
-from .published import find_weights
 from .records import (
     SPLIT_NAMES,
     Cost,
@@ -40,11 +41,10 @@ from .sources.spec import unread
 from .splits import divide, divide_if_possible, refuse_unreadable
 from .strategies import STRATEGIES
 from .strategies.spec import Facts
-from .summary import Summary, summarise
 from .survey import Survey
 from .survey import survey as look
 from .unseen import choose_unseen, leave_out_seen
-from .weights import RANDOM, load_network, locate
+from .weights import RANDOM
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -102,15 +102,9 @@ def fit(images: Any, **choices: Any) -> Fitted:
     chosen, resolved = fitting.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
     lap = fitting.laps(seconds)
-    network = load_network(
-        chosen.backbone,
-        chosen.weights,
-        input_size=chosen.input_size,
-        classes=len(splits.classes),
-        seed=chosen.seed,
-        folder=chosen.cache_dir,
+    network, classifier = fitting.open_network(
+        chosen, chosen.decode, len(splits.classes), splits.train, chosen.seed, chosen.workers
     )
-    classifier = fitting.classifier_of(network, chosen.decode)
     lap("network")
     trained = fitting.train_network(classifier, splits, chosen, resolved, seconds)
     lap = fitting.laps(seconds)
@@ -210,14 +204,15 @@ def extract_features(images: Any, **choices: Any) -> Features:
     """
     chosen = settings.make(settings.FeaturesSettings, choices)
     splits = _whole(images, chosen)
-    choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    network = load_network(chosen.backbone, chosen.weights, input_size=chosen.input_size, folder=chosen.cache_dir)
-    classifier = fitting.classifier_of(network, chosen.decode)
     samples = [sample for part in splits.parts.values() for sample in part]
     if not samples:
         raise DataError(str(splits.problem))
     names = [name for name, part in splits.parts.items() for _ in part]
-    base = open_base(classifier, choice, chosen.workers, chosen.cache_dir)
+    record = find_network(chosen.backbone)
+    # With a head of its own, as a published top need not stand on one vector.
+    _, classifier = fitting.open_network(chosen, chosen.decode, 1, splits.train or samples, 0, chosen.workers)
+    choice = fitting.engine_for(record, chosen)
+    base = open_base(classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)
     computed = compute(samples, base, strict=chosen.strict, description="base")
     return Features(
         names=tuple(samples[index].name for index in computed.kept),
@@ -275,14 +270,9 @@ def inspect(what: Any, **choices: Any) -> Inspection:
         backbone, strategy, weights = config["backbone"]["name"], config["strategy"], config["backbone"]["weights"]
     else:
         splits, _ = _opened(what, chosen)
-        network = load_network(
-            chosen.backbone,
-            chosen.weights,
-            input_size=chosen.input_size,
-            classes=len(splits.classes),
-            folder=chosen.cache_dir,
+        network, classifier = fitting.open_network(
+            chosen, "scaled", len(splits.classes), splits.train, 0, chosen.workers
         )
-        classifier = fitting.classifier_of(network, "scaled")
         backbone, strategy, weights = chosen.backbone, chosen.strategy, network.weights
     facts = Facts(len(splits.train), len(splits.val), len(splits.classes))
     phase = STRATEGIES[strategy](tuple(classifier.groups), facts, ())
@@ -293,50 +283,8 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     )
     if not chosen.placement:
         return found
-    resolved = fitting.resolve(chosen)
+    resolved = fitting.resolve(chosen, find_network(backbone))
     return replace(found, placement=inspection.place(rows, phase, resolved.engine, resolved.training))
-
-
-def list_backbones() -> tuple[dict[str, Any], ...]:
-    """One row for each network: name, year, parameters, published top-1, licence, whether its weights are here.
-
-    Of a network without published weights `top1` is None, `weights` is empty and `licence` is a dash.
-    """
-    rows = []
-    for network in BACKBONES.values():
-        weights = find_weights(network.weights[0]) if network.weights else None
-        size, classes = _published_shape(network)
-        described = summarise(network.name, size, classes)
-        rows.append(
-            {
-                "name": network.name,
-                "year": network.year,
-                "parameters": described.parameters.total,
-                "multiply_adds": described.multiply_adds,
-                "input_size": size,
-                "features": network.feature_width,
-                "top1": weights.top1 if weights else None,
-                "weights": weights.name if weights else "",
-                "licence": weights.licence if weights else "–",
-                "here": weights is not None and locate(weights.name) is not None,
-                "paper": network.paper,
-            }
-        )
-    return tuple(rows)
-
-
-def summary(backbone: str, input_size: int | None = None, classes: int | None = None) -> Summary:
-    """Layers, output shapes, parameters, multiply-adds of a network; its published size and top if not given."""
-    size, published = _published_shape(find_backbone(backbone))
-    return summarise(backbone, input_size or size, classes or published)
-
-
-def _published_shape(network: Backbone) -> tuple[int, int]:
-    """Side of the images and classes of a network's default weights; what it was published for if it has none."""
-    if not network.weights:
-        return network.untrained.input_size, 1000  # ImageNet-1k
-    weights = find_weights(network.weights[0])
-    return weights.spec.input_size, weights.classes
 
 
 def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -380,8 +328,9 @@ def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[st
 
 
 def _base_of(model: Fitted, chosen: settings.EngineSettings) -> Base:
-    choice = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
-    return open_base(model.classifier, choice, chosen.workers, chosen.cache_dir)
+    record = find_network(model.config["backbone"]["name"])
+    choice = fitting.engine_for(record, chosen)
+    return open_base(model.classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)
 
 
 def _unlabelled(images: Any) -> list[Sample]:

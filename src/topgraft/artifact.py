@@ -151,8 +151,9 @@ def load(folder: Path) -> Fitted:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from .backbones import Build, find_backbone, put_constants
+    from .backbones import Build, put_constants
     from .classifier import Classifier
+    from .networks import find_network
 
     _recover(folder)
     config = read_config(folder)
@@ -162,7 +163,7 @@ def load(folder: Path) -> Fitted:
         spec_fields["mean"], spec_fields["std"] = tuple(spec_fields["mean"]), tuple(spec_fields["std"])
         spec = ImageSpec(**spec_fields)
         classes = tuple(config["classes"])
-        backbone, build = find_backbone(config["backbone"]["name"]), Build(**config["backbone"]["build"])
+        backbone, build = find_network(config["backbone"]["name"]), Build(**config["backbone"]["build"])
         with torch.device("meta"):  # every value is replaced by the file's
             chain = backbone.build(build)
         put_constants(backbone, build, chain)

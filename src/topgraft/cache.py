@@ -25,6 +25,7 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class CacheKey:
         boundary: name of its last group.
         view: which pixels of an image; ``plain`` is the spec's central crop.
         engine: `topgraft.engines.EngineChoice` as a mapping.
-        versions: of Topgraft, the engine, and the image decoders.
+        versions: of Topgraft, the engine, the image decoders, and what else computes.
         processor: its features; the engines choose kernels by them.
     """
 
@@ -75,7 +76,16 @@ class CacheKey:
     processor: tuple[str, ...]
 
     @classmethod
-    def make(cls, *, spec: ImageSpec, weights: str, boundary: str, view: str, choice: EngineChoice) -> CacheKey:
+    def make(
+        cls,
+        *,
+        spec: ImageSpec,
+        weights: str,
+        boundary: str,
+        view: str,
+        choice: EngineChoice,
+        libraries: Sequence[str] = (),
+    ) -> CacheKey:
         """The key of an engine on this machine, with these versions."""
         return cls(
             spec=spec,
@@ -83,7 +93,12 @@ class CacheKey:
             boundary=boundary,
             view=view,
             engine=asdict(choice),
-            versions={"topgraft": __version__, "engine": engine_version(choice.name), **decoder_versions()},
+            versions={
+                "topgraft": __version__,
+                "engine": engine_version(choice.name),
+                **decoder_versions(),
+                **library_versions(libraries),
+            },
             processor=processor_features(),
         )
 
@@ -101,6 +116,17 @@ def decoder_versions() -> dict[str, str]:
     """Versions of Pillow and of the lossy decoders that it was built with."""
     found = {name: _decoder_version(name) for name in _LOSSY_DECODERS}
     return {"pillow": PIL.__version__, **{name: version for name, version in found.items() if version}}
+
+
+def library_versions(libraries: Sequence[str]) -> dict[str, str]:
+    """Versions of installed distributions; "not installed" where one is not."""
+    found = {}
+    for name in libraries:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def _decoder_version(name: str) -> str | None:

@@ -19,6 +19,15 @@ def percent(interval: Mapping[str, Any]) -> str:
     return f"{100 * interval['value']:.1f} % (95 % interval {low:.1f} to {high:.1f}, n = {interval['n']:,})"
 
 
+def _origin(backbone: Mapping[str, Any]) -> str:
+    if backbone["weights"] == "learnt":
+        return f"with the baseline **{backbone['name']}**, learnt from these images alone,"
+    return (
+        f"from the published network **{backbone['name']}** "
+        f"(weights `{backbone['weights']}`, licence: {backbone['licence']})"
+    )
+
+
 def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """``README.md`` of an artifact, Markdown.
 
@@ -36,8 +45,8 @@ def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any])
         "",
         f"An image classifier for {len(classes)} classes: {shown}.",
         "",
-        f"Made with Topgraft {config['versions']['topgraft']} from the published network **{backbone['name']}** "
-        f"(weights `{backbone['weights']}`, licence: {backbone['licence']}) by the strategy **{config['strategy']}**.",
+        f"Made with Topgraft {config['versions']['topgraft']} {_origin(backbone)} "
+        f"by the strategy **{config['strategy']}**.",
         "",
         "## Results",
         "",

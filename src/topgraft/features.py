@@ -44,7 +44,13 @@ class Base:
     workers: int
 
 
-def open_base(classifier: Classifier, choice: EngineChoice, workers: int | None, folder: Path | None) -> Base:
+def open_base(
+    classifier: Classifier,
+    choice: EngineChoice,
+    workers: int | None,
+    folder: Path | None,
+    libraries: Sequence[str] = (),
+) -> Base:
     """All groups before the head as a `Base`, with its place in the cache.
 
     Args:
@@ -52,6 +58,7 @@ def open_base(classifier: Classifier, choice: EngineChoice, workers: int | None,
         choice: the engine; see `topgraft.engines.choose`.
         workers: decoding threads; one per core if None.
         folder: of the cache; `topgraft.folders.cache_folder` if None.
+        libraries: distributions that the base computes with; rows of other versions of them are not shared.
     """
     boundary = list(classifier.groups)[-2]
     prefix = classifier.prefix(boundary).eval()
@@ -64,7 +71,7 @@ def open_base(classifier: Classifier, choice: EngineChoice, workers: int | None,
     def build() -> Engine:
         return build_engine(choice, prefix, input_size=spec.input_size, key=network, folder=where / "engines")
 
-    key = CacheKey.make(spec=spec, weights=weights, boundary=boundary, view="plain", choice=choice)
+    key = CacheKey.make(spec=spec, weights=weights, boundary=boundary, view="plain", choice=choice, libraries=libraries)
     store = FeatureStore(where / "features", key, (classifier.head.in_features,))
     return Base(spec, build, store, choice.batch_size, decoding_threads(workers))
 

@@ -7,18 +7,20 @@ import platform
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import defaults, engines, settings
-from .backbones import find_backbone
+from .backbones import Backbone
+from .cache import library_versions
 from .classifier import Classifier
+from .dictionary import learn_base
 from .errors import UsageError
 from .features import FeatureRows, compute, decoding_threads, open_base
 from .features import run as run_base
+from .networks import find_network
 from .pixels import fits, open_pixels
 from .records import SPLIT_NAMES, EpochRecord, Sample, Splits, Unreadable
 from .splits import refuse_unreadable, require_readable
@@ -27,7 +29,7 @@ from .strategies import STRATEGIES
 from .strategies.spec import Facts, Strategy
 from .train import Inputs, Labelled, Outcome, TrainChoices, train
 from .version import __version__
-from .weights import RANDOM, Network
+from .weights import LEARNT, RANDOM, Network, load_network
 
 _REFITTED = (
     "after selection the head was solved again on train and validation together, so the validation number is of "
@@ -51,7 +53,7 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Reso
     """
     chosen = settings.make(settings.FitSettings, choices)
     if chosen.config is None:
-        return chosen, resolve(chosen)
+        return chosen, resolve(chosen, find_network(chosen.backbone))
     path = chosen.config / "config.json" if chosen.config.is_dir() else chosen.config
     if not path.is_file():
         raise UsageError(f"there is no {path}; --config takes the config.json of a run")
@@ -65,9 +67,10 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Reso
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no config.json of a run ({error})") from error
     replayed = settings.make(settings.FitSettings, {**kept, **choices})
-    forced = {"engine", "precision", "device"} & set(choices)
+    # Another network may demand another engine.
+    forced = {"engine", "precision", "device", "backbone"} & set(choices)
     if forced:
-        return replayed, resolve(replayed)
+        return replayed, resolve(replayed, find_network(replayed.backbone))
     try:
         engines.choose(recorded.engine.name, recorded.engine.precision, recorded.engine.device)
         engines.choose("torch", recorded.training, recorded.engine.device)
@@ -76,10 +79,43 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Reso
     return replayed, recorded
 
 
-def resolve(chosen: settings.EngineSettings) -> Resolved:
+def resolve(chosen: settings.EngineSettings, network: Backbone) -> Resolved:
     """What the fixed rule of `topgraft.engines.choose` gives on this machine."""
-    engine = engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
+    engine = engine_for(network, chosen)
     return Resolved(engine, engines.choose("torch", chosen.precision, engine.device).precision)
+
+
+def engine_for(network: Backbone, chosen: settings.EngineSettings) -> engines.EngineChoice:
+    """The engine for a network's base; see `topgraft.engines.choose`."""
+    return engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir, demand=network.demand)
+
+
+def open_network(
+    chosen: settings.NetworkSettings, decode: Any, classes: int, train: Sequence[Sample], seed: int, workers: int | None
+) -> tuple[Network, Classifier]:
+    """The network with its weights and a new head, and the classifier of it, in evaluation mode.
+
+    Args:
+        chosen: which network, and with which weights.
+        decode: how pixels are decoded; see `topgraft.records.ImageSpec`.
+        classes: outputs of the head.
+        train: images that a baseline's base is learnt from.
+        seed: of what is drawn.
+        workers: decoding threads.
+    """
+    record = find_network(chosen.backbone)
+    network = load_network(
+        chosen.backbone,
+        chosen.weights,
+        input_size=chosen.input_size,
+        classes=classes,
+        seed=seed,
+        folder=chosen.cache_dir,
+    )
+    classifier = Classifier(network.chain, replace(network.spec, decode=decode)).eval()
+    if network.weights == LEARNT:
+        learn_base(record, classifier, train, workers=workers, seed=seed)
+    return network, classifier
 
 
 @dataclass(frozen=True)
@@ -121,6 +157,7 @@ def train_network(
         DataError: images that cannot be learnt from.
         Stalled: see `topgraft.steps.run_phase`.
     """
+    record = find_network(chosen.backbone)
     pretrained = chosen.weights != RANDOM
     facts = Facts(
         train_images=len(splits.train),
@@ -138,15 +175,18 @@ def train_network(
             batch_size=chosen.batch_size,
             precision=resolved.training,
             device=resolved.engine.device,
-            l2=find_backbone(chosen.backbone).l2 if chosen.l2 == "published" else 0.0,
+            l2=record.l2 if chosen.l2 == "published" else 0.0,
             updates_batchnorm=not pretrained,
             stalled=chosen.stalled,
             seed=chosen.seed,
         ),
+        solver=record.solver,
     )
     strategy = STRATEGIES[chosen.strategy]
     first = strategy(tuple(classifier.groups), facts, ())
     on_features = first is None or first.solves_head
+    if record.learn is not None and not on_features:
+        raise UsageError(f"the base of {record.name} is learnt from the images at once and takes no steps; use head")
     run = _on_features if on_features else _on_pixels
     return run(classifier, splits, chosen, resolved, strategy, facts, choices, laps(seconds))
 
@@ -162,7 +202,9 @@ def _on_features(
     lap: Callable[[str], None],
 ) -> Trained:
     samples = (*splits.train, *splits.val)
-    base = open_base(classifier, resolved.engine, chosen.workers, chosen.cache_dir)
+    base = open_base(
+        classifier, resolved.engine, chosen.workers, chosen.cache_dir, find_network(chosen.backbone).libraries
+    )
     computed = compute(samples, base, strict=chosen.strict, description="base")
     lap("features")
     inputs = Inputs(features=labelled(computed, samples, len(splits.train), splits.classes))
@@ -205,7 +247,9 @@ def _on_pixels(
     records, outcome = drain(train(classifier, strategy, facts, Inputs(pixels=(pair[0], pair[1])), choices))
     lap("train")
     # The number that is shown is made as `evaluate` and `predict` will make theirs: on the engine.
-    base = open_base(classifier, resolved.engine, chosen.workers, chosen.cache_dir)
+    base = open_base(
+        classifier, resolved.engine, chosen.workers, chosen.cache_dir, find_network(chosen.backbone).libraries
+    )
     computed = run_base(splits.val, base, description="validate")
     unreadable = {entry.name: entry for part in pair for entry in part.unreadable}
     return Trained(
@@ -217,11 +261,6 @@ def _on_pixels(
         computed.decoded,
         0,
     )
-
-
-def classifier_of(network: Network, decode: Any) -> Classifier:
-    """The network as a classifier in evaluation mode, its pixels decoded as asked."""
-    return Classifier(network.chain, replace(network.spec, decode=decode)).eval()
 
 
 def labelled(
@@ -276,7 +315,7 @@ def run_config(
     import PIL
     import torch
 
-    network_code = find_backbone(chosen.backbone).package
+    record = find_network(chosen.backbone)
     return {
         "backbone": {
             "name": chosen.backbone,
@@ -284,7 +323,7 @@ def run_config(
             "weights": network.weights,
             "weights_sha256": network.sha256,
             "licence": network.licence,
-            "paper": find_backbone(chosen.backbone).paper,
+            "paper": record.paper,
         },
         "strategy": chosen.strategy,
         "phases": outcome.phases,
@@ -293,6 +332,7 @@ def run_config(
         "settings": settings.as_json(replace(chosen, lr=outcome.selection.get("lr", chosen.lr))),
         "resolved": {
             "engine": asdict(resolved.engine),
+            "engine_why": record.demand.why if record.demand else None,
             "training": resolved.training,
             "workers": decoding_threads(chosen.workers),
             "torch_threads": torch.get_num_threads(),
@@ -312,6 +352,6 @@ def run_config(
             "pillow": PIL.__version__,
             "numpy": np.__version__,
             "engine": engines.version(resolved.engine.name),
-            **({network_code: version(network_code)} if network_code else {}),
+            **library_versions(record.libraries),
         },
     }

@@ -62,7 +62,7 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSettings:
+class NetworkSettings(EngineSettings):
     """Which network, with which weights."""
 
     backbone: str = _choice(
@@ -76,7 +76,7 @@ _STRATEGIES = ("head", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSettings(OpenSettings, EngineSettings, NetworkSettings):
+class FitSettings(OpenSettings, NetworkSettings):
     """The choices of ``fit``."""
 
     strategy: str = _choice(
@@ -127,7 +127,7 @@ class PredictSettings(EngineSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesSettings(OpenSettings, EngineSettings, NetworkSettings):
+class FeaturesSettings(OpenSettings, NetworkSettings):
     """The choices of ``extract_features``."""
 
     decode: str = _choice(
@@ -136,7 +136,7 @@ class FeaturesSettings(OpenSettings, EngineSettings, NetworkSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectSettings(OpenSettings, EngineSettings, NetworkSettings):
+class InspectSettings(OpenSettings, NetworkSettings):
     """The choices of ``inspect``; for an artifact its own stand, but for the engine's."""
 
     strategy: str = _choice("head", "the strategy whose table is shown", _STRATEGIES)

@@ -31,10 +31,10 @@ def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: boo
     counts = ", ".join(f"{SPLIT_LABELS[split]} {n:,}" for split, n in images.items() if n)
     console = _console()
     if not quiet:
-        engine = model.config["resolved"]["engine"]
+        engine, why = model.config["resolved"]["engine"], model.config["resolved"].get("engine_why")
         console.print(f"{len(model.classes)} classes; {counts}", highlight=False)
         console.print(
-            f"base: {backbone} on {engine['name']} ({engine['precision']}); "
+            f"base: {backbone} on {engine['name']} ({engine['precision']}{f': {why}' if why else ''}); "
             f"{model.cost.images_decoded:,} images computed, {model.cost.images_from_cache:,} from the cache",
             highlight=False,
         )
@@ -151,11 +151,11 @@ def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
         "backbone": [row["name"] for row in rows],
         "year": [str(row["year"]) for row in rows],
         "input": [str(row["input_size"]) for row in rows],
-        "parameters": [f"{row['parameters'] / 1e6:.2f} M" for row in rows],
-        "multiply-adds": [f"{row['multiply_adds'] / 1e6:,.0f} M" for row in rows],
+        "parameters": [_millions(row["parameters"], 2) for row in rows],
+        "multiply-adds": [_millions(row["multiply_adds"], 0) for row in rows],
         "top-1": ["–" if row["top1"] is None else f"{100 * row['top1']:.1f} %" for row in rows],
         "licence": [row["licence"] for row in rows],
-        "weights": ["here" if row["here"] else "not here" if row["weights"] else "none published" for row in rows],
+        "weights": [_whereabouts(row) for row in rows],
     }
     _print_columns(console, columns, ("year", "multiply-adds"))
     console.print("top-1: ImageNet-1k validation (50,000 images), as published", highlight=False)
@@ -286,6 +286,16 @@ def _confused(result: Evaluation) -> list[str]:
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _whereabouts(row: Mapping[str, Any]) -> str:
+    if row["weights"] == "learnt":
+        return "learnt from your images"
+    return "here" if row["here"] else "not here" if row["weights"] else "none published"
+
+
+def _millions(value: int | None, digits: int) -> str:
+    return "–" if value is None else f"{value / 1e6:,.{digits}f} M"
 
 
 def _share(value: float | None) -> str:

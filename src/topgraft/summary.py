@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from .backbones import SMALLEST_INPUT, Build, Chain, find_backbone
+from .backbones import SMALLEST_INPUT, Build, Chain
 from .errors import UsageError
+from .networks import find_network
 
 _FLOAT = 4  # bytes of a float32
 
@@ -83,7 +84,7 @@ def summarise(backbone: str, input_size: int, classes: int) -> Summary:
     Raises:
         UsageError: an unknown name, images smaller than every backbone takes, or no class.
     """
-    network = find_backbone(backbone)
+    network = find_network(backbone)
     if input_size < SMALLEST_INPUT:
         raise UsageError(f"an input size of {input_size} is too small; the smallest is {SMALLEST_INPUT}")
     if classes < 1:
@@ -252,7 +253,7 @@ class _Note:
 
     def __call__(self, layer: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if _is_leaf(layer) and isinstance(given[0], torch.Tensor):  # some of timm's choose from a list
-            field = _reach(layer, given[0], self.fields.of(given[0]))
+            field = _reach(layer, given[0], output, self.fields.of(given[0]))
             self.fields.note(output, field)
         else:
             field = self.fields.of(output)
@@ -272,11 +273,12 @@ class _Note:
         )
 
 
-def _reach(layer: nn.Module, given: torch.Tensor, field: _Field) -> _Field:
+def _reach(layer: nn.Module, given: torch.Tensor, output: torch.Tensor, field: _Field) -> _Field:
     if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
         kernel, stride = _side(layer.kernel_size), _side(layer.stride)
         return field.through(kernel, stride, _side(getattr(layer, "dilation", 1)))
-    if given.dim() == 4 and isinstance(layer, nn.AdaptiveAvgPool2d | nn.Flatten):
+    # What makes one vector of a map reads all of it.
+    if given.dim() == 4 and (isinstance(layer, nn.AdaptiveAvgPool2d) or output.dim() == 2):
         side = max(given.shape[2:])
         out = _side(layer.output_size) if isinstance(layer, nn.AdaptiveAvgPool2d) else 1
         # Output i of o covers inputs ⌊i·n/o⌋ to ⌈(i+1)·n/o⌉ - 1: at most ⌈n/o⌉ of them, one more if o ∤ n.

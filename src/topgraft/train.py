@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +14,19 @@ from numpy.typing import NDArray
 from . import freeze, metrics
 from .classifier import Classifier
 from .errors import TopgraftError
-from .head import choose_head, class_weights
+from .head import HeadChoice, choose_head, class_weights
 from .pixels import Pixels
 from .plan import Phase, table
 from .records import EpochRecord
 from .steps import StepChoices, run_phase
 from .strategies.spec import Facts, Strategy
+from .svm import choose_machines
+
+SOLVERS: Mapping[str, Callable[..., HeadChoice]] = {
+    "logistic": choose_head,
+    "svm": choose_machines,
+}
+"""How a head is solved on features, by name; see `topgraft.head.choose_head` for what all of them take."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,14 @@ class TrainChoices:
         refit: solve the head again on train and validation together.
         seed: of everything random.
         steps: how phases step that do; its class weights are filled in here.
+        solver: how the head is solved on features: a key of `SOLVERS`.
     """
 
     class_weight: str
     refit: bool
     seed: int
     steps: StepChoices
+    solver: str = "logistic"
 
 
 def train(
@@ -133,7 +142,7 @@ def _solve(
     choices: TrainChoices,
 ) -> tuple[list[EpochRecord], dict[str, Any]]:
     began = time.perf_counter()
-    choice = choose_head(
+    choice = SOLVERS[choices.solver](
         train_set.rows,
         train_set.labels,
         val_set.rows,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +13,17 @@ import torch
 from torch import nn
 
 from . import download
-from .backbones import SMALLEST_INPUT, Backbone, Build, Chain, Convention, find_backbone, put_constants, random_chain
+from .backbones import SMALLEST_INPUT, Backbone, Build, Chain, put_constants, random_chain
+from .conventions import at_size, match_tensors
 from .errors import DownloadError, UsageError, WeightsError
 from .folders import cache_folder
+from .networks import find_network
 from .published import WEIGHTS, Weights, find_weights
 from .records import ImageSpec
 from .tensor_files import read_tensors
 
 RANDOM = "random"
-_LISTED = 12  # names of tensors in one list of an error
+LEARNT = "learnt"  # from the training images, by whoever fits
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Network:
         chain: see `topgraft.backbones.Chain`.
         build: what it was built by.
         spec: how pixels are made for it.
-        weights: name of the weights, ``random``, or the file's name.
+        weights: name of the weights, ``random``, ``learnt``, or the file's name.
         sha256: of the whole file, in hex; empty for random ones, and where another package keeps the file.
         licence: of the weights, as published.
         new_head: whether the head is a new one, of zeros.
@@ -62,7 +63,7 @@ def load_network(
     """A network with published, random or a file's weights.
 
     Args:
-        backbone: a name in `topgraft.backbones.BACKBONES`, or ``timm:NAME``.
+        backbone: a name that `topgraft.networks.find_network` knows. A baseline's base is random: it is learnt later.
         weights: a name in `topgraft.published.WEIGHTS`, a file, or ``random``; the backbone's first if None.
         input_size: side of the images; the weights' own if None. At another size than their own, dense layers
             between the convolutions and the head do not fit and are left out.
@@ -80,9 +81,11 @@ def load_network(
         WeightsError: the weights are not installed, are damaged, or do not fit.
         DownloadError: they are not here, and cannot be downloaded.
     """
-    network = find_backbone(backbone)
+    network = find_network(backbone)
     _check_shape(input_size, classes, channels)
-    if weights == RANDOM:
+    if network.learn is not None and weights is None:
+        weights = LEARNT
+    if weights == RANDOM or (weights == LEARNT and network.learn is not None):
         build = Build(
             input_size=input_size or network.untrained.input_size,
             classes=classes or 1000,
@@ -90,7 +93,7 @@ def load_network(
             top="published" if classes is None or keep_top else "own",
         )
         chain = _random(network, build, seed)
-        return Network(chain, build, at_size(network.untrained, build.input_size), RANDOM, "", "none")
+        return Network(chain, build, at_size(network.untrained, build.input_size), str(weights), "", "none")
     found = open_weights(network, weights, folder, input_size=input_size)
     if found.headless and classes is None:
         raise UsageError(
@@ -191,13 +194,6 @@ def open_weights(
     return Opened(match.state, match.build, row.spec, row.name, sha256, row.licence)
 
 
-def at_size(spec: ImageSpec, size: int) -> ImageSpec:
-    """The spec for another input size; the share that the crop keeps stays the same."""
-    if size == spec.input_size:
-        return spec
-    return replace(spec, input_size=size, resize_size=round(spec.resize_size * size / spec.input_size))
-
-
 def locate(name: str, folder: Path | None = None) -> Path | None:
     """Where the file of the named weights is on this machine, or None.
 
@@ -267,107 +263,6 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# --- From a convention's names to the chain's ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Match:
-    """Tensors that fit a network exactly: under the chain's names, in its order, in PyTorch's layout."""
-
-    convention: Convention
-    build: Build
-    state: dict[str, torch.Tensor]
-
-
-def match_tensors(
-    network: Backbone, tensors: Mapping[str, torch.Tensor], *, own: bool = True, input_size: int | None = None
-) -> Match:
-    """Find the convention in which tensors are written; every tensor must fit exactly.
-
-    Args:
-        network: whose conventions are tried, in order.
-        tensors: a file's, by name.
-        own: also try the chain's own names, as artifacts have them.
-        input_size: of images for which the chain's own names may have been saved, beside the published size.
-
-    Raises:
-        WeightsError: the tensors lack some that the network has, have some that it has not, or have another
-            shape, in the convention that comes closest. The message names them with their shapes.
-    """
-    closest: tuple[int, str] | None = None
-    conventions = (*network.conventions, *(_own(network, input_size) if own else ()))
-    for convention in itertools.chain.from_iterable(each.spellings() for each in conventions):
-        renamed = {key: convention.chain_key(key) for key in tensors if not key.startswith(convention.ignored)}
-        build = _build_of(network, convention, {ours: tensors[key] for key, ours in renamed.items() if ours})
-        match, faults = _match(network, convention, build, tensors, renamed)
-        if match is not None:
-            return match
-        count = sum(map(len, faults.values()))
-        if closest is None or count < closest[0]:
-            listed = "; ".join(f"{fault}: {_listing(keys)}" for fault, keys in faults.items() if keys)
-            closest = count, f"the tensors do not fit {network.name} (names as in {convention.name}): {listed}"
-    assert closest is not None  # every backbone has a convention
-    raise WeightsError(closest[1])
-
-
-def _own(network: Backbone, input_size: int | None) -> Iterator[Convention]:
-    with torch.device("meta"):
-        chain = network.build(Build(input_size=network.untrained.input_size, classes=2, top="published"))
-    names = {key.rpartition(".")[0] for key in nn.ModuleDict(chain).state_dict()}
-    for size in {network.untrained.input_size, input_size or network.untrained.input_size}:
-        yield Convention("topgraft", {name: name for name in names}, at_size(network.untrained, size))
-
-
-def _build_of(network: Backbone, convention: Convention, renamed: Mapping[str, torch.Tensor]) -> Build:
-    """What the tensors say about the network: classes, by the bias of the head, and colours."""
-    build = Build(input_size=convention.spec.input_size, classes=1000, top="published", folded=convention.folded)
-    with torch.device("meta"):
-        expected = nn.ModuleDict(network.build(build)).state_dict()
-    bias = next((tensor for key, tensor in renamed.items() if key.startswith("head.") and key.endswith("bias")), None)
-    first = next(key for key, tensor in expected.items() if tensor.dim() == 4)
-    grey = first in renamed and renamed[first].numel() * 3 == expected[first].numel()
-    return replace(build, classes=build.classes if bias is None else len(bias), channels=1 if grey else 3)
-
-
-def _match(
-    network: Backbone,
-    convention: Convention,
-    build: Build,
-    tensors: Mapping[str, torch.Tensor],
-    renamed: Mapping[str, str | None],
-) -> tuple[Match | None, dict[str, list[str]]]:
-    with torch.device("meta"):  # shapes without memory
-        expected = nn.ModuleDict(network.build(build)).state_dict()
-    published: dict[str, str] = {ours: key for key, ours in renamed.items() if ours is not None}
-    state: dict[str, torch.Tensor] = {}
-    missing, misshaped = [], []
-    for key, wanted in expected.items():
-        if key not in published:
-            if key.endswith(".num_batches_tracked"):  # PyTorch before 0.4.1 and others do not count
-                state[key] = torch.zeros((), dtype=torch.long)
-            elif convention.headless and key.startswith("head."):
-                state[key] = torch.zeros(wanted.shape)
-            else:
-                missing.append(f"{key} {tuple(wanted.shape)}")
-            continue
-        given = tensors[published[key]]
-        arranged = convention.arrange(key, given, wanted.shape)
-        if arranged.shape == wanted.shape:
-            state[key] = arranged.to(wanted.dtype).contiguous()
-        else:
-            misshaped.append(f"{published[key]} {tuple(given.shape)} for {key} {tuple(wanted.shape)}")
-    unexpected = [
-        f"{key} {tuple(tensors[key].shape)}" for key, ours in renamed.items() if ours is None or ours not in expected
-    ]
-    faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-    return (None if any(faults.values()) else Match(convention, build, state)), faults
-
-
-def _listing(keys: list[str]) -> str:
-    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-    return ", ".join(keys[:_LISTED]) + more
 
 
 # --- Into a chain ---------------------------------------------------------------------------------------------------

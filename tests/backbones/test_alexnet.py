@@ -10,10 +10,11 @@ from torch import nn
 
 from topgraft.backbones import BACKBONES, Build, Chain, random_chain
 from topgraft.backbones.alexnet import ALEXNET, ALEXNET_2012, response_norm
+from topgraft.conventions import match_tensors
 from topgraft.errors import WeightsError
 from topgraft.records import ImageSpec
 from topgraft.summary import count_parameters
-from topgraft.weights import load_network, match_tensors
+from topgraft.weights import load_network
 
 BOTH = pytest.mark.parametrize("name", ["alexnet_2012", "alexnet"])
 

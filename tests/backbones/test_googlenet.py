@@ -13,8 +13,9 @@ from torch import nn
 from topgraft.backbones import BACKBONES, Build
 from topgraft.backbones.googlenet import GOOGLENET, GOOGLENET_2014
 from topgraft.classifier import Normalise
+from topgraft.conventions import match_tensors
 from topgraft.records import ImageSpec
-from topgraft.weights import load_network, match_tensors
+from topgraft.weights import load_network
 
 
 @pytest.mark.usefixtures("double")

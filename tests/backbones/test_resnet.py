@@ -11,8 +11,9 @@ from reference_networks import assert_equal_outputs, drawn_reference
 from torch import nn
 
 from topgraft.backbones import BACKBONES, Build, Chain
+from topgraft.conventions import Match, match_tensors
 from topgraft.records import ImageSpec
-from topgraft.weights import Match, load_network, match_tensors
+from topgraft.weights import load_network
 
 TORCHVISION = {
     "resnet18": 11_689_512,

@@ -10,9 +10,10 @@ from torch import nn
 from topgraft.backbones import BACKBONES, Build
 from topgraft.backbones.layers import same_padding
 from topgraft.backbones.resnet_notes import RESNET50_NOTES, SameMaxPool2d
+from topgraft.conventions import match_tensors
 from topgraft.records import ImageSpec
 from topgraft.summary import Parameters, count_parameters, summarise
-from topgraft.weights import load_network, match_tensors
+from topgraft.weights import load_network
 
 LAYERS = RESNET50_NOTES.conventions[0].layers
 

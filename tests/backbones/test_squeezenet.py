@@ -12,8 +12,9 @@ from torch import nn
 
 from topgraft.backbones import Build
 from topgraft.backbones.squeezenet import SQUEEZENET1_1
+from topgraft.conventions import match_tensors
 from topgraft.records import ImageSpec
-from topgraft.weights import load_network, match_tensors
+from topgraft.weights import load_network
 
 
 @pytest.mark.usefixtures("double")

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from topgraft.backbones import BACKBONES, Build, Chain, random_chain
 from topgraft.backbones.layers import Conv2dReLU, LinearReLU
 from topgraft.backbones.vgg import DEPTHS, from_keras, from_timm, keras_layers
+from topgraft.conventions import match_tensors
 from topgraft.errors import UsageError, WeightsError
 from topgraft.records import ImageSpec
 from topgraft.summary import count_parameters, summarise
-from topgraft.weights import load_network, match_tensors
+from topgraft.weights import load_network
 
 # torchvision's ``meta["num_params"]``.
 PARAMETERS = {

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from ..errors import UsageError
 from . import alexnet, efficientnet_lite, googlenet, resnet, resnet_notes, squeezenet, vgg
-from .spec import SMALLEST_INPUT, Backbone, Build, Chain, Convention, Fetched, put_constants, random_chain
+from .spec import SMALLEST_INPUT, Backbone, Build, Chain, Convention, Demand, Fetched, put_constants, random_chain
 from .timm_bridge import PREFIX as _TIMM
 from .timm_bridge import find_timm
 
@@ -17,6 +17,7 @@ __all__ = [
     "Build",
     "Chain",
     "Convention",
+    "Demand",
     "Fetched",
     "find_backbone",
     "put_constants",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -139,8 +139,29 @@ class Fetched:
 
 
 @dataclass(frozen=True)
+class Demand:
+    """What alone can run a base, where not every engine can.
+
+    Attributes:
+        engine: a key of `topgraft.engines.ENGINES`.
+        precision: ``bf16`` or ``fp32``.
+        device: ``cpu`` or ``cuda``.
+        why: the reason, as a clause that a user is shown.
+    """
+
+    engine: str
+    precision: str
+    device: str
+    why: str
+
+
+Learn = Callable[[Chain, Iterable[torch.Tensor], int, int], None]
+"""``learn(chain, batches, images, seed)`` learns a base from normalised pixels N×3×H×W, changing it in place."""
+
+
+@dataclass(frozen=True)
 class Backbone:
-    """A published network.
+    """A published network, or a baseline that goes the same way.
 
     Attributes:
         name: what users type.
@@ -164,8 +185,12 @@ class Backbone:
         constants: ``constants(build)`` gives the buffers that no file holds because the code computes them, by the
             chain's names; see `put_constants`. None where there are none.
         fetch: gets the default weights where `weights` is empty; it raises `topgraft.errors.WeightsError`.
-        package: the Python package that holds the network's code, where it is not Topgraft.
         notes: what a user should know of how the network is used here, one sentence each.
+        learn: where the base is learnt from the training images instead of published; see
+            `topgraft.dictionary`. A fit does this first.
+        solver: how the head is solved on features: a key of `topgraft.train.SOLVERS`.
+        demand: what alone can run the base; None where every engine can.
+        libraries: distributions beside PyTorch whose version changes what the base computes.
     """
 
     name: str
@@ -184,8 +209,11 @@ class Backbone:
     whole: str = ""
     constants: Callable[[Build], Mapping[str, torch.Tensor]] | None = None
     fetch: Callable[[], Fetched] | None = None
-    package: str = ""
     notes: tuple[str, ...] = ()
+    learn: Learn | None = None
+    solver: Literal["logistic", "svm"] = "logistic"
+    demand: Demand | None = None
+    libraries: tuple[str, ...] = ()
 
 
 def random_chain(backbone: Backbone, build: Build, seed: int) -> Chain:

@@ -102,7 +102,7 @@ def _record(name: str) -> Backbone:
         whole=layout.whole,
         constants=partial(_constants, source, layout) if _unsaved(made.chain) else None,
         fetch=partial(_fetch, source, published) if _has_weights(published) else None,
-        package="timm",
+        libraries=("timm",),
         notes=notes,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import get_num_threads, nn
 
+from ..backbones import Demand
 from ..errors import UsageError
 from ..folders import cache_folder
 from ..processor import processor_features
@@ -54,7 +55,12 @@ def tolerance(choice: EngineChoice) -> Tolerance:
 
 
 def choose(
-    engine: str = "auto", precision: str = "auto", device: str = "auto", folder: Path | None = None
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str = "auto",
+    folder: Path | None = None,
+    *,
+    demand: Demand | None = None,
 ) -> EngineChoice:
     """The engine that runs the frozen base, by a fixed rule that measures nothing.
 
@@ -66,13 +72,16 @@ def choose(
         precision: ``auto``, ``bf16`` or ``fp32``.
         device: ``auto``, ``cpu`` or ``cuda``.
         folder: where a measurement is kept; `topgraft.folders.cache_folder` if None.
+        demand: what alone can run this base. ``auto`` and ``fastest`` then are that.
 
     Raises:
-        UsageError: an unknown name, or what this machine does not have; the message says what it has.
+        UsageError: an unknown name, or what this machine or the base does not have; the message says what it has.
     """
     _check("engine", engine, ("auto", *ENGINES, "fastest"))
     _check("precision", precision, ("auto", *_PRECISIONS))
     _check("device", device, ("auto", *_DEVICES))
+    if demand is not None:
+        engine, precision, device = _demanded(demand, engine, precision, device)
     if engine == "fastest":
         return _fastest(precision, device, folder)
     name = engine if engine != "auto" else _default_engine(device)
@@ -163,6 +172,16 @@ def _fastest(precision: str, device: str, folder: Path | None) -> EngineChoice:
     if not fitting:
         raise UsageError(f"no engine with precision {precision} on device {device} was measured; {measure}")
     return max(fitting, key=lambda pair: pair[0])[1]
+
+
+def _demanded(demand: Demand, engine: str, precision: str, device: str) -> tuple[str, str, str]:
+    for given, only in ((engine, demand.engine), (precision, demand.precision), (device, demand.device)):
+        if given not in ("auto", "fastest", only):
+            raise UsageError(
+                f"this base runs on {demand.engine} in {demand.precision} on {demand.device} only, not with {given}: "
+                f"{demand.why}; leave --engine, --precision and --device out"
+            )
+    return demand.engine, demand.precision, demand.device
 
 
 def _default_engine(device: str) -> str:
