@@ -45,7 +45,7 @@ def test_a_replayed_run_has_its_settings_and_its_measured_choice(tmp_path: Path)
 
 
 def test_what_is_typed_wins_over_what_was_saved(tmp_path: Path) -> None:
-    path = saved(tmp_path, seed=5, limit=7)
+    path = saved(tmp_path, seed=5, limit=7, engine="auto")
     chosen, recorded = fitting.fit_settings({"config": path, "seed": 6})
     assert (chosen.seed, chosen.limit, recorded) == (6, 7, RECORDED)
     for forced in ({"engine": "torch"}, {"precision": "fp32"}, {"device": "cpu"}):

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from fitted import fitted
 
-from topgraft.inspection import inspect_line
+from topgraft.engines import EngineChoice
+from topgraft.inspection import inspect_line, place
+from topgraft.plan import Phase, Rule
 from topgraft.records import Sample, TableRow
 
 
@@ -15,7 +17,9 @@ def test_every_station_is_shown_with_its_range() -> None:
     image = np.zeros((40, 50, 3), np.uint8)
     image[..., 0], image[..., 2] = 255, 51
     samples = [Sample(f"{n}.png", 0, array=image) for n in range(10)]
-    got = inspect_line(fitted().classifier, samples, {"stem": None, "head": 1.0}, backbone="tiny", strategy="head")
+    got = inspect_line(
+        fitted().classifier, samples, {"stem": None, "head": 1.0}, backbone="tiny", strategy="head", pretrained=True
+    )
     assert (got.backbone, got.strategy) == ("tiny", "head")
     assert got.table == (
         TableRow("stem", 3 * 8 * 25 + 8 + 8 + 8, None, "keeps its statistics"),
@@ -37,8 +41,30 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path) -> N
     bad = Sample("gone.png", 0, path=tmp_path / "gone.png")
     good = Sample("good", 0, array=np.zeros((9, 9), np.uint8))
     table = {"stem": None, "head": 1.0}
-    got = inspect_line(fitted().classifier, [bad, good], table, backbone="tiny", strategy="head")
+    got = inspect_line(fitted().classifier, [bad, good], table, backbone="tiny", strategy="head", pretrained=True)
     assert (got.images, [u.name for u in got.unreadable]) == (("good",), ["gone.png"])
     assert got.stations[0].shape == (1, 32, 32, 3)
-    nothing = inspect_line(fitted().classifier, [bad], table, backbone="tiny", strategy="head")
+    nothing = inspect_line(fitted().classifier, [bad], table, backbone="tiny", strategy="head", pretrained=True)
     assert (nothing.images, nothing.stations, len(nothing.table)) == ((), (), 2)
+
+
+def test_batchnorm_of_random_weights_takes_its_statistics_from_the_batches() -> None:
+    got = inspect_line(
+        fitted().classifier,
+        [Sample("a", 0, array=np.zeros((9, 9), np.uint8))],
+        {"stem": 1.0, "head": 1.0},
+        backbone="tiny",
+        strategy="full",
+        pretrained=False,
+    )
+    assert [row.batchnorm for row in got.table] == ["takes its statistics from the batches", "–"]
+
+
+def test_each_group_is_placed_where_it_runs() -> None:
+    engine = EngineChoice("openvino", "bf16", "cpu", 4, 2)
+    head = Phase("head", (Rule("head", 1.0), Rule("*", None)))
+    placed = place({"stem": None, "head": 1.0}, head, engine, "fp32")
+    assert [(p.group, p.device, p.engine) for p in placed] == [("stem", "cpu", "openvino"), ("head", "cpu", "solver")]
+    full = Phase("full", (Rule("*", 1.0),), 1, 0.1)
+    placed = place({"stem": 1.0, "head": 1.0}, full, engine, "bf16")
+    assert {(p.engine, p.dtype) for p in placed} == {("torch", "bf16, weights and loss fp32")}

@@ -103,9 +103,8 @@ def fit(images: Any, **choices: Any) -> Fitted:
     splits, seconds = _opened(images, chosen)
     lap = fitting.laps(seconds)
     network, classifier = fitting.open_network(
-        chosen, chosen.decode, len(splits.classes), splits.train, chosen.seed, chosen.workers
+        chosen, chosen.decode, len(splits.classes), splits.train, chosen.seed, lap
     )
-    lap("network")
     trained = fitting.train_network(classifier, splits, chosen, resolved, seconds)
     lap = fitting.laps(seconds)
     held = {sample.name for sample in splits.val}
@@ -210,7 +209,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
     names = [name for name, part in splits.parts.items() for _ in part]
     record = find_network(chosen.backbone)
     # With a head of its own, as a published top need not stand on one vector.
-    _, classifier = fitting.open_network(chosen, chosen.decode, 1, splits.train or samples, 0, chosen.workers)
+    _, classifier = fitting.open_network(chosen, chosen.decode, 1, splits.train or samples)
     choice = fitting.engine_for(record, chosen)
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)
     computed = compute(samples, base, strict=chosen.strict, description="base")
@@ -270,9 +269,7 @@ def inspect(what: Any, **choices: Any) -> Inspection:
         backbone, strategy, weights = config["backbone"]["name"], config["strategy"], config["backbone"]["weights"]
     else:
         splits, _ = _opened(what, chosen)
-        network, classifier = fitting.open_network(
-            chosen, "scaled", len(splits.classes), splits.train, 0, chosen.workers
-        )
+        network, classifier = fitting.open_network(chosen, "scaled", len(splits.classes), splits.train)
         backbone, strategy, weights = chosen.backbone, chosen.strategy, network.weights
     facts = Facts(len(splits.train), len(splits.val), len(splits.classes))
     phase = STRATEGIES[strategy](tuple(classifier.groups), facts, ())

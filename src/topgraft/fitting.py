@@ -91,7 +91,12 @@ def engine_for(network: Backbone, chosen: settings.EngineSettings) -> engines.En
 
 
 def open_network(
-    chosen: settings.NetworkSettings, decode: Any, classes: int, train: Sequence[Sample], seed: int, workers: int | None
+    chosen: settings.NetworkSettings,
+    decode: Any,
+    classes: int,
+    train: Sequence[Sample],
+    seed: int = 0,
+    lap: Callable[[str], None] | None = None,
 ) -> tuple[Network, Classifier]:
     """The network with its weights and a new head, and the classifier of it, in evaluation mode.
 
@@ -101,7 +106,7 @@ def open_network(
         classes: outputs of the head.
         train: images that a baseline's base is learnt from.
         seed: of what is drawn.
-        workers: decoding threads.
+        lap: notes the seconds of the parts; see `laps`.
     """
     record = find_network(chosen.backbone)
     network = load_network(
@@ -113,8 +118,11 @@ def open_network(
         folder=chosen.cache_dir,
     )
     classifier = Classifier(network.chain, replace(network.spec, decode=decode)).eval()
+    note = lap or (lambda _: None)
+    note("network")
     if network.weights == LEARNT:
-        learn_base(record, classifier, train, workers=workers, seed=seed)
+        learn_base(record, classifier, train, workers=chosen.workers, seed=seed)
+        note("dictionary")
     return network, classifier
 
 

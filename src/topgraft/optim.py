@@ -42,7 +42,7 @@ def make_optimizer(
             continue
         bound = {id(p) for p in penalised(groups[group])} if l2 else set()
         for decays in (True, False):
-            chosen = [p for p in groups[group].parameters() if p.requires_grad and (id(p) in bound) == decays]
+            chosen = [p for p in groups[group].parameters() if (id(p) in bound) == decays]
             if chosen:
                 parts.append({"params": chosen, "lr": lr * multiplier, "weight_decay": 2 * l2 if decays else 0.0})
     if name == "sgd":

@@ -150,15 +150,18 @@ def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
     columns = {
         "backbone": [row["name"] for row in rows],
         "year": [str(row["year"]) for row in rows],
-        "input": [str(row["input_size"]) for row in rows],
         "parameters": [_millions(row["parameters"], 2) for row in rows],
         "multiply-adds": [_millions(row["multiply_adds"], 0) for row in rows],
         "top-1": ["–" if row["top1"] is None else f"{100 * row['top1']:.1f} %" for row in rows],
         "licence": [row["licence"] for row in rows],
         "weights": [_whereabouts(row) for row in rows],
     }
-    _print_columns(console, columns, ("year", "multiply-adds"))
-    console.print("top-1: ImageNet-1k validation (50,000 images), as published", highlight=False)
+    _print_columns(console, columns, ("multiply-adds",))
+    for line in (
+        "top-1: ImageNet-1k validation (50,000 images), as published",
+        "weights: learnt from your images, here, not here (they are downloaded when first used), or none published",
+    ):
+        console.print(line, highlight=False)
 
 
 def surveyed(found: Survey) -> None:
@@ -290,8 +293,8 @@ def _count(number: int, one: str, many: str | None = None) -> str:
 
 def _whereabouts(row: Mapping[str, Any]) -> str:
     if row["weights"] == "learnt":
-        return "learnt from your images"
-    return "here" if row["here"] else "not here" if row["weights"] else "none published"
+        return "learnt"
+    return "here" if row["here"] else "not here" if row["weights"] else "none"
 
 
 def _millions(value: int | None, digits: int) -> str:

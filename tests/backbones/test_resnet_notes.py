@@ -130,7 +130,7 @@ def test_same_pool_takes_the_largest_value_of_each_window(height: int, width: in
 
 def test_training_is_the_notes() -> None:
     assert RESNET50_NOTES.l2 == 1e-4
-    assert RESNET50_NOTES.untrained == ImageSpec(224, 224, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "RGB")
+    assert RESNET50_NOTES.untrained == ImageSpec(32, 32, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "RGB")
     network = load_network("resnet50_notes", "random", input_size=32, classes=100)
     modules = list(nn.ModuleDict(network.chain).modules())
     assert {(m.eps, m.momentum) for m in modules if isinstance(m, nn.BatchNorm2d)} == {(1e-5, 0.1)}
