@@ -68,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--set", choices=("hymenoptera", "photos"), default="hymenoptera")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=32, help="of the loop; the tutorial itself has 4")
     asked = parser.parse_args(arguments)
     if "TOPGRAFT_DATA" not in os.environ:
         print("skipped: set TOPGRAFT_DATA to a folder that holds data/*.zip")
@@ -84,13 +85,13 @@ def main(arguments: list[str] | None = None) -> None:
             seconds, again = timed([*fit, "--json", "--overwrite"])
             warm.append(seconds)
             assert again["top1"] == result["top1"]
-            seconds, other = timed(["benchmarks.tutorial_loop", str(root), str(asked.epochs)])
+            seconds, other = timed(["benchmarks.tutorial_loop", str(root), str(asked.epochs), str(asked.batch)])
             peer.append(seconds)
             print(
                 f"run {run + 1}: cold {cold[-1]:.2f} s, warm {warm[-1]:.2f} s, tutorial loop {peer[-1]:.1f} s",
                 flush=True,
             )
-    print(f"set {asked.set}; n = {asked.runs} runs; the loop: {asked.epochs} epochs")
+    print(f"set {asked.set}; n = {asked.runs} runs; the loop: {asked.epochs} epochs, batches of {asked.batch}")
     print(f"topgraft validation top-1 {result['top1']}; tutorial loop (best of its epochs) {other['top1']:.4f}")
     for name, ours in (("cold", cold), ("warm", warm)):
         ratios = [b / a for a, b in zip(ours, peer, strict=True)]

@@ -75,3 +75,20 @@ def test_what_a_system_does_not_say_is_none(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delattr(processor.os, "sysconf", raising=False)
     monkeypatch.delattr(processor.os, "sysconf_names", raising=False)
     assert processor.memory_bytes() is None or processor.memory_bytes() > 0
+
+
+@pytest.mark.parametrize(
+    ("maker", "found", "pays"),
+    [
+        ("Intel(R) Xeon(R) Processor", {"avx512_bf16": True}, False),
+        ("Intel(R) Xeon(R) Processor", {"avx512_bf16": True, "amx_bf16": True}, True),
+        ("AMD EPYC 9R14", {"avx512_bf16": True}, True),
+        ("AMD EPYC 7763", {"avx2": True}, False),
+    ],
+)
+def test_bf16_pays_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, maker: str, found: Mapping[str, Any], pays: bool
+) -> None:
+    machine(monkeypatch, "x86_64", {**found, "cpu_name": maker})
+    monkeypatch.setattr(processor.platform, "processor", lambda: "x86_64")
+    assert processor.bf16_pays() is pays

@@ -359,5 +359,17 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
 
 
+def entry() -> None:
+    """What the console command runs. It ends at once: taking PyTorch down in good order takes a third of a second,
+    and frees what the system frees anyway."""
+    code = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # nobody reads any more, or the stream is closed
+        pass
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

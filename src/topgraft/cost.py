@@ -228,7 +228,9 @@ def _why(choice: EngineChoice) -> str:
     else:
         engine = "OpenVINO is not installed"
     place = "GPU" if choice.device == "cuda" else "processor"
-    return f"{engine}; the {place} {'has' if choice.precision == 'bf16' else 'has no'} bf16"
+    if choice.precision == "bf16":
+        return f"{engine}; the {place} has bf16"
+    return f"{engine}; the {place} {'has bf16, but is faster without' if has_bf16() else 'has no bf16'}"
 
 
 def _saved(path: Path) -> Any | None:

@@ -15,7 +15,9 @@ from .errors import ImageError
 from .records import ImageSpec, Sample
 from .transforms import load_pixels
 
-_AHEAD = 2  # batches that may be decoded before they are asked for: enough to keep threads and engine busy
+_AHEAD = 2  # batches at least that may be decoded before they are asked for: enough to keep threads and engine busy
+# Bytes of pixels that may be: while an engine is built, a core is free to decode, some 200 photos of 224 pixels.
+_AHEAD_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +38,8 @@ class Batch:
 def batches(samples: Sequence[Sample], spec: ImageSpec, *, batch_size: int, workers: int) -> Iterator[Batch]:
     """Batches in the samples' order, decoded in threads (Pillow lets go of the interpreter while it decodes).
 
-    No more than three batches are in memory, or what keeps every thread busy where batches are small. The
-    threads end with the iterator, also where it is closed or dropped early.
+    No more than 32 MB of pixels are in memory, or three batches where those are more, or what keeps every thread
+    busy. The threads end with the iterator, also where it is closed or dropped early.
 
     Args:
         samples: what to decode.
@@ -55,7 +57,7 @@ def batches(samples: Sequence[Sample], spec: ImageSpec, *, batch_size: int, work
     pool = ThreadPoolExecutor(workers, thread_name_prefix="topgraft-decode")
     waiting: deque[tuple[range, torch.Tensor, list[Future[str | None]]]] = deque()
     # A small batch must not starve the threads, a large one must not fill the memory.
-    ahead = max(_AHEAD, -(-2 * workers // batch_size))
+    ahead = max(_AHEAD, -(-2 * workers // batch_size), _AHEAD_BYTES // (batch_size * spec.input_size**2 * 3))
     try:
         for chunk in chunks:
             pixels = _room(len(chunk), spec)

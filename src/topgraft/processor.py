@@ -25,6 +25,16 @@ def has_bf16() -> bool:
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def bf16_pays() -> bool:
+    """Whether the processor multiplies bfloat16 faster than float32.
+
+    Intel's AVX-512 BF16 does not, where the AMX units are missing or, as in many virtual machines, switched off: a
+    Xeon of 2023 without them did 165 billion operations a second in bf16 and 316 in fp32, AMD's 381 and 176.
+    """
+    found = _capabilities()
+    return has_bf16() and not (is_x86() and _is_intel() and not found.get("amx_bf16", False))
+
+
 def is_x86() -> bool:
     """Whether this is an Intel or AMD processor of 64 bits."""
     return platform.machine().lower() in ("x86_64", "amd64")
@@ -77,6 +87,10 @@ def _capabilities() -> Mapping[str, Any]:
         "amx_bf16": "_is_amx_tile_supported",
     }
     return {name: bool(getattr(torch.cpu, check, lambda: False)()) for name, check in older.items()}
+
+
+def _is_intel() -> bool:
+    return "intel" in f"{processor_name()} {platform.processor()}".lower()  # Windows says GenuineIntel
 
 
 def _linux_name() -> str | None:

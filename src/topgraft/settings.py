@@ -51,7 +51,7 @@ class EngineSettings:
     )
     precision: str = _choice(
         "auto",
-        "arithmetic of the frozen base: auto is bf16 where the processor has it",
+        "arithmetic of the network: auto is bf16 where the processor has it and is faster in it",
         ("auto", "bf16", "fp32"),
     )
     device: str = _choice("auto", "auto is CUDA where there is one, else the processor", ("auto", "cpu", "cuda"))

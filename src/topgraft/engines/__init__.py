@@ -65,7 +65,8 @@ def choose(
     """The engine that runs the frozen base, by a fixed rule that measures nothing.
 
     With a CUDA device, PyTorch on it. Else OpenVINO where it is installed, else PyTorch, on the processor.
-    bf16 where the processor or the GPU reports it, else fp32. What is given by name is used or refused.
+    bf16 where the GPU has it, or the processor has it and is faster in it (`topgraft.processor.bf16_pays`), else
+    fp32. What is given by name is used or refused.
 
     Args:
         engine: ``auto``, a key of `ENGINES`, or ``fastest``: the best that ``topgraft devices --measure`` saw.

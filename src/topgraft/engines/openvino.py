@@ -21,7 +21,8 @@ from torch import nn
 from ..dataset import Batch
 from ..errors import TopgraftError, UsageError
 from ..folders import atomic_write
-from ..processor import has_bf16, is_x86, processor_features
+from ..processor import bf16_pays, has_bf16, is_x86, processor_features
+from ..threads import torch_threads
 from .spec import EngineChoice, EngineKind, Precision, Rows, Tolerance, installed_version, parts
 
 # Four images keep a core's caches full and the overhead of a request small: EfficientNet-Lite0 loses a tenth
@@ -152,8 +153,10 @@ def devices() -> tuple[str, ...]:
 
 
 def precisions(device: str) -> tuple[Precision, ...]:
-    """``bf16`` first on an x86 processor that has it; OpenVINO does not use that of ARM processors."""
-    return ("bf16", "fp32") if is_x86() and has_bf16() else ("fp32",)
+    """``bf16`` on an x86 processor that has it, first where it pays; OpenVINO does not use that of ARM processors."""
+    if not (is_x86() and has_bf16()):
+        return ("fp32",)
+    return ("bf16", "fp32") if bf16_pays() else ("fp32", "bf16")
 
 
 def batch_size(device: str) -> int:
@@ -186,7 +189,8 @@ def build(choice: EngineChoice, prefix: nn.Module, input_size: int, key: str, fo
 
 def _convert(openvino: ModuleType, prefix: nn.Module, size: int, side: int) -> Any:
     pixels = torch.zeros(size, side, side, 3, dtype=torch.uint8)
-    with torch.no_grad(), warnings.catch_warnings():
+    # One thread: others decode images meanwhile.
+    with torch_threads(1), torch.no_grad(), warnings.catch_warnings():
         # Deprecated, but the one way in that takes half a second; torch.export takes ten.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..dataset import Batch
-from ..processor import has_bf16
+from ..processor import bf16_pays, has_bf16
+from ..threads import torch_threads
 from .spec import EngineChoice, EngineKind, Precision, Rows, Tolerance, installed_version, parts
 
 # The activations of 4 photos of 224 px stay in a processor's cache, and below the size from which the allocator
@@ -70,7 +71,7 @@ class TorchEngine:
             stack.enter_context(torch.inference_mode())
             stack.enter_context(casts)
             stack.enter_context(exact)
-            stack.enter_context(_threads(choice.threads))
+            stack.enter_context(torch_threads(choice.threads))
             yield
 
 
@@ -89,28 +90,18 @@ def _finished(indices: NDArray[np.int64], started: list[_Started]) -> Iterator[R
     yield indices, np.concatenate([part.rows.numpy() for part in started])[: len(indices)]
 
 
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if before == number:
-        yield
-        return
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def devices() -> tuple[str, ...]:
     """``cuda`` first where PyTorch sees a GPU."""
     return ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
 
 
 def precisions(device: str) -> tuple[Precision, ...]:
-    """``bf16`` first where the device has it: the processor by its features, a GPU from Ampere (8.0) on."""
-    has = torch.cuda.get_device_capability() >= (8, 0) if device == "cuda" else _processor_has_bf16()
-    return ("bf16", "fp32") if has else ("fp32",)
+    """``bf16`` where the device has it, a GPU from Ampere (8.0) on; first where it pays."""
+    if device == "cuda":
+        return ("bf16", "fp32") if torch.cuda.get_device_capability() >= (8, 0) else ("fp32",)
+    if not _processor_has_bf16():
+        return ("fp32",)
+    return ("bf16", "fp32") if bf16_pays() else ("fp32", "bf16")
 
 
 def _processor_has_bf16() -> bool:
