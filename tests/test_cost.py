@@ -85,7 +85,11 @@ def test_a_damaged_measurement_is_none(tmp_path: Path, content: str) -> None:
 )
 def test_the_default_says_why(monkeypatch: pytest.MonkeyPatch, choice: EngineChoice, said: str) -> None:
     monkeypatch.setattr(engines, "choose", lambda: choice)
+    monkeypatch.setattr(cost, "has_bf16", lambda: False)
     assert cost.describe_devices()["why"] == said
+    if choice.precision == "fp32":
+        monkeypatch.setattr(cost, "has_bf16", lambda: True)
+        assert cost.describe_devices()["why"].endswith("the processor has bf16, but is faster without")
 
 
 def test_rates_are_amounts_over_seconds_and_runs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
