@@ -64,11 +64,16 @@ def match_tensors(
 
 
 def _own(network: Backbone, input_size: int | None) -> Iterator[Convention]:
-    with torch.device("meta"):
-        chain = network.build(Build(input_size=network.untrained.input_size, classes=2, top="published"))
-    names = {key.rpartition(".")[0] for key in nn.ModuleDict(chain).state_dict()}
-    for size in {network.untrained.input_size, input_size or network.untrained.input_size}:
-        yield Convention("topgraft", {name: name for name in names}, at_size(network.untrained, size))
+    """The chain's own names, as artifacts have them: at the published size and another, and with BatchNorm folded."""
+    usual = network.untrained.input_size
+    for folded in (False, True):
+        with torch.device("meta"):
+            chain = network.build(Build(input_size=usual, classes=2, top="published", folded=folded))
+        names = {key.rpartition(".")[0] for key in nn.ModuleDict(chain).state_dict()}
+        for size in {usual, input_size or usual}:
+            yield Convention(
+                "topgraft", {name: name for name in names}, at_size(network.untrained, size), folded=folded
+            )
 
 
 def _build_of(network: Backbone, convention: Convention, renamed: Mapping[str, torch.Tensor]) -> Build:
