@@ -117,3 +117,16 @@ def test_another_base_has_another_place_in_the_cache(tmp_path: Path, change: str
         choice = replace(CHOICE, precision="bf16")
     assert len(open_base(other, choice, 0, tmp_path / "cache").store.missing([s.digest for s in samples])) == 2
     assert open_base(model.classifier, CHOICE, 0, tmp_path / "cache").store.missing([samples[0].digest]) == []
+
+
+def test_graphs_with_equal_tensors_do_not_share_rows(tmp_path: Path) -> None:
+    """ResNet-50 of 2015 and torchvision's differ in where they stride, and in nothing that a state dict holds."""
+    from topgraft.classifier import Classifier
+    from topgraft.weights import load_network
+
+    folders = set()
+    for name in ("resnet50", "resnet50_v1"):
+        network = load_network(name, "random", input_size=32, classes=2)
+        classifier = Classifier(network.chain, network.spec).eval()
+        folders.add(open_base(classifier, CHOICE, 0, tmp_path).store.folder)
+    assert len(folders) == 2

@@ -150,3 +150,23 @@ def test_a_lowered_rate_is_what_a_replay_starts_with(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     replayed, _ = fitting.fit_settings({"config": tmp_path})
     assert (replayed.lr, replayed.strategy, replayed.weights) == (1e-4, "full", "random")
+    usual = Outcome({"full": {"stem": 1.0}}, {"by": "validation", "images": 9, "epoch": 2, "lr": 1e-3})
+    assert fitting.run_config(chosen, splits, network, usual, RECORDED)["settings"]["lr"] is None
+
+
+def test_a_file_of_weights_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.pth").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    chosen = settings.make(settings.FitSettings, {"weights": "mine.pth"})
+    splits = Splits("photos", ("a", "b"), (Sample("1", 0),), (Sample("2", 0),), ())
+    outcome = Outcome({"head": {"stem": None}}, {"by": "validation", "images": 9, "strength": 0.1})
+    network = load_network("efficientnet_lite0", classes=2)
+    config = fitting.run_config(chosen, splits, network, outcome, RECORDED)
+    assert config["settings"]["weights"] == str((tmp_path / "mine.pth").resolve())
+
+
+def test_refit_goes_with_a_solved_head_only() -> None:
+    import topgraft as tg
+
+    with pytest.raises(UsageError, match="leave --refit out"):
+        tg.fit("digits", strategy="full", refit=True, weights="random", input_size=32)

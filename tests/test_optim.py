@@ -52,4 +52,12 @@ def test_adamw_has_no_term_in_the_loss() -> None:
     groups = dict(small_classifier().groups.items())
     with pytest.raises(UsageError, match="--l2 none"):
         make_optimizer(groups, ALL, name="adamw", lr=0.01, l2=1e-4)
-    assert type(make_optimizer(groups, ALL, name="adamw", lr=0.01, l2=0.0)) is torch.optim.AdamW
+    optimizer = make_optimizer(groups, ALL, name="adamw", lr=0.01, l2=0.0)
+    assert type(optimizer) is torch.optim.AdamW
+    decays = {id(p): part["weight_decay"] for part in optimizer.param_groups for p in part["params"]}
+    names = {name for name, p in small_names(groups).items() if decays[id(p)] == 0.01}
+    assert names == {"stem.0.weight", "stage1.0.weight", "head.weight", "head.bias"}
+
+
+def small_names(groups: dict[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
+    return dict(torch.nn.ModuleDict(groups).named_parameters())

@@ -101,3 +101,13 @@ def test_a_file_of_weights_goes_anywhere_a_name_goes(tmp_path: Path) -> None:
 def test_impossible_choices_are_refused(choices: dict[str, object], message: str) -> None:
     with pytest.raises(tg.UsageError, match=message):
         tg.create_network(NAME, **choices)  # type: ignore[arg-type]
+
+
+def test_a_networks_own_state_dict_can_be_given_back(tmp_path: Path) -> None:
+    made = tg.create_network(NAME, weights="random", classes=6, seed=3, channels=1)
+    torch.save(made.state_dict(), tmp_path / "grey.pth")
+    colour = tg.create_network(NAME, tmp_path / "grey.pth", input_size=64)
+    grey = tg.create_network(NAME, tmp_path / "grey.pth", input_size=64, channels=1)
+    x = images()[:, :1]
+    with torch.inference_mode():
+        torch.testing.assert_close(grey(x), colour(x.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-6)

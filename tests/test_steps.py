@@ -183,3 +183,20 @@ def test_chance_is_the_entropy_of_the_shares() -> None:
     shares = np.array([0.75, 0.25])
     assert chance_loss(np.array([0, 0, 0, 1]), None) == pytest.approx(float(-(shares * np.log(shares)).sum()))
     assert chance_loss(np.array([0, 0, 0, 1]), np.array([1.0, 3.0])) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("count", [7, 16, 17])
+def test_few_images_and_a_lone_last_one_are_enough(val: Pixels, count: int) -> None:
+    """One batch an epoch, and a batch of one image where BatchNorm has a single value for each channel."""
+    classifier = small_classifier()
+    classifier.groups["stem"].append(nn.AdaptiveAvgPool2d(1)).append(nn.BatchNorm2d(8))
+    classifier.groups["stage1"][0].stride = (1, 1)
+    records = run(classifier, pixels_of(coloured(count, 6)), val, PLAIN, epochs=6)
+    assert len(records) == 6
+
+
+def test_weights_that_overflow_are_an_error_and_not_a_result(val: Pixels) -> None:
+    from topgraft.errors import TopgraftError
+
+    with pytest.raises(TopgraftError, match=r"learning rate 1e\+30"):
+        run(small_classifier(), pixels_of(coloured(16, 1)), val, replace(PLAIN, optimizer="sgd"), epochs=1, lr=1e30)

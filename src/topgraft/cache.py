@@ -59,7 +59,7 @@ class CacheKey:
 
     Attributes:
         spec: how pixels are made, decode mode included.
-        weights: hash of the prefix's tensors.
+        weights: hash of the prefix's tensors and of its graph.
         boundary: name of its last group.
         view: which pixels of an image; ``plain`` is the spec's central crop.
         engine: `topgraft.engines.EngineChoice` as a mapping.

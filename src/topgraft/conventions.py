@@ -84,7 +84,7 @@ def _build_of(network: Backbone, convention: Convention, renamed: Mapping[str, t
     bias = next((tensor for key, tensor in renamed.items() if key.startswith("head.") and key.endswith("bias")), None)
     first = next((key for key, tensor in expected.items() if tensor.dim() == 4), "")
     grey = first in renamed and renamed[first].numel() * 3 == expected[first].numel()
-    return replace(build, classes=build.classes if bias is None else len(bias), channels=1 if grey else 3)
+    return replace(build, classes=build.classes if bias is None else bias.numel(), channels=1 if grey else 3)
 
 
 def _match(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from . import progress
 from .backbones import Backbone
 from .classifier import Classifier
 from .dataset import batches
+from .features import decoding_threads
 from .records import Sample
 
 _IMAGES = 250  # more say little more about what local descriptors look like, and take as long as the base itself
@@ -38,7 +38,7 @@ def learn_base(
     assert network.learn is not None
     count = min(_IMAGES, len(samples))
     drawn = np.sort(np.random.default_rng(seed).choice(len(samples), count, replace=False))
-    threads = os.cpu_count() or 1 if workers is None else workers
+    threads = decoding_threads(workers)
     with progress.bar("dictionary", count) as bar:
 
         def pixels() -> Iterator[torch.Tensor]:

@@ -56,7 +56,7 @@ class Stalled(TopgraftError):
         curves: Mapping[float, Sequence[tuple[int, float]]],
     ) -> None:
         self.lr, self.rate, self.curves = lr, rate, curves
-        advice = f"use --lr {rate:g}, which learns" if rate is not None else "a tenth and a hundredth of it fail too"
+        advice = f"use --lr {rate:g}, which learns" if rate is not None else "no lower rate was seen to learn"
         lines = [
             f"  {name:g}: " + ", ".join(f"{value:.3f} at {step}" for step, value in curve[-1:] if value == value)
             for name, curve in curves.items()

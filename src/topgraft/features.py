@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +63,9 @@ def open_base(
     """
     boundary = list(classifier.groups)[-2]
     prefix = classifier.prefix(boundary).eval()
-    weights = weights_digest(prefix.state_dict())
+    # Two graphs may have tensors of the same names, shapes and values; strides, pads and epsilons tell them apart.
+    graph = f"{weights_digest(prefix.state_dict())} {prefix!r}"
+    weights = hashlib.sha256(graph.encode()).hexdigest()
     where = folder or cache_folder()
     spec = classifier.spec
     # A compiled network holds how it normalises, which is not among the weights.

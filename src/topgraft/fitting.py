@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from .splits import refuse_unreadable, require_readable
 from .steps import StepChoices
 from .strategies import STRATEGIES
 from .strategies.spec import Facts, Strategy
+from .threads import torch_threads
 from .train import Inputs, Labelled, Outcome, TrainChoices, train
 from .version import __version__
 from .weights import LEARNT, RANDOM, Network, load_network
@@ -195,6 +198,8 @@ def train_network(
     on_features = first is None or first.solves_head
     if record.learn is not None and not on_features:
         raise UsageError(f"the base of {record.name} is learnt from the images at once and takes no steps; use head")
+    if chosen.refit and not on_features:
+        raise UsageError("refit solves the head again, and this strategy takes steps instead; leave --refit out")
     run = _on_features if on_features else _on_pixels
     return run(classifier, splits, chosen, resolved, strategy, facts, choices, laps(seconds))
 
@@ -252,7 +257,8 @@ def _on_pixels(
         refuse_unreadable(known)
     there = [part.labels.numpy()[part.readable].tolist() for part in pair]
     require_readable(splits.classes, set(there[0]), there[1])
-    records, outcome = drain(train(classifier, strategy, facts, Inputs(pixels=(pair[0], pair[1])), choices))
+    with torch_threads(resolved.engine.threads):
+        records, outcome = drain(train(classifier, strategy, facts, Inputs(pixels=(pair[0], pair[1])), choices))
     lap("train")
     # The number that is shown is made as `evaluate` and `predict` will make theirs: on the engine.
     base = open_base(
@@ -312,6 +318,15 @@ def laps(seconds: dict[str, float]) -> Callable[[str], None]:
     return lap
 
 
+def _replayable(chosen: settings.FitSettings, outcome: Outcome) -> settings.FitSettings:
+    """The settings for a replay: it starts with a rate that was lowered on the way, and finds a file from anywhere."""
+    asked = defaults.learning_rate(chosen.optimizer, chosen.weights != RANDOM) if chosen.lr is None else chosen.lr
+    rate = outcome.selection.get("lr", asked)
+    file = Path(chosen.weights or "").expanduser()
+    weights = os.fspath(file.resolve()) if chosen.weights and file.is_file() else chosen.weights
+    return replace(chosen, lr=chosen.lr if rate == asked else rate, weights=weights)
+
+
 def run_config(
     chosen: settings.FitSettings,
     splits: Splits,
@@ -336,8 +351,7 @@ def run_config(
         "strategy": chosen.strategy,
         "phases": outcome.phases,
         "selection": outcome.selection,
-        # With the rate that the network was trained at: where that was lowered on the way, a replay starts with it.
-        "settings": settings.as_json(replace(chosen, lr=outcome.selection.get("lr", chosen.lr))),
+        "settings": settings.as_json(_replayable(chosen, outcome)),
         "resolved": {
             "engine": asdict(resolved.engine),
             "engine_why": record.demand.why if record.demand else None,

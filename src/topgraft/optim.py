@@ -12,6 +12,7 @@ from .errors import UsageError
 # https://arxiv.org/abs/1412.6980, section 2; the epsilon is Keras's (keras/src/optimizers/adam.py), as in the notes.
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-7
+ADAMW_DECAY = 0.01  # per step and unit of rate, PyTorch's default
 MOMENTUM = 0.9  # of SGD: https://arxiv.org/abs/1512.03385, section 3.4
 
 
@@ -26,7 +27,7 @@ def make_optimizer(
         name: ``adam``, ``adamw`` or ``sgd``.
         lr: base rate.
         l2: coefficient of Σw² over `penalised` parameters, a term of the loss. Its gradient, 2·l2·w, is what these
-            optimizers call weight decay, but for AdamW, which decays apart from the gradient.
+            optimizers call weight decay, but for AdamW, which decays the same parameters apart from the gradient.
 
     Raises:
         UsageError: `l2` with AdamW.
@@ -36,15 +37,16 @@ def make_optimizer(
             "adamw decays weights apart from the loss, and this network's penalty is a term of the loss; "
             "use --optimizer adam, or --l2 none"
         )
+    decay = ADAMW_DECAY if name == "adamw" else 2 * l2
     parts: list[dict[str, object]] = []
     for group, multiplier in rows.items():
         if multiplier is None:
             continue
-        bound = {id(p) for p in penalised(groups[group])} if l2 else set()
+        bound = {id(p) for p in penalised(groups[group])} if l2 or name == "adamw" else set()
         for decays in (True, False):
             chosen = [p for p in groups[group].parameters() if (id(p) in bound) == decays]
             if chosen:
-                parts.append({"params": chosen, "lr": lr * multiplier, "weight_decay": 2 * l2 if decays else 0.0})
+                parts.append({"params": chosen, "lr": lr * multiplier, "weight_decay": decay if decays else 0.0})
     if name == "sgd":
         return torch.optim.SGD(parts, lr=lr, momentum=MOMENTUM, fused=True)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam

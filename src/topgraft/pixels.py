@@ -29,7 +29,7 @@ class Pixels:
         spec: how pixels are made.
         workers: decoding threads.
         kept: uint8, samples×H×W×3, RGB, black where unreadable; None where they are decoded in every epoch.
-        failed: index into the samples → why it cannot be decoded. It grows while epochs run where nothing is kept.
+        failed: index into the samples → why it cannot be decoded. It may grow where nothing is kept and files change.
     """
 
     samples: Sequence[Sample]
@@ -56,7 +56,7 @@ def fits(images: int, spec: ImageSpec) -> bool:
 
 
 def open_pixels(samples: Sequence[Sample], spec: ImageSpec, *, workers: int, keep: bool, description: str) -> Pixels:
-    """The images of a split; decoded now if they are to be kept.
+    """The images of a split. Each is decoded once, also if it is not to be kept: to know which cannot be.
 
     Args:
         samples: labelled.
@@ -66,13 +66,13 @@ def open_pixels(samples: Sequence[Sample], spec: ImageSpec, *, workers: int, kee
         description: what the progress bar says.
     """
     labels = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
-    if not keep:
-        return Pixels(samples, labels, spec, workers, None)
-    kept = torch.zeros((len(samples), spec.input_size, spec.input_size, 3), dtype=torch.uint8)
+    side = spec.input_size
+    kept = torch.zeros((len(samples), side, side, 3), dtype=torch.uint8) if keep else None
     failed: dict[int, str] = {}
     with progress.bar(description, len(samples)) as bar:
         for batch in batches(samples, spec, batch_size=_BATCH, workers=workers):
-            kept[torch.from_numpy(batch.indices)] = batch.pixels
+            if kept is not None:
+                kept[torch.from_numpy(batch.indices)] = batch.pixels
             failed.update(batch.failed)
             bar.advance(len(batch.indices) + len(batch.failed))
     return Pixels(samples, labels, spec, workers, kept, failed)

@@ -200,6 +200,8 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
     low = entry.metadata["low"]
     if kind is float and not math.isfinite(value):
         raise UsageError(f"{entry.name} must be a finite number, not {value}")
+    if kind is float and low is not None and value <= low:
+        raise UsageError(f"{entry.name} must be more than {low}, not {value:g}")
     if low is not None and value < low:
         raise UsageError(f"{entry.name} must be at least {low}, not {value}")
     return value

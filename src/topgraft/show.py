@@ -31,10 +31,13 @@ def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: boo
     counts = ", ".join(f"{SPLIT_LABELS[split]} {n:,}" for split, n in images.items() if n)
     console = _console()
     if not quiet:
-        engine, why = model.config["resolved"]["engine"], model.config["resolved"].get("engine_why")
+        resolved = model.config["resolved"]
+        engine, why = resolved["engine"], resolved.get("engine_why")
         console.print(f"{len(model.classes)} classes; {counts}", highlight=False)
         console.print(
-            f"base: {backbone} on {engine['name']} ({engine['precision']}{f': {why}' if why else ''}); "
+            f"trained: {backbone} on {engine['device']} ({resolved['training']})"
+            if "epoch" in selection
+            else f"base: {backbone} on {engine['name']} ({engine['precision']}{f': {why}' if why else ''}); "
             f"{model.cost.images_decoded:,} images computed, {model.cost.images_from_cache:,} from the cache",
             highlight=False,
         )

@@ -17,7 +17,7 @@ from torch import nn
 from . import freeze, metrics, progress
 from .classifier import Classifier
 from .defaults import STALL_STEPS
-from .errors import Stalled
+from .errors import Stalled, TopgraftError
 from .optim import make_optimizer, penalty
 from .pixels import Pixels, epoch, shuffled
 from .plan import Phase
@@ -44,7 +44,8 @@ class StepChoices:
         stalled: ``stop`` raises where a lower rate learns and this one does not, ``lower`` goes on with it.
         seed: of the order of the images, and of dropout.
 
-    The loss of the first `STALL_STEPS` steps is looked at unless `stalled` is ``ignore``.
+    The loss is looked at after `STALL_STEPS` steps of the first epoch, if it has so many, unless `stalled` is
+    ``ignore``. A loss that is no number always stops.
     """
 
     optimizer: str
@@ -85,6 +86,7 @@ def run_phase(
 
     Raises:
         Stalled: see `StepChoices.stalled`.
+        TopgraftError: the validation loss is no number.
     """
     classifier.to(device=choices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = _Run(classifier, rows, train, choices, _state(classifier))
@@ -97,15 +99,19 @@ def run_phase(
             try:
                 tally = _epoch(run, optimizer, phase, at)
             except Stalled as stall:
-                if choices.stalled != "lower" or stall.rate is None:
+                if choices.stalled != "lower" or stall.rate is None or at > 1:
                     raise
-                # Only the first epoch can stall, so nothing that was learnt is lost.
+                # In the first epoch nothing that was learnt is lost.
                 progress.note(f"{stall}\ngoing on with the rate {stall.rate:g}, from the start")
                 classifier.load_state_dict(run.started)
                 phase = replace(phase, lr=stall.rate)
                 optimizer = run.optimizer(phase.lr)
                 tally = _epoch(run, optimizer, phase, at)
             loss, right, n = validate(classifier, val, choices)
+            if not math.isfinite(loss):
+                raise TopgraftError(
+                    f"after epoch {at} the validation loss is {loss} at the learning rate {phase.lr:g}; lower --lr"
+                )
             place = (right / max(n, 1), -loss)
             if best is None or place > best[0]:
                 best = place, _state(classifier) if phase.epochs > 1 else {}
@@ -172,12 +178,14 @@ _Step = tuple[torch.Tensor, torch.Tensor, int]  # loss, right answers, images
 def _steps(run: _Run, optimizer: torch.optim.Optimizer, at: int) -> Iterator[_Step]:
     """Step on every batch of an epoch. Dropout draws from (seed, epoch, step)."""
     choices = run.choices
-    freeze.apply_modes(dict(run.classifier.groups.items()), run.rows, choices.updates_batchnorm)
+    groups = dict(run.classifier.groups.items())
     weights = None
     if choices.class_weights is not None:
         weights = torch.from_numpy(choices.class_weights).float().to(choices.device)
     order = shuffled(run.train, choices.seed, at)
     for step, (pixels, labels) in enumerate(epoch(run.train, order, choices.batch_size)):
+        # One image alone has no variance where the map is 1×1: it is normalised by the running statistics.
+        freeze.apply_modes(groups, run.rows, choices.updates_batchnorm and len(labels) > 1)
         with torch.random.fork_rng(devices=None if choices.device == "cuda" else []):
             torch.manual_seed(np.random.SeedSequence([choices.seed, at, step]).generate_state(1, np.uint64)[0].item())
             logits = _logits(run.classifier, pixels, choices)
@@ -236,7 +244,10 @@ def _say_how_long(run: _Run, phase: Phase) -> None:
     for loss, _, _ in islice(_steps(twin, twin.optimizer(phase.lr), 1), _REHEARSAL):
         float(loss)
         marks.append(time.perf_counter())
-    seconds = min(after - before for before, after in pairwise(marks[1:]))
+    gaps = [after - before for before, after in pairwise(marks)]
+    if not gaps:
+        return
+    seconds = min(gaps[1:] or gaps)  # the first warms up
     rate = choices.batch_size / seconds
     progress.note(
         f"training on {choices.device} in {choices.precision}, batches of {choices.batch_size}: {steps:,} steps, "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,15 @@ from .errors import WeightsError
 from .keras_files import read_keras
 from .keras_layout import ARCHIVED, HDF5_START
 
+# What readers raise on bytes that are not what they seem.
+_DAMAGE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, zlib.error),
+)
+
 # What training scripts nest a state dict under, and what torch's parallel wrappers put before each name.
 _NESTS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")
+_PREFIXES = ("module.", "_orig_mod.", "groups.")
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -32,9 +40,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         reader = _reader(path)
         tensors = None if reader is None else reader(path)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
-        raise WeightsError(_unread(path, error)) from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise WeightsError(_unread(path, error)) from error
     if not tensors:
         raise WeightsError(

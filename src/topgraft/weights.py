@@ -277,6 +277,8 @@ def _put(chain: Chain, state: Mapping[str, torch.Tensor], *, new_head: bool) -> 
             values[key] = torch.zeros(wanted.shape)
         elif state[key].dim() == 4 and wanted.shape[1] == 1 and state[key].shape[1] == 3:
             values[key] = state[key].sum(1, keepdim=True)
+        elif state[key].dim() == 4 and wanted.shape[1] == 3 and state[key].shape[1] == 1:
+            values[key] = (state[key] / 3).expand(-1, 3, -1, -1).contiguous()  # a grey image in all three sums to it
         else:
             values[key] = state[key]
     groups.load_state_dict(values, assign=True)
