@@ -2,8 +2,8 @@
 
     python -m benchmarks.notes --keras PYTHON     # a Python that has keras and tensorflow
 
-Two ratios of images a second, never mixed: against the notebook as it stands (Keras in float32), and at equal
-precision (Keras's policy ``mixed_bfloat16``). Both sides take the same number of Adam steps on the same number of
+Two ratios of images a second, never mixed: what Topgraft does unless asked against the notebook as it stands (Keras in
+float32), and both in bfloat16 (Keras's policy ``mixed_bfloat16``). Both sides take the same number of Adam steps on the same number of
 random images, with the networks, the penalty and the optimizer of the notes. Each run is one epoch after a short one
 that warms up; the runs take turns.
 """
@@ -73,13 +73,19 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.keras is None:
         print("skipped: --keras names a Python that has keras and tensorflow")
         return
+    from topgraft.engines import choose
+
+    default = choose("torch", device="cpu").precision
     print(common.machine())
     us = [sys.executable, "-m", "benchmarks.notes"]
     peer = str(Path(__file__).with_name("keras_notes.py"))
     for network in NETWORKS:
         for batch in (32, 128):
             commands = {
-                "topgraft bf16": [*us, "--images", str(asked.images), "--one", network, str(batch), "bf16"],
+                f"topgraft {precision}": [*us, "--images", str(asked.images), "--one", network, str(batch), precision]
+                for precision in dict.fromkeys((default, "bf16"))
+            }
+            commands |= {
                 "keras float32": [asked.keras, peer, network, str(batch), str(asked.images), "float32"],
                 "keras mixed_bfloat16": [asked.keras, peer, network, str(batch), str(asked.images), "mixed_bfloat16"],
             }
@@ -88,11 +94,17 @@ def main(arguments: list[str] | None = None) -> None:
                 for name, command in commands.items():
                     done = subprocess.run(command, capture_output=True, text=True, check=True)
                     rates[name].append(float(json.loads(done.stdout.splitlines()[-1])))
-            ours_ = rates.pop("topgraft bf16")
-            print(f"{network}, batch {batch}: topgraft bf16 {_shown(ours_)} images/s", flush=True)
-            for name, theirs in rates.items():
-                ratios = [a / b for a, b in zip(ours_, theirs, strict=True)]
-                print(f"  {name} {_shown(theirs)} images/s: {_shown(ratios, 2)} times as fast", flush=True)
+            print(f"{network}, batch {batch}:", flush=True)
+            for mine, peer_name in (
+                (f"topgraft {default}", "keras float32"),
+                ("topgraft bf16", "keras mixed_bfloat16"),
+            ):
+                ratios = [a / b for a, b in zip(rates[mine], rates[peer_name], strict=True)]
+                print(
+                    f"  {mine} {_shown(rates[mine])} images/s, {peer_name} {_shown(rates[peer_name])}: "
+                    f"{_shown(ratios, 2)} times as fast",
+                    flush=True,
+                )
     print(f"n = {asked.runs} runs of {asked.images} images; median (lowest to highest)")
 
 
