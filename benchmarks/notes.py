@@ -3,9 +3,9 @@
     python -m benchmarks.notes --keras PYTHON     # a Python that has keras and tensorflow
 
 Two ratios of images a second, never mixed: what Topgraft does unless asked against the notebook as it stands (Keras in
-float32), and both in bfloat16 (Keras's policy ``mixed_bfloat16``). Both sides take the same number of Adam steps on the same number of
-random images, with the networks, the penalty and the optimizer of the notes. Each run is one epoch after a short one
-that warms up; the runs take turns.
+float32), and both in bfloat16 (Keras's policy ``mixed_bfloat16``). Both sides take the same number of Adam steps on the
+same number of random images, with the networks, the penalty and the optimizer of the notes. Each run is one epoch,
+after a few steps that warm up; the runs take turns.
 """
 
 from __future__ import annotations

@@ -1,0 +1,16 @@
+"""All benchmarks, one after the other; those that need real photos or another Python say how to give them."""
+
+from __future__ import annotations
+
+from benchmarks import engines, fit, notes
+
+
+def main() -> None:
+    """Run each with its defaults."""
+    for benchmark in (engines, fit, notes):
+        print(f"\n== {benchmark.__name__}: {(benchmark.__doc__ or '').splitlines()[0]}", flush=True)
+        benchmark.main([])
+
+
+if __name__ == "__main__":
+    main()
