@@ -27,7 +27,9 @@ def timm() -> Iterator[ModuleType]:
     # torchvision's compiled operators do not load beside PyTorch's CPU build, and its import fails where these
     # two names are unknown. Defined without an implementation, they let it import; nothing here calls them.
     library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
+    # A build for CUDA has them from torchvision, which would end the process if they were defined twice.
+    missing = ("nms", "qnms") if torch.version.cuda is None else ()
+    for operator in missing:
         if not hasattr(torch.ops.torchvision, operator):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import timm
