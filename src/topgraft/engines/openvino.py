@@ -192,7 +192,8 @@ def _convert(openvino: ModuleType, prefix: nn.Module, size: int, side: int) -> A
     # One thread: others decode images meanwhile.
     with torch_threads(1), torch.no_grad(), warnings.catch_warnings():
         # Deprecated, but the one way in that takes half a second; torch.export takes ten.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        for kind in (DeprecationWarning, FutureWarning):  # the second from PyTorch 2.14 on
+            warnings.filterwarnings("ignore", category=kind)
         warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)
         # Without the check, which runs the network twice more: the engines' contract test compares the numbers.
         traced = torch.jit.trace(prefix, pixels, check_trace=False)  # type: ignore[no-untyped-call]
