@@ -20,7 +20,7 @@ from .cache import library_versions
 from .classifier import Classifier
 from .dictionary import learn_base
 from .errors import UsageError
-from .features import FeatureRows, compute, decoding_threads, open_base
+from .features import Base, FeatureRows, compute, decoding_threads, open_base
 from .features import run as run_base
 from .networks import find_network
 from .pixels import fits, open_pixels
@@ -175,7 +175,7 @@ def train_network(
         val_images=len(splits.val),
         classes=len(splits.classes),
         epochs=chosen.epochs or defaults.epochs(pretrained),
-        lr=defaults.learning_rate(chosen.optimizer, pretrained) if chosen.lr is None else chosen.lr,
+        lr=_rate(chosen),
     )
     choices = TrainChoices(
         class_weight=chosen.class_weight,
@@ -204,6 +204,16 @@ def train_network(
     return run(classifier, splits, chosen, resolved, strategy, facts, choices, laps(seconds))
 
 
+def _open_base(classifier: Classifier, chosen: settings.FitSettings, resolved: Resolved) -> Base:
+    libraries = find_network(chosen.backbone).libraries
+    return open_base(classifier, resolved.engine, chosen.workers, chosen.cache_dir, libraries)
+
+
+def _rate(chosen: settings.FitSettings) -> float:
+    """The learning rate that was asked for, or the default."""
+    return defaults.learning_rate(chosen.optimizer, chosen.weights != RANDOM) if chosen.lr is None else chosen.lr
+
+
 def _on_features(
     classifier: Classifier,
     splits: Splits,
@@ -215,9 +225,7 @@ def _on_features(
     lap: Callable[[str], None],
 ) -> Trained:
     samples = (*splits.train, *splits.val)
-    base = open_base(
-        classifier, resolved.engine, chosen.workers, chosen.cache_dir, find_network(chosen.backbone).libraries
-    )
+    base = _open_base(classifier, chosen, resolved)
     computed = compute(samples, base, strict=chosen.strict, description="base")
     lap("features")
     inputs = Inputs(features=labelled(computed, samples, len(splits.train), splits.classes))
@@ -261,9 +269,7 @@ def _on_pixels(
         records, outcome = drain(train(classifier, strategy, facts, Inputs(pixels=(pair[0], pair[1])), choices))
     lap("train")
     # The number that is shown is made as `evaluate` and `predict` will make theirs: on the engine.
-    base = open_base(
-        classifier, resolved.engine, chosen.workers, chosen.cache_dir, find_network(chosen.backbone).libraries
-    )
+    base = _open_base(classifier, chosen, resolved)
     computed = run_base(splits.val, base, description="validate")
     unreadable = {entry.name: entry for part in pair for entry in part.unreadable}
     return Trained(
@@ -320,7 +326,7 @@ def laps(seconds: dict[str, float]) -> Callable[[str], None]:
 
 def _replayable(chosen: settings.FitSettings, outcome: Outcome) -> settings.FitSettings:
     """The settings for a replay: it starts with a rate that was lowered on the way, and finds a file from anywhere."""
-    asked = defaults.learning_rate(chosen.optimizer, chosen.weights != RANDOM) if chosen.lr is None else chosen.lr
+    asked = _rate(chosen)
     rate = outcome.selection.get("lr", asked)
     file = Path(chosen.weights or "").expanduser()
     weights = os.fspath(file.resolve()) if chosen.weights and file.is_file() else chosen.weights

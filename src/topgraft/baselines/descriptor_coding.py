@@ -26,6 +26,7 @@ from torch import nn
 from ..backbones.spec import Backbone, Build, Chain, Demand
 from ..errors import DataError, UsageError
 from ..records import ImageSpec
+from ..threads import torch_threads
 
 T = TypeVar("T")
 
@@ -167,12 +168,8 @@ def _side_by_side(work: Callable[[NDArray[np.uint8]], T], images: NDArray[np.uin
     to take five times as long. And so a row's bits do not depend on the number of threads.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, images))
-    finally:
-        torch.set_num_threads(threads)
+    with torch_threads(1), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, images))
 
 
 def _describe(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -21,9 +21,9 @@ from torch import nn
 from ..dataset import Batch
 from ..errors import TopgraftError, UsageError
 from ..folders import atomic_write
-from ..processor import bf16_pays, has_bf16, is_x86, processor_features
+from ..processor import has_bf16, is_x86, processor_features
 from ..threads import torch_threads
-from .spec import EngineChoice, EngineKind, Precision, Rows, Tolerance, installed_version, parts
+from .spec import EngineChoice, EngineKind, Precision, Rows, Tolerance, by_speed, installed_version, parts
 
 # Four images keep a core's caches full and the overhead of a request small: EfficientNet-Lite0 loses a tenth
 # with 1 or 8 (benchmarks/engines.py --batch-sizes).
@@ -156,7 +156,7 @@ def precisions(device: str) -> tuple[Precision, ...]:
     """``bf16`` on an x86 processor that has it, first where it pays; OpenVINO does not use that of ARM processors."""
     if not (is_x86() and has_bf16()):
         return ("fp32",)
-    return ("bf16", "fp32") if bf16_pays() else ("fp32", "bf16")
+    return by_speed()
 
 
 def batch_size(device: str) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..dataset import Batch
+from ..processor import bf16_pays
 
 Rows = tuple[NDArray[np.int64], NDArray[np.float32]]
 """The indices of some images, and their activations, len(indices) × the boundary's shape."""
@@ -97,6 +98,11 @@ class EngineKind:
     batch_size: Callable[[str], int]
     tolerance: dict[Precision, Tolerance]
     build: Callable[[EngineChoice, nn.Module, int, str, Path], Engine]
+
+
+def by_speed() -> tuple[Precision, ...]:
+    """Both precisions of a processor that has bfloat16, the faster first."""
+    return ("bf16", "fp32") if bf16_pays() else ("fp32", "bf16")
 
 
 def installed_version(package: str) -> str | None:

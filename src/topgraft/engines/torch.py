@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..dataset import Batch
-from ..processor import bf16_pays, has_bf16
+from ..processor import has_bf16
 from ..threads import torch_threads
-from .spec import EngineChoice, EngineKind, Precision, Rows, Tolerance, installed_version, parts
+from .spec import EngineChoice, EngineKind, Precision, Rows, Tolerance, by_speed, installed_version, parts
 
 # The activations of 4 photos of 224 px stay in a processor's cache, and below the size from which the allocator
 # gives memory back after every layer: EfficientNet-Lite0 runs twice as fast as with 16
@@ -101,7 +101,7 @@ def precisions(device: str) -> tuple[Precision, ...]:
         return ("bf16", "fp32") if torch.cuda.get_device_capability() >= (8, 0) else ("fp32",)
     if not _processor_has_bf16():
         return ("fp32",)
-    return ("bf16", "fp32") if bf16_pays() else ("fp32", "bf16")
+    return by_speed()
 
 
 def _processor_has_bf16() -> bool:
