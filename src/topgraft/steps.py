@@ -112,10 +112,7 @@ def run_phase(
                 raise TopgraftError(
                     f"after epoch {at} the validation loss is {loss} at the learning rate {phase.lr:g}; lower --lr"
                 )
-            place = (right / max(n, 1), -loss)
-            if best is None or place > best[0]:
-                best = place, _state(classifier) if phase.epochs > 1 else {}
-            yield EpochRecord(
+            record = EpochRecord(
                 phase=number,
                 name=phase.name,
                 epoch=at,
@@ -127,11 +124,21 @@ def run_phase(
                 lr=phase.lr,
                 curve=tally.curve,
             )
+            if best is None or standing(record) > best[0]:
+                best = standing(record), _state(classifier) if phase.epochs > 1 else {}
+            yield record
         if best is not None and best[1]:
             classifier.load_state_dict(best[1])
     finally:
         classifier.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         classifier.eval()
+
+
+def standing(record: EpochRecord) -> tuple[float, float]:
+    """What makes one epoch better than another: the highest validation top-1, on ties the lowest log loss."""
+    assert record.val_top1 is not None
+    assert record.val_loss is not None
+    return record.val_top1.value, -record.val_loss
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from .head import HeadChoice, choose_head, class_weights
 from .pixels import Pixels
 from .plan import Phase, table
 from .records import EpochRecord
-from .steps import StepChoices, run_phase
+from .steps import StepChoices, run_phase, standing
 from .strategies.spec import Facts, Strategy
 from .svm import choose_machines
 from .threads import torch_threads
@@ -131,8 +131,8 @@ def _class_weights(pixels: Pixels, facts: Facts, choices: TrainChoices) -> NDArr
 
 
 def _best_epoch(epochs: Sequence[EpochRecord]) -> dict[str, Any]:
-    """What `topgraft.steps.run_phase` has kept, by the same rule."""
-    best = max(epochs, key=lambda record: (record.val_top1 and record.val_top1.value, -(record.val_loss or 0.0)))
+    """What `topgraft.steps.run_phase` has kept."""
+    best = max(epochs, key=standing)
     assert best.val_top1 is not None
     return {"by": "validation", "images": best.val_top1.n, "epoch": best.epoch, "lr": best.lr}
 
