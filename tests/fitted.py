@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from topgraft import metrics
 from topgraft.backbones import BACKBONES
 from topgraft.backbones.initial import glorot_uniform
-from topgraft.backbones.spec import Backbone, Build, Chain
+from topgraft.backbones.spec import Backbone, Build, Chain, random_chain
 from topgraft.classifier import Classifier
 from topgraft.dataset import Batch
 from topgraft.engines import EngineChoice
 from topgraft.features import Base, open_base
 from topgraft.records import Cost, EpochRecord, Evaluation, Fitted, ImageSpec, Interval, Unreadable
+from topgraft.weights import file_sha256
 
 SPEC = ImageSpec(32, 36, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "BGR", "full")
 CLASSES = ("ant", "bee", "Käfer")
@@ -49,6 +51,14 @@ TINY = Backbone(
 def add_tiny() -> None:
     """Let `topgraft.artifact.load` find the network."""
     BACKBONES["tiny"] = TINY
+
+
+def write_weights(path: Path, classes: int, seed: int = 0, backbone: str = "tiny") -> str:
+    """A file of weights with the published top, as a user may have it; returns its SHA-256."""
+    network = BACKBONES[backbone]
+    chain = random_chain(network, Build(input_size=32, classes=classes, top="published"), seed)
+    save_file(nn.ModuleDict(chain).state_dict(), path)
+    return file_sha256(path)
 
 
 def fitted(seed: int = 0, where: str = "photos") -> Fitted:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from topgraft.classifier import Classifier
+from topgraft.material import Material
 from topgraft.pixels import Pixels, open_pixels
 from topgraft.records import ImageSpec, Sample
 
@@ -38,3 +42,33 @@ def coloured(count: int, seed: int = 0, classes: int = CLASSES) -> list[Sample]:
 def pixels_of(samples: list[Sample], keep: bool = True) -> Pixels:
     """Ready to step on."""
     return open_pixels(samples, SPEC, workers=0, keep=keep, description="decode")
+
+
+class Noted:
+    """Material that notes what was stepped on: the epoch, and the images of each batch. It may stop there."""
+
+    def __init__(self, material: Material, stop_at: int | None = None) -> None:
+        self.labels, self.boundary = material.labels, material.boundary
+        self.log: list[tuple[int, tuple[int, ...]]] = []
+        self._material, self._stop_at = material, stop_at
+
+    def batches(
+        self, order: NDArray[np.int64], batch_size: int, at: int | None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for number, batch in enumerate(self._material.batches(order, batch_size, at)):
+            if at is not None:
+                if len(self.log) == self._stop_at:
+                    raise KeyboardInterrupt
+                start = number * batch_size
+                self.log.append((at, tuple(order[start : start + batch_size].tolist())))
+            yield batch
+
+
+def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    """Whether two states are equal bit for bit."""
+    return list(one) == list(other) and all(one[key].numpy().tobytes() == other[key].numpy().tobytes() for key in one)
+
+
+def state_of(classifier: Classifier) -> dict[str, torch.Tensor]:
+    """A copy that later steps do not change."""
+    return {key: tensor.clone() for key, tensor in classifier.state_dict().items()}

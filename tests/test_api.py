@@ -26,7 +26,7 @@ def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model() -> Fitted:
-    return tg.fit(colours(30, 0))
+    return tg.fit(colours(30, 0), strategy="head")
 
 
 def write(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
@@ -96,7 +96,7 @@ def test_an_artifact_is_inspected_with_its_own_images(model: Fitted, tmp_path: P
     with pytest.raises(tg.UsageError, match="fitted to arrays"):
         tg.inspect(tmp_path / "arrays")
     folder = write(tmp_path / "photos", *colours(30, 0))
-    tg.save(tg.fit(folder, limit=12), tmp_path / "run")
+    tg.save(tg.fit(folder, limit=12, strategy="head"), tmp_path / "run")
     shown = tg.inspect(tmp_path / "run")
     assert shown.stations[-1].shape == (6, 3)  # six of twelve are train
     with pytest.raises(tg.UsageError, match="has its own backbone"):
@@ -119,7 +119,7 @@ def test_a_number_of_classes_is_asked_for_in_the_summary() -> None:
 
 def test_logits_from_the_cache_are_those_of_the_whole_network(tmp_path: Path) -> None:
     photos = tg.open_images(colours(30, 0))
-    model = tg.fit(photos, engine="torch", precision="fp32", cache_dir=tmp_path)
+    model = tg.fit(photos, engine="torch", precision="fp32", cache_dir=tmp_path, strategy="head")
     cached = tg.evaluate(model, photos, engine="torch", precision="fp32", cache_dir=tmp_path)
     (batch,) = batches(photos.test, model.spec, batch_size=64, workers=0)
     with torch.inference_mode():
@@ -133,7 +133,7 @@ def test_logits_from_the_cache_are_those_of_the_whole_network(tmp_path: Path) ->
 def test_a_fit_decodes_no_test_image() -> None:
     photos = tg.open_images(colours(30, 0))
     gone = tuple(replace(s, array=None, path=Path("nowhere"), digest=f"{n:064x}") for n, s in enumerate(photos.test))
-    model = tg.fit(replace(photos, test=gone), strict=True)
+    model = tg.fit(replace(photos, test=gone), strict=True, strategy="head")
     assert model.unreadable == ()
     assert [model.seen[sample.digest] for sample in gone] == ["test"] * len(gone)
     with pytest.raises(tg.DataError, match="none of the images to evaluate on can be read"):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from fitted import CLASSES, TINY, fitted
 from topgraft import artifact, metrics
 from topgraft.backbones import BACKBONES
 from topgraft.errors import ArtifactError, TopgraftError, UsageError
-from topgraft.records import Evaluation
+from topgraft.folders import CHECKPOINT_FILE
+from topgraft.records import Evaluation, Fitted
 
 FILES = (
     "README.md", "config.json", "history.jsonl", "images.csv", "logits/val.npz", "metrics.json", "model.safetensors",
@@ -396,6 +398,146 @@ def test_ctrl_c_in_a_save_takes_its_draft_away(saving: subprocess.Popen[str], tm
     saving.wait()
     artifact.load(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
+
+
+# --- Unfinished fits -----------------------------------------------------------------------------------------------
+
+STATE = b"the state of a fit"
+
+
+def unfinished(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / CHECKPOINT_FILE).write_bytes(STATE)
+    return folder
+
+
+def stopped(seed: int = 0) -> Fitted:
+    made = fitted(seed)
+    return replace(made, config={**made.config, "finished": False})
+
+
+def test_an_unfinished_fit_is_gone_on_with_or_started_anew(tmp_path: Path) -> None:
+    folder = unfinished(tmp_path / "run")
+    (folder / f".{CHECKPOINT_FILE}-0123456789ab.tmp").write_bytes(b"half")
+    with pytest.raises(
+        UsageError, match=r"checkpoint of an unfinished fit; --resume goes on .*--overwrite starts anew"
+    ):
+        artifact.check_target(folder, overwrite=False)
+    assert not artifact.is_finished(folder)
+    artifact.check_target(folder, overwrite=False, resume=True)
+    assert (folder / CHECKPOINT_FILE).read_bytes() == STATE
+    artifact.check_target(folder, overwrite=True)
+    assert not (folder / CHECKPOINT_FILE).exists()
+    artifact.check_target(folder, overwrite=False)  # what a kill has left of a checkpoint is nothing to lose
+
+
+def test_somebodys_own_files_beside_a_checkpoint_stay(tmp_path: Path) -> None:
+    folder = unfinished(tmp_path / "run")
+    (folder / "diary.txt").write_text("dear diary")
+    for overwrite, resume in ((False, False), (False, True), (True, False)):
+        with pytest.raises(UsageError, match=r"is not empty|no Topgraft artifact"):
+            artifact.check_target(folder, overwrite, resume)
+        with pytest.raises(UsageError, match=r"is not empty|no Topgraft artifact"):
+            artifact.save(fitted(), folder, overwrite=overwrite)
+    assert files(folder) == [CHECKPOINT_FILE, "diary.txt"]
+
+
+def test_the_finished_artifact_takes_the_place_of_its_checkpoint(tmp_path: Path) -> None:
+    folder = artifact.save(fitted(), unfinished(tmp_path / "run"))
+    assert files(folder) == sorted(FILES)
+    assert artifact.is_finished(folder)
+    with pytest.raises(UsageError, match="not empty"):
+        artifact.check_target(folder, overwrite=False, resume=True)
+
+
+def test_a_stopped_fit_leaves_an_artifact_and_its_checkpoint(tmp_path: Path) -> None:
+    folder = artifact.save(stopped(), unfinished(tmp_path / "run"), keep_checkpoint=True)
+    assert files(folder) == sorted([*FILES, CHECKPOINT_FILE])
+    assert (folder / CHECKPOINT_FILE).read_bytes() == STATE
+    assert not artifact.is_finished(folder)
+    assert artifact.load(folder).config["finished"] is False
+    assert artifact.add_results(folder, evaluation("test"))
+    with pytest.raises(UsageError, match="--resume"):
+        artifact.check_target(folder, overwrite=False)
+    artifact.check_target(folder, overwrite=False, resume=True)
+    artifact.save(stopped(1), folder, keep_checkpoint=True)  # stopped once more
+    assert (folder / CHECKPOINT_FILE).read_bytes() == STATE
+    artifact.save(fitted(2), folder)
+    assert files(folder) == sorted(FILES)
+    assert artifact.load(folder).config["seed"] == 2
+
+
+def test_a_stopped_fit_whose_checkpoint_is_lost_may_begin_again(tmp_path: Path) -> None:
+    folder = artifact.save(stopped(), tmp_path / "run", keep_checkpoint=True)
+    assert not artifact.is_finished(folder)
+    artifact.check_target(folder, overwrite=False, resume=True)
+    with pytest.raises(UsageError, match="--overwrite"):
+        artifact.check_target(folder, overwrite=False)
+
+
+def test_a_killed_fit_that_is_to_replace_an_artifact_is_unfinished(saved: Path) -> None:
+    unfinished(saved)
+    assert artifact.load(saved).config["seed"] == 0
+    assert not artifact.is_finished(saved)
+    artifact.check_target(saved, overwrite=False, resume=True)
+    artifact.save(fitted(1), saved)
+    assert artifact.load(saved).config["seed"] == 1
+    assert files(saved) == sorted(FILES)
+
+
+def test_starting_anew_keeps_the_artifact_until_the_new_one_is_there(saved: Path) -> None:
+    unfinished(saved)
+    artifact.check_target(saved, overwrite=True)
+    assert files(saved) == sorted(FILES)
+    assert artifact.load(saved).config["seed"] == 0
+
+
+@pytest.mark.parametrize("after", range(7))
+@pytest.mark.parametrize("what", ["fsync", "replace", "open"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_full_disk_at_the_save_leaves_the_checkpoint(tmp_path: Path, what: str, after: int, overwrite: bool) -> None:
+    folder = unfinished(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        full_disk(patch, what, after)
+        try:
+            artifact.save(fitted(), folder, overwrite=overwrite)
+            failed = False
+        except OSError:
+            failed = True
+    if failed:
+        artifact.check_target(folder, overwrite=False, resume=True)  # which puts back what was moved aside
+    assert files(folder) == ([CHECKPOINT_FILE] if failed else sorted(FILES))
+    assert not failed or (folder / CHECKPOINT_FILE).read_bytes() == STATE
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_killed_saves_have_left_goes_at_the_next_fit(saved: Path) -> None:
+    left = saved.with_name(f".{saved.name}-abcd_123.tmp")
+    left.mkdir()
+    os.utime(left, (0, 0))
+    artifact.check_target(saved, overwrite=True)
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_equal_tensors_are_equal_files(saved: Path, tmp_path: Path) -> None:
+    """In whatever order and layout they come, and without a word on when or where."""
+    data = (saved / "model.safetensors").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert len(header.get("__metadata__", {})) <= 1
+    made = fitted()
+    tensors = made.classifier.groups.state_dict()
+
+    class Turned:
+        """The same tensors, the last first and laid out otherwise."""
+
+        def state_dict(self) -> dict[str, torch.Tensor]:
+            return {key: tensors[key].t().contiguous().t() if tensors[key].dim() == 2 else tensors[key].to(
+                memory_format=torch.channels_last) if tensors[key].dim() == 4 else tensors[key].clone()
+                for key in reversed(tensors)}  # fmt: skip
+
+    other = replace(made, classifier=SimpleNamespace(groups=Turned()), config={**made.config, "seed": 9})
+    artifact.save(other, tmp_path / "elsewhere" / "other")
+    assert (tmp_path / "elsewhere" / "other" / "model.safetensors").read_bytes() == data
 
 
 def test_errors_are_topgrafts_own() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from topgraft import cli, errors
+from topgraft import api, cli, errors
+from topgraft.folders import CHECKPOINT_FILE
 
-VERBS = ("fit", "evaluate", "predict", "data", "features", "inspect", "backbones", "summary", "devices")
+VERBS = ("fit", "evaluate", "predict", "forgetting", "data", "features", "inspect", "backbones", "summary", "devices")
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +40,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "colours"
-    assert cli.main(["fit", str(photos), "--out", str(out), "--quiet"]) == 0
+    assert cli.main(["fit", "--strategy", "head", str(photos), "--out", str(out), "--quiet"]) == 0
     return out
 
 
 def commands(photos: Path, run: Path, out: Path) -> dict[str, list[str]]:
     """One command for each verb."""
     arguments: dict[str, list[object]] = {
-        "fit": [photos, "--out", out / "run"],
+        "fit": [photos, "--strategy", "head", "--out", out / "run"],
         "evaluate": [run, photos],
         "predict": [run, photos / "test" / "red" / "0.png"],
+        "forgetting": [run],
         "data": [photos],
         "features": [photos, "--out", out / "f.npz"],
         "inspect": [photos],
@@ -92,7 +95,7 @@ def test_quiet_says_nothing_on_standard_error(
 def test_a_fit_says_what_is_odd_on_standard_error(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = ask(capsys, "fit", photos, "--out", tmp_path / "run")
+    code, out, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run")
     assert code == 0
     assert err.splitlines() == [
         "note: left aside, because they are neither train, val nor test: extra",
@@ -106,7 +109,7 @@ def test_a_fit_says_what_is_odd_on_standard_error(
 
 
 def test_a_fits_json_has_what_a_program_needs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = json.loads(ask(capsys, "fit", photos, "--out", tmp_path / "run", "--json")[1])
+    said = json.loads(ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--json")[1])
     assert said["artifact"] == str(tmp_path / "run")
     assert set(said["top1"]) == {"value", "low", "high", "n"}
     assert {"open", "network", "features", "head", "evaluate", "save", "total"} <= set(said["seconds"])
@@ -128,8 +131,164 @@ def test_fit_names_its_folder_itself(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    named = [json.loads(ask(capsys, "fit", photos, "--json")[1])["artifact"] for _ in range(2)]
+    named = [json.loads(ask(capsys, "fit", "--strategy", "head", photos, "--json")[1])["artifact"] for _ in range(2)]
     assert named == [str(Path("runs", f"{photos.name}-{number}")) for number in (1, 2)]
+
+
+# --- Unfinished fits -----------------------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_going_on_needs_a_folder_and_is_not_starting_anew(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--resume")
+    assert (code, "--resume needs --out" in err) == (2, True)
+    code, _, err = ask(
+        capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--resume", "--overwrite"
+    )
+    assert (code, "give one of them" in err) == (2, True)
+
+
+def test_with_no_checkpoint_it_starts_anew_and_says_so(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--resume")
+    assert code == 0
+    assert err.splitlines()[0] == f"{tmp_path / 'run'} holds no checkpoint to go on from; starting anew"
+    said = json.loads(
+        ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "other", "--resume", "--json")[1]
+    )
+    assert (said["finished"], said["resumed_from"]) == (True, None)
+
+
+def test_a_finished_fit_is_left_as_it_is(
+    photos: Path, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(run)
+    code, out, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", run, "--resume")
+    assert (code, out, err) == (0, f"{run} is finished; there is nothing to go on with\n", "")
+    monkeypatch.chdir(photos.parent)
+    code, out, _ = ask(
+        capsys, "fit", "--strategy", "head", photos.name, "--out", run, "--resume", "--json", "--workers", "1"
+    )
+    assert code == 0
+    assert json.loads(out)["resumed_from"] is None
+    assert json.loads(out)["top1"] == json.loads(before["metrics.json"])["val"]["top1"]
+    assert contents(run) == before
+
+
+def test_a_finished_fit_with_other_settings_lists_them(
+    photos: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(run)
+    code, out, err = ask(
+        capsys, "fit", "--strategy", "head", tmp_path, "--out", run, "--resume", "--lr", 0.01, "--refit"
+    )
+    assert (code, out) == (2, "")
+    assert set(err.splitlines()[1:]) == {
+        "  --refit: off then, on now",
+        "  --lr: not given then, 0.01 now",
+        f"  WHERE: {photos} then, {tmp_path} now",
+    }
+    assert contents(run) == before
+
+
+def test_what_was_asked_counts_and_not_what_came_of_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rate that was lowered on the way stands in the settings of a replay, and was not asked for."""
+    real = api.fit
+
+    def fit(where: str, **choices: Any) -> Any:
+        made = real(where, **{**choices, "resume": False})
+        settings = made.config["settings"]
+        return replace(made, config={**made.config, "asked": settings, "settings": {**settings, "lr": 1e-4}})
+
+    monkeypatch.setattr("topgraft.api.fit", fit)
+    assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run")[0] == 0
+    assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--resume")[0] == 0
+    assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--resume", "--lr", 1e-4)[0] == 2
+
+
+def test_an_unfinished_fit_is_not_begun_again_unasked(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    state = tmp_path / "run" / CHECKPOINT_FILE
+    state.write_bytes(b"")
+    code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run")
+    assert (code, "--resume goes on with it, --overwrite starts anew" in err) == (2, True)
+    assert state.exists()
+    assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--overwrite")[0] == 0
+    assert not state.exists()
+
+
+def test_a_fit_is_told_where_to_keep_its_state(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: dict[str, Any] = {}
+
+    def fit(where: str, **choices: Any) -> Any:
+        told.update(choices)
+        raise errors.DataError("so")
+
+    monkeypatch.setattr("topgraft.api.fit", fit)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / CHECKPOINT_FILE).write_bytes(b"")
+    assert (
+        ask(
+            capsys,
+            "fit",
+            "--strategy",
+            "head",
+            photos,
+            "--out",
+            tmp_path / "run",
+            "--resume",
+            "--checkpoint-minutes",
+            0.5,
+        )[0]
+        == 1
+    )
+    assert told == {"strategy": "head", "resume": True, "checkpoint": tmp_path / "run", "checkpoint_minutes": 0.5}
+    assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "other")[0] == 1
+    assert (told["resume"], told["checkpoint"]) == (False, tmp_path / "other")
+
+
+def test_a_fit_that_ctrl_c_stopped_leaves_its_best_epoch_and_its_checkpoint(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    real = api.fit
+
+    def fit(where: str, **choices: Any) -> Any:
+        made = real(where, **{**choices, "resume": False})
+        (out / CHECKPOINT_FILE).parent.mkdir(exist_ok=True)
+        (out / CHECKPOINT_FILE).write_bytes(b"state")
+        at = {"phase": 0, "epoch": 1, "step": 3}
+        epochs = (*made.history, replace(made.history[-1], epoch=2))
+        return replace(made, config={**made.config, "finished": False, "resumed_from": at}, history=epochs)
+
+    monkeypatch.setattr("topgraft.api.fit", fit)
+    code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", out)
+    assert code == 130
+    assert err.splitlines()[-1] == (
+        f"topgraft: stopped by Ctrl-C after epoch 2; {out} holds the best epoch; --resume goes on"
+    )
+    assert (out / CHECKPOINT_FILE).read_bytes() == b"state"
+    code, said, _ = ask(
+        capsys, "fit", "--strategy", "head", photos, "--out", out, "--resume", "--json"
+    )  # and stopped once more
+    assert code == 130
+    assert (json.loads(said)["finished"], json.loads(said)["resumed_from"]["step"]) == (False, 3)
+    monkeypatch.setattr("topgraft.api.fit", real)
+    assert ask(capsys, "predict", out, photos / "test" / "red" / "0.png")[0] == 0
+    assert ask(capsys, "fit", "--strategy", "head", photos, "--out", out, "--overwrite")[0] == 0
+    assert not (out / CHECKPOINT_FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +301,7 @@ def test_fit_names_its_folder_itself(
         (["fly"], 2),
         (["fit"], 2),
         (["fit", "digits", "--seed", "x"], 2),
-        (["fit", "digits", "--strategy", "partial"], 2),
+        (["fit", "digits", "--strategy", "half"], 2),
         (["summary", "efficientnet_lite0", "--input-size", "0"], 2),
         (["features", "digits"], 2),
     ],
@@ -231,7 +390,17 @@ def test_a_reader_that_has_gone_is_no_failure() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_ctrl_c_ends_with_130_and_leaves_no_artifact(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "topgraft", "fit", "digits", "--out", str(tmp_path / "runs" / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "topgraft",
+        "fit",
+        "--strategy",
+        "head",
+        "digits",
+        "--out",
+        str(tmp_path / "runs" / "run"),
+    ]
     with subprocess.Popen(
         [*command, "--cache-dir", str(tmp_path / "cache")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

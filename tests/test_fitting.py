@@ -2,96 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-from fitted import CHOICE
 
-from topgraft import fitting, settings
+from topgraft import fitting
 from topgraft.errors import DataError, UsageError
 from topgraft.features import FeatureRows
-from topgraft.records import Sample, Splits
-from topgraft.train import Outcome
-from topgraft.weights import load_network
-
-RECORDED = fitting.Resolved(CHOICE, "fp32")
-
-
-def saved(folder: Path, **choices: Any) -> Path:
-    """A run's config.json with the settings that were chosen and a recorded engine."""
-    made = settings.make(settings.FitSettings, {"engine": "fastest", **choices})
-    config = {"settings": settings.as_json(made), "resolved": {"engine": asdict(CHOICE), "training": "fp32"}}
-    path = folder / "config.json"
-    path.write_text(json.dumps(config))
-    return path
-
-
-def test_without_a_config_the_fixed_rule_decides() -> None:
-    chosen, resolved = fitting.fit_settings({"seed": 3, "engine": "torch", "precision": "fp32"})
-    assert chosen.seed == 3
-    assert (resolved.engine.name, resolved.engine.precision, resolved.training) == ("torch", "fp32", "fp32")
-
-
-def test_a_replayed_run_has_its_settings_and_its_measured_choice(tmp_path: Path) -> None:
-    path = saved(tmp_path, seed=5, class_weight="balanced", limit=7)
-    for given in (path, tmp_path):
-        chosen, recorded = fitting.fit_settings({"config": given})
-        assert (chosen.seed, chosen.class_weight, chosen.limit) == (5, "balanced", 7)
-        assert recorded == RECORDED
-
-
-def test_what_is_typed_wins_over_what_was_saved(tmp_path: Path) -> None:
-    path = saved(tmp_path, seed=5, limit=7, engine="auto")
-    chosen, recorded = fitting.fit_settings({"config": path, "seed": 6})
-    assert (chosen.seed, chosen.limit, recorded) == (6, 7, RECORDED)
-    for forced in ({"engine": "torch"}, {"precision": "fp32"}, {"device": "cpu"}):
-        assert fitting.fit_settings({"config": path, **forced})[1] != RECORDED
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": {}}', '{"settings": {"seed": "x"}}', "null"])
-def test_what_is_no_config_is_wrong_usage(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UsageError, match=r"config\.json is no config\.json of a run"):
-        fitting.fit_settings({"config": tmp_path})
-
-
-def test_a_missing_config_is_wrong_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--config takes the config\.json of a run"):
-        fitting.fit_settings({"config": tmp_path / "no.json"})
-
-
-def test_a_setting_of_another_version_is_named(tmp_path: Path) -> None:
-    path = saved(tmp_path)
-    config = json.loads(path.read_text())
-    config["settings"]["budget"] = "5m"
-    path.write_text(json.dumps(config))
-    with pytest.raises(UsageError, match="there is no setting named budget"):
-        fitting.fit_settings({"config": path})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"name": "abacus"}, "was run on what is not here: there is no engine 'abacus'"),
-        ({"precision": "fp8"}, "was run on what is not here: there is no precision 'fp8'"),
-        ({"device": "tpu"}, "was run on what is not here: there is no device 'tpu'.*Add --engine auto"),
-        ({"threads": "2"}, "must be whole numbers"),
-        ({"batch_size": 0}, "must be whole numbers"),
-    ],
-)
-def test_a_recorded_engine_that_is_not_here_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    path = saved(tmp_path)
-    config = json.loads(path.read_text())
-    config["resolved"]["engine"] |= change
-    path.write_text(json.dumps(config))
-    with pytest.raises(UsageError, match=message):
-        fitting.fit_settings({"config": path})
-    if "threads" not in change and "batch_size" not in change:
-        assert fitting.fit_settings({"config": path, "engine": "auto"})[1] != RECORDED
+from topgraft.records import Sample
 
 
 def rows(*kept: int) -> FeatureRows:
@@ -109,28 +26,6 @@ def test_rows_are_parted_into_train_and_validation() -> None:
         fitting.labelled(rows(0, 1), samples, 4, ("ant", "bee"))
 
 
-def test_a_config_says_all_that_a_run_was_made_of(tmp_path: Path) -> None:
-    chosen = settings.make(settings.FitSettings, {"seed": 4, "cache_dir": tmp_path})
-    splits = Splits("photos", ("a", "b"), (Sample("1", 0),), (Sample("2", 0),), (), frozenset({"val"}), notes=("so",))
-    outcome = Outcome({"head": {"stem": None, "head": 1.0}}, {"by": "validation", "images": 200, "strength": 0.1})
-    network = load_network("efficientnet_lite0", classes=2)
-    config = fitting.run_config(chosen, splits, network, outcome, RECORDED)
-    assert json.loads(json.dumps(config)) == config
-    assert config["backbone"]["name"] == "efficientnet_lite0"
-    assert len(config["backbone"]["weights_sha256"]) == 64
-    assert config["resolved"]["engine"] == asdict(CHOICE)
-    assert config["data"] == {
-        "where": "photos", "images": {"train": 1, "val": 1, "test": 0}, "split_seed": 0, "made": ["val"],
-    }  # fmt: skip
-    assert config["notes"] == ["so"]
-    refit = settings.make(settings.FitSettings, {"refit": True})
-    notes = fitting.run_config(refit, splits, network, outcome, RECORDED)["notes"]
-    assert [note.split(" ")[0] for note in notes] == ["so", "after"]
-    assert {"topgraft", "python", "torch", "pillow", "numpy", "engine"} == set(config["versions"])
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert fitting.fit_settings({"config": tmp_path}) == (replace(chosen, config=tmp_path), RECORDED)
-
-
 def test_laps_are_the_seconds_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([1.0, 1.5, 4.0])
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(times))
@@ -141,32 +36,8 @@ def test_laps_are_the_seconds_between_them(monkeypatch: pytest.MonkeyPatch) -> N
     assert seconds == {"open": 0.5, "head": 2.5}
 
 
-def test_a_lowered_rate_is_what_a_replay_starts_with(tmp_path: Path) -> None:
-    chosen = settings.make(settings.FitSettings, {"strategy": "full", "weights": "random"})
-    splits = Splits("photos", ("a", "b"), (Sample("1", 0),), (Sample("2", 0),), ())
-    outcome = Outcome({"full": {"stem": 1.0}}, {"by": "validation", "images": 9, "epoch": 2, "lr": 1e-4})
-    network = load_network("efficientnet_lite0", "random", classes=2, input_size=32)
-    config = fitting.run_config(chosen, splits, network, outcome, RECORDED)
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    replayed, _ = fitting.fit_settings({"config": tmp_path})
-    assert (replayed.lr, replayed.strategy, replayed.weights) == (1e-4, "full", "random")
-    usual = Outcome({"full": {"stem": 1.0}}, {"by": "validation", "images": 9, "epoch": 2, "lr": 1e-3})
-    assert fitting.run_config(chosen, splits, network, usual, RECORDED)["settings"]["lr"] is None
-
-
-def test_a_file_of_weights_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.pth").write_bytes(b"")
-    monkeypatch.chdir(tmp_path)
-    chosen = settings.make(settings.FitSettings, {"weights": "mine.pth"})
-    splits = Splits("photos", ("a", "b"), (Sample("1", 0),), (Sample("2", 0),), ())
-    outcome = Outcome({"head": {"stem": None}}, {"by": "validation", "images": 9, "strength": 0.1})
-    network = load_network("efficientnet_lite0", classes=2)
-    config = fitting.run_config(chosen, splits, network, outcome, RECORDED)
-    assert config["settings"]["weights"] == str((tmp_path / "mine.pth").resolve())
-
-
 def test_refit_goes_with_a_solved_head_only() -> None:
     import topgraft as tg
 
-    with pytest.raises(UsageError, match="leave --refit out"):
+    with pytest.raises(UsageError, match="use --strategy head"):
         tg.fit("digits", strategy="full", refit=True, weights="random", input_size=32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from topgraft import metrics
+from topgraft.records import Difference
 
 
 @pytest.fixture
@@ -86,3 +88,32 @@ def test_ties_go_to_the_lower_class() -> None:
 def test_what_cannot_be_measured_is_refused(bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"finite|do not fit"):
         metrics.measure(bad, np.zeros(min(2, len(bad)), dtype=np.int64), list("abc"))
+
+
+def test_a_paired_loss_counts_what_was_lost_and_gained() -> None:
+    before = np.array([True] * 40 + [False] * 20)
+    after = np.array([True] * 30 + [False] * 10 + [True] * 3 + [False] * 17)
+    found = metrics.paired_loss(before, after)
+    assert found.value == pytest.approx(7 / 60)
+    # Agresti and Min's formula by hand: 10.5 and 3.5 of 62.
+    half = metrics.Z_95 * math.sqrt(14 - 49 / 62) / 62
+    assert (found.low, found.high, found.n) == (pytest.approx(7 / 62 - half), pytest.approx(7 / 62 + half), 60)
+    back = metrics.paired_loss(after, before)
+    assert (back.value, back.low, back.high) == (-found.value, -found.high, -found.low)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 1000])
+def test_a_paired_loss_lies_in_its_interval_also_at_the_ends(n: int) -> None:
+    true, false = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
+    for before, after, value in ((true, true, 0.0), (true, false, 1.0), (false, true, -1.0)):
+        found = metrics.paired_loss(before, after)
+        assert found.value == value
+        assert -1 <= found.low <= value <= found.high <= 1
+        assert found.low < found.high
+
+
+def test_a_paired_loss_of_no_images_says_nothing_and_of_no_pairs_is_refused() -> None:
+    none = np.array([], dtype=bool)
+    assert metrics.paired_loss(none, none) == Difference(0.0, -1.0, 1.0, 0)
+    with pytest.raises(ValueError, match="no pairs"):
+        metrics.paired_loss(none, np.array([True]))

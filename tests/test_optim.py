@@ -6,7 +6,7 @@ from small import small_classifier
 
 from topgraft import freeze
 from topgraft.errors import UsageError
-from topgraft.optim import make_optimizer, penalised, penalty
+from topgraft.optim import WARMUP, make_optimizer, penalised, penalty, schedule, set_rates
 
 ALL = {"stem": 0.1, "stage1": 0.5, "head": 1.0}
 
@@ -61,3 +61,36 @@ def test_adamw_has_no_term_in_the_loss() -> None:
 
 def small_names(groups: dict[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
     return dict(torch.nn.ModuleDict(groups).named_parameters())
+
+
+def test_the_schedule_rises_falls_and_ends_at_nothing() -> None:
+    steps = 200
+    rates = [schedule("cosine", step, steps) for step in range(steps)]
+    rising = round(WARMUP * steps)
+    assert rates[:rising] == pytest.approx([(step + 1) / (rising + 1) for step in range(rising)])
+    assert max(rates) == rates[rising] == 1.0
+    assert rates[rising:] == sorted(rates[rising:], reverse=True)
+    assert rates[(rising + steps) // 2] == pytest.approx(0.5)
+    assert rates[-1] < 1e-3
+    assert schedule("cosine", steps, steps) == pytest.approx(0.0)
+    assert all(0 < rate <= 1 for rate in rates)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 9])
+def test_few_steps_all_move(steps: int) -> None:
+    assert all(0 < schedule("cosine", step, steps) <= 1 for step in range(steps))
+
+
+def test_a_constant_rate_is_constant() -> None:
+    assert {schedule("constant", step, 10) for step in range(10)} == {1.0}
+
+
+def test_rates_keep_their_multipliers_whatever_was_set_before() -> None:
+    groups = dict(small_classifier().groups.items())
+    optimizer = make_optimizer(groups, ALL, name="sgd", lr=0.2, l2=1e-3)
+    for multiplier in (0.5, 0.0, 0.25):
+        set_rates(optimizer, multiplier)
+    found = {id(p): part["lr"] for part in optimizer.param_groups for p in part["params"]}
+    for name, group in groups.items():
+        rates = [found[id(p)] for p in group.parameters()]
+        assert rates == pytest.approx([0.2 * ALL[name] * 0.25] * len(rates))

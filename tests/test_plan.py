@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
+from dataclasses import asdict, replace
+from pathlib import Path
+
 import pytest
 
+from topgraft import settings
 from topgraft.errors import UsageError
-from topgraft.plan import Phase, Rule, frozen_prefix, table
+from topgraft.plan import Phase, Rule, frozen_prefix, phase_from_json, read_phases, table
 
 GROUPS = ("stem", "stage1", "stage2", "head")
 
@@ -36,3 +42,94 @@ def test_prefix_is_only_the_leading_frozen_groups() -> None:
 def test_a_phase_without_epochs_solves() -> None:
     assert Phase("head", (Rule("*", None),)).solves_head
     assert not Phase("full", (Rule("*", 1.0),), epochs=2, lr=0.1).solves_head
+
+
+def test_phases_travel_through_json() -> None:
+    phase = Phase("top", (Rule("head", 1.0), Rule("stage*", 0.1), Rule("*", None)), 3, 1e-4, 5, 12.5)
+    assert phase_from_json(json.loads(json.dumps(asdict(phase)))) == phase
+    settled = settings.make(settings.FitSettings, {"rules": [replace(phase, folds=0, seconds=None)]})
+    saved = json.loads(json.dumps(settings.as_json(settled)))
+    assert settings.make(settings.FitSettings, saved) == settled
+
+
+WRITTEN = """
+[[phase]]
+rules = { head = 1.0, "*" = "frozen" }
+
+[[phase]]
+name = "top"
+epochs = 3
+lr = 1e-4
+rules = { head = 1, "stage[67]" = 0.5, "*" = "frozen" }
+
+[[phase]]
+epochs = 1
+lr = 1
+rules = { "*" = 1.0 }
+"""
+READ = (
+    Phase("phase 1", (Rule("head", 1.0), Rule("*", None))),
+    Phase("top", (Rule("head", 1.0), Rule("stage[67]", 0.5), Rule("*", None)), 3, 1e-4),
+    Phase("phase 3", (Rule("*", 1.0),), 1, 1.0),
+)
+
+
+def test_phases_are_read_from_a_file_and_from_python(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(WRITTEN)
+    assert read_phases(path) == read_phases(str(path)) == READ
+    assert read_phases(tomllib.loads(WRITTEN)["phase"]) == READ
+    assert read_phases(READ) == READ
+    nothing = {"name": None, "epochs": None, "lr": None, "rules": {"*": None, "head": 1.0}}
+    assert read_phases([nothing]) == (Phase("phase 1", (Rule("*", None), Rule("head", 1.0))),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[phase", r"mine\.toml is no TOML file"),
+        ("", r"mine\.toml has no phase"),
+        ("phase = []", r"mine\.toml has no phase"),
+        ('phase = "head"', r"mine\.toml has no phase"),
+        ("phase = [3]", r"phase 1 of .*mine\.toml must be a table"),
+        ("lr = 1\n[[phase]]\nrules = { '*' = 1.0 }", "has lr beside its phases"),
+        ("[[phase]]\nrules = { '*' = 1.0 }\nrate = 1", "phase 1 of .* has rate; it may have name, rules, epochs, lr"),
+        ("[[phase]]\nname = 'x'", "phase 1 of .* has no rules"),
+        ("[[phase]]\nrules = {}", "has no rules"),
+        ("[[phase]]\nrules = ['*']", "rules of phase 1 .* is no table"),
+        ("[[phase]]\nname = 3\nrules = { '*' = 1.0 }", "name of phase 1 .* is 3, which is no text"),
+        ("[[phase]]\nepochs = 1.5\nlr = 1\nrules = { '*' = 1.0 }", "epochs of .* is 1.5, which is no whole number"),
+        ("[[phase]]\nepochs = true\nlr = 1\nrules = { '*' = 1.0 }", "epochs of .* is True, which is no whole number"),
+        ("[[phase]]\nepochs = 1\nlr = '1'\nrules = { '*' = 1.0 }", "lr of .* is '1', which is no number"),
+        ("[[phase]]\nepochs = -1\nlr = 1\nrules = { '*' = 1.0 }", "must not be below 0"),
+        ("[[phase]]\nepochs = 1\nlr = nan\nrules = { '*' = 1.0 }", "must not be below 0"),
+        ("[[phase]]\nepochs = 1\nlr = inf\nrules = { '*' = 1.0 }", "must not be below 0"),
+        ("[[phase]]\nlr = 0.1\nrules = { '*' = 1.0 }", "a rate but no epochs"),
+        ("[[phase]]\nepochs = 2\nrules = { '*' = 1.0 }", "epochs but no rate"),
+        ("[[phase]]\nrules = { '*' = 'cold' }", "is 'cold'; it is a multiplier above 0, or \"frozen\""),
+        ("[[phase]]\nrules = { '*' = 0 }", "is 0; it is a multiplier above 0"),
+        ("[[phase]]\nrules = { '*' = true }", "is True; it is a multiplier"),
+        ("[[phase]]\nrules = { '*' = 1.0 }\n[[phase]]\nrules = { '*' = [] }", r"a rule of phase 2 of .* is \[\]"),
+        (2 * "[[phase]]\nname = 'x'\nrules = { '*' = 1.0 }\n", "has two phases named x"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_phases(path)
+
+
+def test_a_file_that_cannot_be_read_and_what_is_no_list_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.toml cannot be read: No such file"):
+        read_phases(tmp_path / "none.toml")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_phases(tmp_path)
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="is no TOML file"):
+        read_phases(tmp_path / "bytes.toml")
+    for wrong in ({}, {"rules": {"*": 1.0}}, 3, b"x", []):
+        with pytest.raises(UsageError, match="rules has no phase"):
+            read_phases(wrong)
+    with pytest.raises(UsageError, match="rules has two phases named a"):
+        read_phases([Phase("a", (Rule("*", 1.0),)), Phase("a", (Rule("*", 1.0),))])

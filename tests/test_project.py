@@ -65,6 +65,7 @@ def test_files_become_pixels_in_one_place() -> None:
     assert where("Image.OPEN") == {"transforms.py"}
     assert where("Image.open(") == set()
     assert where("load_pixels(") == {"transforms.py", "dataset.py", "cost.py"}  # cost measures how fast it is
+    assert where("load_view(") == {"views.py", "dataset.py"}
 
 
 def test_image_specs_are_made_by_the_weights_alone() -> None:
@@ -75,7 +76,7 @@ def test_image_specs_are_made_by_the_weights_alone() -> None:
 
 def test_randomness_comes_from_explicit_generators() -> None:
     # Dropout takes no generator: there the global one is seeded for each step, and put back after it.
-    assert where("torch.manual_seed(") == {"steps.py"}
+    assert where("torch.manual_seed(") == {"stepping.py"}
     for name in ("random.seed(", "torch.seed(", "import random", "np.random.rand", "RandomState"):
         assert not where(name), name
     drawing = {p for name in ("rand(", "randn(", "randint(", "randperm(") for p in where(f"torch.{name}")}

@@ -180,7 +180,20 @@ def test_without_a_network_it_says_what_to_do(
         url = f"http://127.0.0.1:{server.server_port}/{FILE}"  # closed below: nobody listens there
     monkeypatch.setitem(WEIGHTS, "tiny_imagenet1k_v2", published("tiny_imagenet1k_v2", url, SHA[:8]))
     target = tmp_path / "chosen" / "weights" / FILE
-    assert cli.main(["fit", "digits", "--backbone", "tiny", "--limit", "50", "--cache-dir", str(tmp_path / "chosen")])
+    assert cli.main(
+        [
+            "fit",
+            "--strategy",
+            "head",
+            "digits",
+            "--backbone",
+            "tiny",
+            "--limit",
+            "50",
+            "--cache-dir",
+            str(tmp_path / "chosen"),
+        ]
+    )
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"topgraft: {url} cannot be downloaded: there is no connection to the server. "
         f"Without a connection, get {url} on another machine and put it at {target}. "
@@ -245,7 +258,7 @@ def test_every_verb_takes_weights(site: Site, tmp_path: Path, random: bool) -> N
     path = tmp_path / "own.pth"
     path.write_bytes(CONTENT)
     chosen = "random" if random else path
-    model = tg.fit("digits", backbone="tiny", weights=chosen, limit=100, engine="torch")
+    model = tg.fit("digits", backbone="tiny", weights=chosen, limit=100, engine="torch", strategy="head")
     assert model.config["settings"]["weights"] == str(chosen)
     recorded = model.config["backbone"]
     expected = ("random", "", "none") if random else ("tiny_imagenet1k_v2", SHA, "not stated")

@@ -32,7 +32,9 @@ def test_python_and_command_line_take_the_same_choices(verb: str, command: str, 
     parser = cli._parser()
     subparser = next(a for a in parser._actions if a.choices and "fit" in a.choices).choices[command]
     flags = {flag for action in subparser._actions for flag in action.option_strings}
-    assert {"--" + name.replace("_", "-") for name in choices} <= flags
+    shown = {entry.name for entry in fields(kind) if entry.metadata["flag"]}
+    assert {"--" + name.rstrip("_").replace("_", "-") for name in choices if name in shown} <= flags
+    assert not {"--" + name.replace("_", "-") for name in choices if name not in shown} & flags
     assert all(name in (getattr(tg, verb).__doc__ or "") for name in choices)
 
 
@@ -65,3 +67,7 @@ def test_numpy_integers_and_paths_are_taken() -> None:
 def test_wrong_choices_say_what_is_right(given: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         settings.make(settings.FitSettings, given)
+
+
+def test_what_has_no_effect_are_choices_of_fit() -> None:
+    assert {entry.name for entry in fields(settings.FitSettings)} >= settings.WITHOUT_EFFECT

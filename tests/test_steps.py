@@ -12,10 +12,13 @@ from torch import nn
 from topgraft import freeze
 from topgraft.classifier import Classifier
 from topgraft.errors import Stalled
-from topgraft.pixels import Pixels, shuffled
+from topgraft.material import PixelMaterial
+from topgraft.pixels import Pixels
 from topgraft.plan import Phase, Rule, table
 from topgraft.records import EpochRecord
-from topgraft.steps import StepChoices, chance_loss, run_phase
+from topgraft.stall import chance_loss
+from topgraft.stepping import StepChoices, shuffled
+from topgraft.steps import run_phase
 
 PLAIN = StepChoices("adam", 16, "fp32", "cpu", updates_batchnorm=True)
 
@@ -37,7 +40,10 @@ def run(
     phase = Phase("full", rules, epochs, lr)
     rows = table(tuple(classifier.groups), rules)
     freeze.apply(dict(classifier.groups.items()), rows)
-    return list(run_phase(classifier, phase, 0, rows, train, val, choices))
+    together = pixels_of([*train.samples, *val.samples])
+    first = np.arange(len(train.samples))
+    second = np.arange(len(val.samples)) + len(first)
+    return list(run_phase(classifier, phase, 0, rows, PixelMaterial(together), first, second, choices))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -74,7 +80,7 @@ def test_it_is_the_plain_loop(train: Pixels, val: Pixels) -> None:
     plain.train()
     optimizer = torch.optim.Adam(plain.parameters(), lr=0.01, eps=1e-7)
     losses = []
-    order = shuffled(train, 0, 1)
+    order = shuffled(np.arange(96), 0, 1)
     for start in range(0, 96, 16):
         chosen = torch.from_numpy(order[start : start + 16])
         loss = nn.functional.cross_entropy(plain(train.kept[chosen]), train.labels[chosen])
@@ -106,7 +112,9 @@ def test_the_best_epoch_is_kept(train: Pixels, val: Pixels) -> None:
     classifier = small_classifier()
     records = run(classifier, train, val, PLAIN, epochs=5, lr=0.3)  # so high that it goes up and down
     assert len({record.val_loss for record in records}) == 5
-    best = max(records, key=lambda record: (record.val_top1.value if record.val_top1 else 0, -(record.val_loss or 0)))
+    best = max(
+        records, key=lambda record: (record.val_top1.value if record.val_top1 else 0, -(record.scaled_loss or 0))
+    )
     assert val.kept is not None
     with torch.inference_mode():
         loss = nn.functional.cross_entropy(classifier(val.kept), val.labels)

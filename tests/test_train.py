@@ -14,9 +14,10 @@ from fitted import fitted
 from topgraft.classifier import Classifier
 from topgraft.errors import TopgraftError
 from topgraft.fitting import drain
+from topgraft.material import PixelMaterial
 from topgraft.plan import Phase
 from topgraft.records import EpochRecord
-from topgraft.steps import StepChoices
+from topgraft.stepping import StepChoices
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.spec import Facts
 from topgraft.train import Inputs, Labelled, Outcome, TrainChoices, train
@@ -111,10 +112,15 @@ def test_a_phase_that_steps_trains_on_pixels_and_its_best_epoch_is_selected() ->
     from small import coloured, pixels_of, small_classifier
 
     classifier = small_classifier()
-    inputs = Inputs(pixels=(pixels_of(coloured(60, 1)), pixels_of(coloured(30, 2))))
-    facts = Facts(60, 30, 3, epochs=3, lr=0.01)
+    material = PixelMaterial(pixels_of([*coloured(60, 1), *coloured(30, 2)]))
+    inputs = Inputs(material=lambda phase, rows: material, train=np.arange(60), val=np.arange(60, 90))
+    facts = Facts(60, 30, 3, epochs=3, lr=0.01, pretrained=False)
     records, outcome = drain(train(classifier, STRATEGIES["full"], facts, inputs, CHOICES))
     assert [record.epoch for record in records] == [1, 2, 3]
     assert outcome.phases == {"full": {"stem": 1.0, "stage1": 1.0, "head": 1.0}}
-    best = max(records, key=lambda record: (record.val_top1.value if record.val_top1 else 0, -(record.val_loss or 0)))
-    assert outcome.selection == {"by": "validation", "images": 30, "epoch": best.epoch, "lr": 0.01}
+    best = max(
+        records, key=lambda record: (record.val_top1.value if record.val_top1 else 0, -(record.scaled_loss or 0))
+    )
+    assert outcome.selection == {
+        "by": "validation", "images": 30, "phase": "full", "epoch": best.epoch, "lr": 0.01,
+    }  # fmt: skip

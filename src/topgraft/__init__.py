@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     ArtifactError,
+    CheckpointError,
     DataError,
     DownloadError,
     ImageError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         evaluate,
         extract_features,
         fit,
+        forgetting,
         inspect,
         list_backbones,
         load,
@@ -51,6 +53,7 @@ _VERBS = (
     "evaluate",
     "extract_features",
     "fit",
+    "forgetting",
     "inspect",
     "list_backbones",
     "load",
@@ -63,6 +66,7 @@ _VERBS = (
 
 __all__ = [
     "ArtifactError",
+    "CheckpointError",
     "DataError",
     "DownloadError",
     "ImageError",
@@ -76,6 +80,7 @@ __all__ = [
     "evaluate",
     "extract_features",
     "fit",
+    "forgetting",
     "inspect",
     "list_backbones",
     "load",

@@ -5,24 +5,27 @@ from __future__ import annotations
 import inspect as _inspect
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from . import artifact, cost, fitting, inspection, settings
+from . import afterwards, artifact, clock, cost, fitting, inspection, runs, settings
 from .catalogue import list_backbones as list_backbones
 from .catalogue import summary as summary
 from .errors import DataError, UsageError
 from .evaluate import evaluate as score
 from .features import Base, compute, open_base
+from .forgetting import Forgetting, settled
+from .forgetting import measure as compare
 from .networks import find_network
+from .original import original_of, source_samples
 from .plain import create_network as create_network  # a verb that needs nothing composed
 from .plan import table
-from .predict import find_images
 from .predict import predict as answer
+from .predict import unlabelled
 from .records import (
     SPLIT_NAMES,
     Cost,
@@ -39,8 +42,6 @@ from .records import (
 from .sources import Source, open_source
 from .sources.spec import unread
 from .splits import divide, divide_if_possible, refuse_unreadable
-from .strategies import STRATEGIES
-from .strategies.spec import Facts
 from .survey import Survey
 from .survey import survey as look
 from .unseen import choose_unseen, leave_out_seen
@@ -98,20 +99,29 @@ def fit(images: Any, **choices: Any) -> Fitted:
         WeightsError: the network's weights are damaged or do not fit.
         DownloadError: they are not here, and cannot be downloaded.
     """
-    began = time.perf_counter()
-    chosen, resolved = fitting.fit_settings(choices)
+    began = clock.began()
+    chosen, resolved = runs.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
     lap = fitting.laps(seconds)
     network, classifier = fitting.open_network(
         chosen, chosen.decode, len(splits.classes), splits.train, chosen.seed, lap
     )
-    trained = fitting.train_network(classifier, splits, chosen, resolved, seconds)
+    source = None if chosen.source is None else _whole(chosen.source, chosen)
+    past = afterwards.open_past(chosen, classifier, network, source)
+    trained = fitting.train_network(classifier, splits, chosen, resolved, seconds, began)
     lap = fitting.laps(seconds)
+    lost, trade = afterwards.look_back(chosen, classifier, network, past, splits, trained)
+    rows, samples = trained.rows, trained.samples
+    if trade is not None:
+        final = fitting.validate(classifier, splits, chosen, trained.resolved)
+        rows, samples = final.rows, [splits.val[index] for index in final.kept]
+    if not trained.untouched:
+        lap("forgetting")
     held = {sample.name for sample in splits.val}
     validation = score(
         classifier,
-        trained.rows,
-        trained.samples,
+        rows,
+        samples,
         splits.classes,
         "val",
         used_for_selection=True,
@@ -119,12 +129,13 @@ def fit(images: Any, **choices: Any) -> Fitted:
         where=splits.where,
     )
     lap("evaluate")
+    extra = {**trained.extra, **afterwards.as_config(lost, trade)}
     seconds["total"] = time.perf_counter() - began
     return Fitted(
         classifier=classifier.eval(),
         classes=splits.classes,
         spec=classifier.spec,
-        config=fitting.run_config(chosen, splits, network, trained.outcome, resolved),
+        config=runs.run_config(chosen, splits, network, trained.outcome, trained.resolved, extra),
         history=tuple(trained.records),
         validation=validation,
         seen={sample.digest: split for split in SPLIT_NAMES for sample in splits[split]},
@@ -179,6 +190,61 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     )
 
 
+@_takes(settings.ForgettingSettings)
+def forgetting(model: Any, images: Any = None, source: Any = None, **choices: Any) -> Forgetting:
+    """How much of its original task a fitted model's base still does, under the published network's own classifier.
+
+    With a source of labelled images of that task: accuracy before and after. Without one: agreement with the original
+    network's answers, and similarity of features, on your own images. A base that is as published has lost exactly 0,
+    and no image is opened.
+
+    Args:
+        model: from `fit` or `load`; or the folder of an artifact.
+        images: `Splits`, or whatever `open_images` takes; those that the model was trained on are left out. If None,
+            and no source is given, the images that it was validated on.
+        source: the same, of the original task. Its classes are the numbers of the original's outputs, or exactly as
+            many as it has, in the order of their names.
+
+    Raises:
+        UsageError: classes of the source that cannot be matched with the original's outputs.
+        DataError: images that are not there, or that cannot be read.
+        WeightsError: the weights that the model was fitted from are gone, or have changed.
+    """
+    chosen = settings.make(settings.ForgettingSettings, choices)
+    model = load(model) if isinstance(model, str | os.PathLike) else model
+    before = original_of(model, chosen.weights, chosen.cache_dir)
+    found = settled(model.classifier, before)
+    if found is not None:
+        return found
+    own: list[Sample] = []
+    labelled: tuple[Sample, ...] = ()
+    opened: list[Splits] = []
+    if source is not None:
+        opened.append(_whole(source, chosen))
+        everything = [s for part in opened[0].parts.values() for s in part]
+        labelled = source_samples(everything, opened[0].classes, before)
+    if images is not None:
+        opened.append(_whole(images, chosen))
+        own = [s for part in opened[-1].parts.values() for s in part if model.seen.get(s.digest) != "train"]
+    elif source is None:
+        own = [s for s in _of_artifact(model).val if model.seen.get(s.digest) == "val"]
+    record = find_network(before.backbone)
+    found = compare(
+        model.classifier,
+        before,
+        runs.engine_for(record, chosen),
+        own=own,
+        source=labelled,
+        where=opened[0].where if labelled else "",
+        workers=chosen.workers,
+        folder=chosen.cache_dir,
+        libraries=record.libraries,
+        strict=chosen.strict,
+    )
+    left_out = [entry for splits in opened for entry in splits.unreadable]
+    return replace(found, unreadable=(*left_out, *found.unreadable))
+
+
 @_takes(settings.PredictSettings)
 def predict(model: Fitted, images: Any, **choices: Any) -> Predictions:
     """Answers for images without labels.
@@ -191,7 +257,7 @@ def predict(model: Fitted, images: Any, **choices: Any) -> Predictions:
         the answers in order, and the images that could not be read with the reason.
     """
     chosen = settings.make(settings.PredictSettings, choices)
-    return answer(model, _unlabelled(images), _base_of(model, chosen), chosen.top_k)
+    return answer(model, unlabelled(images), _base_of(model, chosen), chosen.top_k)
 
 
 @_takes(settings.FeaturesSettings)
@@ -210,7 +276,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
     record = find_network(chosen.backbone)
     # With a head of its own, as a published top need not stand on one vector.
     _, classifier = fitting.open_network(chosen, chosen.decode, 1, splits.train or samples)
-    choice = fitting.engine_for(record, chosen)
+    choice = runs.engine_for(record, chosen)
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)
     computed = compute(samples, base, strict=chosen.strict, description="base")
     return Features(
@@ -225,9 +291,11 @@ def extract_features(images: Any, **choices: Any) -> Features:
     )
 
 
-def save(model: Fitted, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write a fitted model as one folder, whole or not at all; see `topgraft.artifact`."""
-    return artifact.save(model, Path(folder), overwrite=overwrite)
+def save(
+    model: Fitted, folder: str | os.PathLike[str], *, overwrite: bool = False, keep_checkpoint: bool = False
+) -> Path:
+    """Write a fitted model as one folder, whole or not at all; see `topgraft.artifact.save`."""
+    return artifact.save(model, Path(folder), overwrite=overwrite, keep_checkpoint=keep_checkpoint)
 
 
 def load(folder: str | os.PathLike[str]) -> Fitted:
@@ -260,28 +328,30 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     """
     chosen = settings.make(settings.InspectSettings, choices)
     if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
-        wrong = {"backbone", "weights", "input_size", "strategy"} & set(choices)
+        wrong = {"backbone", "weights", "input_size", "strategy", "from_", "rules"} & set(choices)
         if wrong:
             raise UsageError(f"{what} is an artifact, which has its own {' and '.join(sorted(wrong))}; leave it out")
         model = load(what)
         splits = _of_artifact(model)
         classifier, config = model.classifier, model.config
         backbone, strategy, weights = config["backbone"]["name"], config["strategy"], config["backbone"]["weights"]
+        fitted = runs.recorded_phases(config)
     else:
         splits, _ = _opened(what, chosen)
         network, classifier = fitting.open_network(chosen, "scaled", len(splits.classes), splits.train)
         backbone, strategy, weights = chosen.backbone, chosen.strategy, network.weights
-    facts = Facts(len(splits.train), len(splits.val), len(splits.classes))
-    phase = STRATEGIES[strategy](tuple(classifier.groups), facts, ())
-    assert phase is not None  # a strategy has at least one phase; its contract test says so
-    rows = table(tuple(classifier.groups), phase.rules)
+        fitted = ()
+    groups = tuple(classifier.groups)
+    phases = list(fitted) or inspection.foresee(*fitting.strategy_and_facts(chosen, splits), groups)
+    rows = table(groups, phases[-1].rules)
     found = inspection.inspect_line(
         classifier, splits.train, rows, backbone=backbone, strategy=strategy, pretrained=weights != RANDOM
     )
+    found = replace(found, phases=inspection.planned(phases, groups))
     if not chosen.placement:
         return found
-    resolved = fitting.resolve(chosen, find_network(backbone))
-    return replace(found, placement=inspection.place(rows, phase, resolved.engine, resolved.training))
+    resolved = runs.resolve(chosen, find_network(backbone))
+    return replace(found, placement=inspection.place(rows, phases[-1], resolved.engine, resolved.training))
 
 
 def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -296,7 +366,7 @@ def _of_artifact(model: Fitted) -> Splits:
     """The images that a model was fitted to, found as then."""
     where = model.config["data"]["where"]
     if where == "arrays":
-        raise UsageError("the model was fitted to arrays, which an artifact does not hold; inspect those instead")
+        raise UsageError("the model was fitted to arrays, which an artifact does not hold; give those instead")
     kept = {name: model.config["settings"][name] for name in ("split_seed", "limit", "data_dir")}
     return open_images(where, **kept)
 
@@ -326,20 +396,5 @@ def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[st
 
 def _base_of(model: Fitted, chosen: settings.EngineSettings) -> Base:
     record = find_network(model.config["backbone"]["name"])
-    choice = fitting.engine_for(record, chosen)
+    choice = runs.engine_for(record, chosen)
     return open_base(model.classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)
-
-
-def _unlabelled(images: Any) -> list[Sample]:
-    if isinstance(images, str | os.PathLike):
-        images = [images]
-    if isinstance(images, np.ndarray) and (images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)):
-        images = [images]
-    given: Iterable[Any] = list(images)
-    arrays = [image for image in given if isinstance(image, np.ndarray)]
-    if arrays:
-        wrong = [image for image in arrays if image.dtype != np.uint8 or image.ndim not in (2, 3)]
-        if wrong or len(arrays) != len(list(given)):
-            raise UsageError("arrays to predict must be uint8, H×W×3 or H×W, and not mixed with paths")
-        return [Sample(f"image {number}", None, array=array) for number, array in enumerate(arrays)]
-    return [Sample(path.as_posix(), None, path=path) for path in find_images(given)]

@@ -7,6 +7,8 @@ history.jsonl       one line per epoch or solve
 images.csv          content hash and split of every image of the source
 logits/SPLIT.npz    per-image logits, labels and names
 README.md           the model card
+
+Beside them, checkpoint.safetensors is the state of a fit that has not come to its end (`topgraft.checkpoint`).
 """
 
 from __future__ import annotations
@@ -29,18 +31,17 @@ import numpy as np
 
 from .card import model_card
 from .errors import ArtifactError, UsageError
-from .folders import atomic_write, replace
+from .folders import atomic_write, checkpoint_file, is_draft, link, remove_stale_drafts, replace
 from .metrics import measure
 from .records import (
     SPLIT_NAMES,
     Cost,
-    EpochRecord,
     Evaluation,
     Fitted,
     ImageSpec,
-    Interval,
     SplitName,
     Unreadable,
+    epoch_from_json,
 )
 
 FORMAT_VERSION = 1
@@ -54,32 +55,79 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def check_target(folder: Path, overwrite: bool) -> None:
+def check_target(folder: Path, overwrite: bool, resume: bool = False) -> None:
     """Whether an artifact may be written there; asked before the work.
 
+    A folder with a checkpoint in it, or with the artifact of a fit that was stopped, is an unfinished fit.
+    With `overwrite` its checkpoint is removed; so is what killed writes have left there and beside it, in any case.
+
+    Args:
+        folder: the artifact's.
+        overwrite: replace the artifact that is there, or start an unfinished fit anew.
+        resume: go on with an unfinished fit.
+
     Raises:
-        UsageError: it exists and is not empty, and `overwrite` was not asked for; or it is no artifact.
+        UsageError: it exists and is not empty, and `overwrite` was not asked for; it is an unfinished fit, and neither
+            was; or it is no artifact.
     """
+    _require_free(folder, overwrite, resume)
+    state = checkpoint_file(folder)
+    if overwrite:
+        state.unlink(missing_ok=True)
+    for written in (folder, state):
+        remove_stale_drafts(written)
+
+
+def _require_free(folder: Path, overwrite: bool, resume: bool) -> None:
     _recover(folder)
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder for the artifact")
-    if not any(folder.iterdir()):
+    state = checkpoint_file(folder)
+    drafts = {path for path in folder.iterdir() if is_draft(path, state.name)}
+    others = set(folder.iterdir()) - drafts
+    if not others or (overwrite and (others == {state} or (folder / "config.json").is_file())):
         return
+    if not overwrite and (others == {state} or _is_unfinished(folder)):
+        if resume:
+            return
+        raise UsageError(
+            f"{folder} holds the checkpoint of an unfinished fit; --resume goes on with it, --overwrite starts anew"
+        )
     if not overwrite:
         raise UsageError(f"{folder} exists and is not empty; give another folder, or --overwrite to replace it")
+    raise UsageError(f"{folder} holds files and is no Topgraft artifact; it will not be replaced. Give another folder")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder holds an artifact whose fit has come to its end, so that there is nothing to go on with.
+
+    Raises:
+        ArtifactError: a damaged artifact, or one from a newer version.
+    """
+    return (folder / "config.json").is_file() and not _is_unfinished(folder)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """A fit into this folder was stopped, and its artifact, or the one that it is to replace, may be there."""
     if not (folder / "config.json").is_file():
-        raise UsageError(
-            f"{folder} holds files and is no Topgraft artifact; it will not be replaced. Give another folder"
-        )
+        return False  # without an artifact, other files beside a checkpoint are somebody's own
+    return checkpoint_file(folder).exists() or read_config(folder).get("finished") is False
 
 
-def save(fitted: Fitted, folder: Path, *, overwrite: bool = False) -> Path:
+def save(fitted: Fitted, folder: Path, *, overwrite: bool = False, keep_checkpoint: bool = False) -> Path:
     """Write the artifact: whole or not at all. Returns the folder.
 
     It is written beside its place and then renamed, so that after a kill or a full disk the previous
-    artifact is whole.
+    artifact is whole. It takes the place of an unfinished fit, whose checkpoint is gone then.
+
+    Args:
+        fitted: the model.
+        folder: where.
+        overwrite: replace a finished artifact that is there.
+        keep_checkpoint: leave the checkpoint that is there, for a fit that was stopped: its config says
+            ``"finished": false``, and `check_target` with `resume` lets it go on.
 
     Raises:
         UsageError: see `check_target`.
@@ -88,7 +136,7 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False) -> Path:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    check_target(folder, overwrite)
+    _require_free(folder, overwrite, resume=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
     try:
@@ -117,6 +165,8 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False) -> Path:
         config["config_sha256"] = _hash_of(config)
         _write_json(draft / "config.json", config)
         _write_results(draft, fitted.validation, config, folder.resolve().name)
+        if keep_checkpoint and checkpoint_file(folder).exists():
+            link(checkpoint_file(folder), checkpoint_file(draft))
         if folder.exists():
             previous = _previous(folder)
             shutil.rmtree(previous, ignore_errors=True)
@@ -169,7 +219,7 @@ def load(folder: Path) -> Fitted:
         put_constants(backbone, build, chain)
         classifier = Classifier(chain, spec)
         classifier.groups.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
-        history = tuple(_epoch(json.loads(line)) for line in _read(folder / "history.jsonl").splitlines())
+        history = tuple(epoch_from_json(json.loads(line)) for line in _read(folder / "history.jsonl").splitlines())
         seen = _seen(_read(folder / "images.csv"))
         validation = _results(folder, "val", classes)
         unreadable = tuple(Unreadable(**entry) for entry in config["unreadable"])
@@ -278,14 +328,6 @@ def _results(folder: Path, split: SplitName, classes: tuple[str, ...]) -> Evalua
         unreadable=tuple(Unreadable(**image) for image in entry["unreadable"]),
         where=str(entry["where"]),
     )
-
-
-def _epoch(entry: dict[str, Any]) -> EpochRecord:
-    for name in ("val_top1", "train_top1"):
-        if entry[name] is not None:
-            entry[name] = Interval(**entry[name])
-    entry["curve"] = tuple((int(step), float(loss)) for step, loss in entry["curve"])
-    return EpochRecord(**entry)
 
 
 def _seen(text: str) -> dict[str, SplitName]:

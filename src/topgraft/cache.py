@@ -47,6 +47,7 @@ _MAGIC = b"TGROWS1\n"
 _DIGEST = 32  # bytes of a SHA-256
 _ALIGN = 64
 _DTYPE = np.dtype("<f2")
+BYTES = _DTYPE.itemsize  # of a number on disk
 _LARGEST = float(np.finfo(np.float16).max)  # 65504
 _BLOCK = 1 << 20  # bytes handled at a time: no second copy of a segment is held, and a core keeps them near
 # Decoders that may round otherwise in another version; PNG and the like are exact in all.
@@ -148,11 +149,13 @@ class FeatureStore:
 
     Attributes:
         shape: of one row: ``(1280,)`` for pooled features, ``(112, 14, 14)`` for a feature map.
+        boundary: the group that the rows come from.
         folder: where its segments are.
     """
 
     def __init__(self, folder: Path, key: CacheKey, shape: tuple[int, ...]) -> None:
         self.shape = shape
+        self.boundary = key.boundary
         self.folder = folder / key.digest
         self._key = key
         # Digest → (segment, row). A digest is 32 bytes.

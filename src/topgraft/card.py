@@ -19,6 +19,11 @@ def percent(interval: Mapping[str, Any]) -> str:
     return f"{100 * interval['value']:.1f} % (95 % interval {low:.1f} to {high:.1f}, n = {interval['n']:,})"
 
 
+def in_points(share: float) -> str:
+    """A fraction of 1 as points with one decimal; never ``-0.0``."""
+    return f"{round(100 * share, 1) + 0.0:.1f}"
+
+
 def _origin(backbone: Mapping[str, Any]) -> str:
     if backbone["weights"] == "learnt":
         return f"with the baseline **{backbone['name']}**, learnt from these images alone,"

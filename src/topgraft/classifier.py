@@ -80,6 +80,15 @@ class Classifier(nn.Module):
                 x = group(x)
         return x
 
+    def after(self, boundary: str | None, x: torch.Tensor) -> torch.Tensor:
+        """Logits of the activations after the group `boundary`; of pixels if it is None."""
+        if boundary is None:
+            return self(x)  # type: ignore[no-any-return]
+        names = list(self.groups)
+        for name in names[names.index(boundary) + 1 :]:
+            x = self.groups[name](x)
+        return x
+
     def prefix(self, boundary: str) -> nn.Sequential:
         """The leading groups up to and including `boundary`: uint8 N×H×W×3 RGB in, the activation after it out.
 

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
-from . import progress, settings
-from .errors import Stalled, TopgraftError, UsageError
+from . import cli_fit, progress, settings
+from .errors import TopgraftError, UsageError
+from .replies import print_json, remark, results
 from .version import __version__
-
-if TYPE_CHECKING:
-    from .records import Evaluation, Unreadable
 
 _STARTED = time.perf_counter()
 
@@ -86,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--format", choices=("table", "csv"), default="table", help="default: table")
 
+    forgetting = _verb(
+        verbs, "forgetting", _forgetting, "how much of the original task is lost", settings.ForgettingSettings
+    )
+    forgetting.add_argument("artifact", metavar="DIR", type=Path, help="an artifact that fit has made")
+    forgetting.add_argument("--images", metavar="WHERE", help="your own images; default: those that validated the fit")
+    forgetting.add_argument("--source", metavar="WHERE", help="labelled images of the original task, as ImageNet's")
+
     data = _verb(verbs, "data", _data, "look at images before fitting", settings.OpenSettings)
     data.add_argument("where", metavar="WHERE", help=WHERE)
 
@@ -123,17 +127,20 @@ def _verb(
     parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
     parser.add_argument("--quiet", action="store_true", help="show no progress and no notes")
     for entry in fields(kind) if kind is not None else ():
+        if not entry.metadata["flag"]:
+            continue
         hint = settings.base_type(get_type_hints(kind)[entry.name])
-        flag = "--" + entry.name.replace("_", "-")
+        flag = "--" + entry.name.rstrip("_").replace("_", "-")  # from_: `from` is a word of Python's own
         text = entry.metadata["help"].replace("%", "%%")
         default = settings.default(entry)
         # Absent flags stay absent, so that a replayed run's settings are overridden only by what was typed.
         if hint is bool:
-            parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+            parser.add_argument(flag, dest=entry.name, action="store_true", default=argparse.SUPPRESS, help=text)
             continue
         parser.add_argument(
             flag,
-            type=hint,
+            dest=entry.name,
+            type=str if entry.metadata["read"] else hint,
             default=argparse.SUPPRESS,
             choices=entry.metadata["options"] or None,
             metavar=None if entry.metadata["options"] else {int: "N", float: "X", Path: "PATH"}.get(hint, "NAME"),
@@ -154,54 +161,7 @@ def _choices(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _fit(asked: argparse.Namespace) -> int:
-    from . import artifact, show
-
-    out = asked.out or _free_name(asked.where)
-    artifact.check_target(out, asked.overwrite)
-    from . import api
-
-    start = time.perf_counter() - _STARTED
-    choices = _choices(asked)
-    try:
-        model = api.fit(asked.where, **choices)
-    except Stalled as stall:
-        if not (asked.quiet or asked.json):
-            show.stalled(stall)
-        silent = asked.quiet or asked.json or choices.get("stalled", "ask") != "ask"
-        if stall.rate is None or silent or not _agrees(stall.rate):
-            raise
-        model = api.fit(asked.where, **{**choices, "lr": stall.rate})
-    began = time.perf_counter()
-    api.save(model, out, overwrite=asked.overwrite)
-    seconds = {"start": start, **model.cost.seconds, "save": time.perf_counter() - began}
-    seconds["total"] = time.perf_counter() - _STARTED
-    if asked.json:
-        result = _results(model.validation)
-        _print_json(
-            {
-                "artifact": str(out),
-                "seconds": {name: round(value, 4) for name, value in seconds.items()},
-                "top1": result["top1"],
-                "validation": result,
-                "images": {"from_cache": model.cost.images_from_cache, "computed": model.cost.images_decoded},
-                "selection": model.config["selection"],
-                "resolved": model.config["resolved"],
-                "unreadable": [asdict(entry) for entry in model.unreadable],
-                "notes": model.config["notes"],
-            }
-        )
-        return 0
-    _remark(model.config["notes"], model.unreadable, asked)
-    show.fitted(model, out, seconds, quiet=asked.quiet)
-    return 0
-
-
-def _agrees(rate: float) -> bool:
-    """Ask on a terminal; elsewhere nobody answers."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    print(f"Start again with the learning rate {rate:g}? [Y/n] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("", "y", "yes")
+    return cli_fit.fit(asked, _choices(asked), _STARTED)
 
 
 def _evaluate(asked: argparse.Namespace) -> int:
@@ -215,9 +175,9 @@ def _evaluate(asked: argparse.Namespace) -> int:
     except OSError as error:
         print(f"topgraft: the results are not kept in {asked.artifact}: {error}", file=sys.stderr)
     if asked.json:
-        _print_json(_results(result))
+        print_json(results(result))
         return 0
-    _remark(result.notes, result.unreadable, asked)
+    remark(result.notes, result.unreadable, quiet=asked.quiet)
     if result.seen and not asked.quiet:
         shown = "".join(f"\n  {name}" for name in result.seen[:10])
         more = f"\n  … and {len(result.seen) - 10:,} more" if len(result.seen) > 10 else ""
@@ -239,7 +199,7 @@ def _predict(asked: argparse.Namespace) -> int:
     model = api.load(asked.artifact)
     answers = api.predict(model, paths, **_choices(asked))
     if asked.json:
-        _print_json(asdict(answers))
+        print_json(asdict(answers))
     else:
         for entry in answers.unreadable:
             print(f"topgraft: {entry.name}: {entry.reason}", file=sys.stderr)
@@ -247,12 +207,24 @@ def _predict(asked: argparse.Namespace) -> int:
     return 0 if answers.predictions else 1
 
 
+def _forgetting(asked: argparse.Namespace) -> int:
+    from . import api, show, show_forgetting
+
+    found = api.forgetting(asked.artifact, asked.images, asked.source, **_choices(asked))
+    if asked.json:
+        print_json(asdict(found))
+        return 0
+    remark((), found.unreadable, quiet=asked.quiet)
+    show.lines(show_forgetting.forgotten(found))
+    return 0
+
+
 def _data(asked: argparse.Namespace) -> int:
     from . import api, show
 
     found = api.survey(asked.where, **_choices(asked))
     if asked.json:
-        _print_json(asdict(found))
+        print_json(asdict(found))
     else:
         show.surveyed(found)
     return 0
@@ -265,7 +237,7 @@ def _features(asked: argparse.Namespace) -> int:
     found = api.extract_features(asked.where, **_choices(asked))
     tables.write_features(found, asked.out)
     if asked.json:
-        _print_json(
+        print_json(
             {
                 "file": str(asked.out),
                 "n": len(found.names),
@@ -276,7 +248,7 @@ def _features(asked: argparse.Namespace) -> int:
             }
         )
         return 0
-    _remark(found.notes, found.unreadable, asked)
+    remark(found.notes, found.unreadable, quiet=asked.quiet)
     print(f"{asked.out}: {len(found.names):,} images × {found.features.shape[1]:,} features of {found.backbone}")
     return 0
 
@@ -286,9 +258,9 @@ def _inspect(asked: argparse.Namespace) -> int:
 
     found = api.inspect(asked.where, **_choices(asked))
     if asked.json:
-        _print_json(asdict(found))
+        print_json(asdict(found))
     else:
-        _remark((), found.unreadable, asked)
+        remark((), found.unreadable, quiet=asked.quiet)
         show.inspected(found)
     return 0
 
@@ -298,7 +270,7 @@ def _backbones(asked: argparse.Namespace) -> int:
 
     rows = api.list_backbones()
     if asked.json:
-        _print_json({"backbones": rows})
+        print_json({"backbones": rows})
     else:
         show.backbones(rows)
     return 0
@@ -309,7 +281,7 @@ def _summary(asked: argparse.Namespace) -> int:
 
     found = api.summary(asked.backbone, asked.input_size, asked.classes)
     if asked.json:
-        _print_json(asdict(found))
+        print_json(asdict(found))
     else:
         show.summarised(found)
     return 0
@@ -320,45 +292,10 @@ def _devices(asked: argparse.Namespace) -> int:
 
     found = api.devices(asked.measure, asked.cache_dir)
     if asked.json:
-        _print_json(found)
+        print_json(found)
     else:
         show.devices(found)
     return 0
-
-
-def _free_name(where: str) -> Path:
-    name = Path(where).resolve().stem or "run"
-    number = 1
-    while Path("runs", f"{name}-{number}").exists():
-        number += 1
-    return Path("runs", f"{name}-{number}")
-
-
-def _results(result: Evaluation) -> dict[str, Any]:
-    return {
-        **asdict(result.metrics),
-        "split": result.split,
-        "used_for_selection": result.used_for_selection,
-        "seen": list(result.seen),
-        "unreadable": [asdict(entry) for entry in result.unreadable],
-        "notes": list(result.notes),
-    }
-
-
-def _remark(notes: Sequence[str], unreadable: Sequence[Unreadable], asked: argparse.Namespace) -> None:
-    """How the images were found and divided, and what was left out, on standard error."""
-    if asked.quiet:
-        return
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    if unreadable:
-        listed = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable)
-        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
-        print(f"left out {files} that cannot be read:{listed}", file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
 
 
 def entry() -> None:

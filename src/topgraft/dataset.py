@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .augmentation import View
 from .errors import ImageError
 from .records import ImageSpec, Sample
 from .transforms import load_pixels
+from .views import load_view
 
 _AHEAD = 2  # batches at least that may be decoded before they are asked for: enough to keep threads and engine busy
 # Bytes of pixels that may be: while an engine is built, a core is free to decode, some 200 photos of 224 pixels.
@@ -35,7 +37,9 @@ class Batch:
     failed: tuple[tuple[int, str], ...] = ()
 
 
-def batches(samples: Sequence[Sample], spec: ImageSpec, *, batch_size: int, workers: int) -> Iterator[Batch]:
+def batches(
+    samples: Sequence[Sample], spec: ImageSpec, *, batch_size: int, workers: int, view: View | None = None
+) -> Iterator[Batch]:
     """Batches in the samples' order, decoded in threads (Pillow lets go of the interpreter while it decodes).
 
     No more than 32 MB of pixels are in memory, or three batches where those are more, or what keeps every thread
@@ -46,13 +50,14 @@ def batches(samples: Sequence[Sample], spec: ImageSpec, *, batch_size: int, work
         spec: how pixels are made.
         batch_size: samples in a batch, at least 1; the last one may be shorter, as may one with failures.
         workers: threads; 0 decodes in the caller's thread.
+        view: what is drawn at random for each image, which needs its digest; None is the spec's central crop.
     """
     chunks = (range(start, min(start + batch_size, len(samples))) for start in range(0, len(samples), batch_size))
     if workers == 0:
         for chunk in chunks:
             pixels = _room(len(chunk), spec)
             rows = pixels.numpy()
-            yield _batch(chunk, pixels, [_fill(rows[k], samples[index], spec) for k, index in enumerate(chunk)])
+            yield _batch(chunk, pixels, [_fill(rows[k], samples[index], spec, view) for k, index in enumerate(chunk)])
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="topgraft-decode")
     waiting: deque[tuple[range, torch.Tensor, list[Future[str | None]]]] = deque()
@@ -62,7 +67,7 @@ def batches(samples: Sequence[Sample], spec: ImageSpec, *, batch_size: int, work
         for chunk in chunks:
             pixels = _room(len(chunk), spec)
             rows = pixels.numpy()
-            futures = [pool.submit(_fill, rows[k], samples[index], spec) for k, index in enumerate(chunk)]
+            futures = [pool.submit(_fill, rows[k], samples[index], spec, view) for k, index in enumerate(chunk)]
             waiting.append((chunk, pixels, futures))
             if len(waiting) > ahead:
                 yield _finished(*waiting.popleft())
@@ -76,13 +81,13 @@ def _room(count: int, spec: ImageSpec) -> torch.Tensor:
     return torch.empty((count, spec.input_size, spec.input_size, 3), dtype=torch.uint8)
 
 
-def _fill(row: NDArray[np.uint8], sample: Sample, spec: ImageSpec) -> str | None:
+def _fill(row: NDArray[np.uint8], sample: Sample, spec: ImageSpec, view: View | None) -> str | None:
     """Write a sample's pixels into its row of a batch, or say why there are none."""
     source = sample.path if sample.path is not None else sample.array
     if source is None:
         return "has neither a path nor an array"
     try:
-        row[:] = load_pixels(source, spec)
+        row[:] = load_pixels(source, spec) if view is None else load_view(source, spec, view, sample.digest)
     except ImageError as error:
         return str(error)  # without the traceback, which holds the file's bytes
     return None

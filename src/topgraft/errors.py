@@ -25,6 +25,10 @@ class ArtifactError(TopgraftError):
     """An artifact that is damaged, is from a newer version, or is no artifact."""
 
 
+class CheckpointError(TopgraftError):
+    """The state of an unfinished fit that is damaged, or does not fit what is to go on from it."""
+
+
 class DownloadError(TopgraftError):
     """A download that could not be finished: no network, offline asked for, wrong checksum, full disk."""
 
@@ -38,7 +42,7 @@ class ImageError(TopgraftError):
 
 
 class Stalled(TopgraftError):
-    """Training does not get away from chance, and whether a lower learning rate would.
+    """Training does not get away from chance, or loses what the network knew; and whether a lower rate does better.
 
     Attributes:
         lr: the rate that was used.
@@ -54,14 +58,17 @@ class Stalled(TopgraftError):
         chance: float,
         rate: float | None,
         curves: Mapping[float, Sequence[tuple[int, float]]],
+        known: bool = False,
     ) -> None:
         self.lr, self.rate, self.curves = lr, rate, curves
-        advice = f"use --lr {rate:g}, which learns" if rate is not None else "no lower rate was seen to learn"
+        does = "loses what it knew" if known else "does not learn"
+        better = "holds" if known else "learns"
+        advice = f"use --lr {rate:g}, which {better}" if rate is not None else f"no lower rate was seen that {better}"
         lines = [
             f"  {name:g}: " + ", ".join(f"{value:.3f} at {step}" for step, value in curve[-1:] if value == value)
             for name, curve in curves.items()
         ]
         super().__init__(
-            f"the network does not learn at the learning rate {lr:g}: after {steps} steps the loss is {loss:.3f}, and "
+            f"the network {does} at the learning rate {lr:g}: after {steps} steps the loss is {loss:.3f}, and "
             f"chance is {chance:.3f}; {advice}. Loss by rate and step:\n" + "\n".join(lines)
         )

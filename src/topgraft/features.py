@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +12,12 @@ from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from . import progress
+from .augmentation import View
 from .cache import CacheKey, FeatureStore
 from .classifier import Classifier
 from .dataset import Batch, batches
@@ -23,7 +27,9 @@ from .records import ImageSpec, Sample, Unreadable
 from .splits import refuse_unreadable
 from .weights import weights_digest
 
+_DRAWING = ("numpy",)  # its random numbers may change with its version
 _SEGMENT = 2048  # rows written at a time: a kill loses at most the seconds that these took
+_SEGMENT_BYTES = 128 << 20  # of float32 rows that are held until they are written
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Base:
         store: what the cache holds of it.
         batch_size: images that the engine takes at a time.
         workers: decoding threads.
+        view: which pixels of an image; None for the spec's central crop.
     """
 
     spec: ImageSpec
@@ -43,6 +50,7 @@ class Base:
     store: FeatureStore
     batch_size: int
     workers: int
+    view: View | None = None
 
 
 def open_base(
@@ -62,21 +70,111 @@ def open_base(
         libraries: distributions that the base computes with; rows of other versions of them are not shared.
     """
     boundary = list(classifier.groups)[-2]
+    shape = (classifier.head.in_features,)
+    where = (folder or cache_folder()) / "features"
+    return _open(classifier, classifier.prefix(boundary), boundary, shape, choice, workers, folder, where, libraries)
+
+
+def open_boundary(
+    classifier: Classifier,
+    boundary: str,
+    choice: EngineChoice,
+    workers: int | None,
+    folder: Path | None,
+    views: Sequence[View | None] = (None,),
+) -> list[Base]:
+    """The groups up to and including `boundary`, once for each view; see `open_base`.
+
+    Where the cache keeps them is its folder ``boundaries``: they are large, and `topgraft.boundary.trim` makes room.
+    """
     prefix = classifier.prefix(boundary).eval()
+    shape = activation_shape(prefix, classifier.spec)
+    where = (folder or cache_folder()) / "boundaries"
+    return [
+        _open(classifier, prefix, boundary, shape, choice, workers, folder, where, _DRAWING, view) for view in views
+    ]
+
+
+def open_probes(classifier: Classifier, choice: EngineChoice, workers: int | None, folder: Path | None) -> Base:
+    """The pooled activations after every group before the head, side by side; the last are the features."""
+    probes = PooledBoundaries(classifier).eval()
+    shape = activation_shape(probes, classifier.spec)
+    where = (folder or cache_folder()) / "features"
+    return _open(classifier, probes, "all, pooled", shape, choice, workers, folder, where, ())
+
+
+class PooledBoundaries(nn.Module):
+    """uint8 N×H×W×3 to the mean over space of what each group before the head gives, N×(sum of channels)."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.normalise = classifier.normalise
+        self.groups = nn.ModuleDict({name: group for name, group in classifier.groups.items() if name != "head"})
+        self.training = classifier.training
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """All groups, one after the other."""
+        x: torch.Tensor = self.normalise(pixels)
+        pooled = []
+        for group in self.groups.values():
+            x = group(x)
+            pooled.append(x.mean((2, 3)) if x.ndim == 4 else x.flatten(1))
+        return torch.cat(pooled, 1)
+
+    def widths(self, spec: ImageSpec) -> dict[str, int]:
+        """How many numbers each group gives."""
+        found = {}
+        with torch.inference_mode():
+            x = self.normalise(_black(spec))
+            for name, group in self.groups.items():
+                x = group(x)
+                found[name] = int(x.shape[1]) if x.ndim == 4 else int(x.flatten(1).shape[1])
+        return found
+
+
+def activation_shape(prefix: nn.Module, spec: ImageSpec) -> tuple[int, ...]:
+    """Shape of what a prefix gives for one image."""
+    with torch.inference_mode():
+        return tuple(prefix(_black(spec)).shape[1:])
+
+
+def _black(spec: ImageSpec) -> torch.Tensor:
+    return torch.zeros((1, spec.input_size, spec.input_size, 3), dtype=torch.uint8)
+
+
+def _open(
+    classifier: Classifier,
+    prefix: nn.Module,
+    boundary: str,
+    shape: tuple[int, ...],
+    choice: EngineChoice,
+    workers: int | None,
+    folder: Path | None,
+    kept: Path,
+    libraries: Sequence[str],
+    view: View | None = None,
+) -> Base:
+    prefix = prefix.eval()
     # Two graphs may have tensors of the same names, shapes and values; strides, pads and epsilons tell them apart.
     graph = f"{weights_digest(prefix.state_dict())} {prefix!r}"
     weights = hashlib.sha256(graph.encode()).hexdigest()
-    where = folder or cache_folder()
     spec = classifier.spec
     # A compiled network holds how it normalises, which is not among the weights.
     network = f"{weights} {boundary} {spec.mean} {spec.std} {spec.channel_order}"
+    engines = (folder or cache_folder()) / "engines"
 
     def build() -> Engine:
-        return build_engine(choice, prefix, input_size=spec.input_size, key=network, folder=where / "engines")
+        return build_engine(choice, prefix, input_size=spec.input_size, key=network, folder=engines)
 
-    key = CacheKey.make(spec=spec, weights=weights, boundary=boundary, view="plain", choice=choice, libraries=libraries)
-    store = FeatureStore(where / "features", key, (classifier.head.in_features,))
-    return Base(spec, build, store, choice.batch_size, decoding_threads(workers))
+    key = CacheKey.make(
+        spec=spec,
+        weights=weights,
+        boundary=boundary,
+        view="plain" if view is None else view.key,
+        choice=choice,
+        libraries=libraries,
+    )
+    return Base(spec, build, FeatureStore(kept, key, shape), choice.batch_size, decoding_threads(workers), view)
 
 
 def decoding_threads(workers: int | None) -> int:
@@ -127,7 +225,7 @@ def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description:
     if todo:
         with progress.bar(description, len(todo)) as bar:
             results = _results(todo, base, by_name, bar)
-            while block := _block(results, bar):
+            while block := _block(results, bar, _rows_at_a_time(base)):
                 chosen = [int(index) for indices, _ in block for index in indices]
                 base.store.append(
                     [todo[index].digest for index in chosen],
@@ -151,7 +249,7 @@ def run(samples: Sequence[Sample], base: Base, *, description: str) -> FeatureRo
     blocks: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     with progress.bar(description, len(samples)) as bar:
         results = _results(samples, base, failed, bar)
-        while block := _block(results, bar):
+        while block := _block(results, bar, _rows_at_a_time(base)):
             blocks += block
     unreadable = tuple(Unreadable(s.name, failed[s.name]) for s in samples if s.name in failed)
     if not blocks:
@@ -175,20 +273,24 @@ def _results(
                 bar.advance()
             yield batch
 
-    decoded = noting(batches(todo, base.spec, batch_size=base.batch_size, workers=base.workers))
+    decoded = noting(batches(todo, base.spec, batch_size=base.batch_size, workers=base.workers, view=base.view))
     # The engine is built beside the decoding of the next batches, and not at all where nothing can be decoded.
     first = next((batch for batch in decoded if len(batch.indices)), None)
     return iter(()) if first is None else base.build().run(chain([first], decoded))
 
 
+def _rows_at_a_time(base: Base) -> int:
+    return max(1, min(_SEGMENT, _SEGMENT_BYTES // (4 * math.prod(base.store.shape))))
+
+
 def _block(
-    results: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]], bar: progress.Bar
+    results: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]], bar: progress.Bar, most: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     block, size = [], 0
-    for indices, rows in islice(results, _SEGMENT):
+    for indices, rows in islice(results, most):
         block.append((indices, rows))
         bar.advance(len(indices))
         size += len(indices)
-        if size >= _SEGMENT:
+        if size >= most:
             break
     return block

@@ -1,96 +1,37 @@
-"""Parts of ``fit`` that are neither a station of the line nor its composition: settings in, the run's config out."""
+"""Parts of ``fit`` that are neither a station of the line nor its composition: from splits to a trained network."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import defaults, engines, settings
-from .backbones import Backbone
-from .cache import library_versions
+from . import defaults, freeze, progress, settings
+from .checkpoint import Checkpoint
 from .classifier import Classifier
 from .dictionary import learn_base
 from .errors import UsageError
-from .features import Base, FeatureRows, compute, decoding_threads, open_base
+from .features import FeatureRows, open_base
 from .features import run as run_base
+from .folders import checkpoint_file
+from .keeping import keep_state, saved_state
 from .networks import find_network
-from .pixels import fits, open_pixels
-from .records import SPLIT_NAMES, EpochRecord, Sample, Splits, Unreadable
+from .plan import Phase
+from .preparing import Preparation
+from .reasons import explained, reasoned, remarks
+from .records import EpochRecord, Sample, Splits, Unreadable
+from .runs import Resolved, rate
 from .splits import refuse_unreadable, require_readable
-from .steps import StepChoices
+from .stepping import StepChoices
 from .strategies import STRATEGIES
 from .strategies.spec import Facts, Strategy
 from .threads import torch_threads
 from .train import Inputs, Labelled, Outcome, TrainChoices, train
-from .version import __version__
 from .weights import LEARNT, RANDOM, Network, load_network
-
-_REFITTED = (
-    "after selection the head was solved again on train and validation together, so the validation number is of "
-    "images that it was fitted to"
-)
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """What settings leave to the machine: where the frozen base runs, and in what precision groups step."""
-
-    engine: engines.EngineChoice
-    training: str
-
-
-def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Resolved]:
-    """The settings, and what they leave open: as a replayed run has recorded it, unless a part of it is given anew.
-
-    Raises:
-        UsageError: an unknown or impossible choice, or a ``config`` that is none.
-    """
-    chosen = settings.make(settings.FitSettings, choices)
-    if chosen.config is None:
-        return chosen, resolve(chosen, find_network(chosen.backbone))
-    path = chosen.config / "config.json" if chosen.config.is_dir() else chosen.config
-    if not path.is_file():
-        raise UsageError(f"there is no {path}; --config takes the config.json of a run")
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: value for key, value in saved["settings"].items() if key != "config"}
-        resolved = saved["resolved"]
-        recorded = Resolved(engines.EngineChoice(**resolved["engine"]), str(resolved["training"]))
-        if any(type(n) is not int or n < 1 for n in (recorded.engine.batch_size, recorded.engine.threads)):
-            raise ValueError("its engine's batch_size and threads must be whole numbers from 1")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no config.json of a run ({error})") from error
-    replayed = settings.make(settings.FitSettings, {**kept, **choices})
-    # Another network may demand another engine.
-    forced = {"engine", "precision", "device", "backbone"} & set(choices)
-    if forced:
-        return replayed, resolve(replayed, find_network(replayed.backbone))
-    try:
-        engines.choose(recorded.engine.name, recorded.engine.precision, recorded.engine.device)
-        engines.choose("torch", recorded.training, recorded.engine.device)
-    except UsageError as error:
-        raise UsageError(f"{path} was run on what is not here: {error}. Add --engine auto to choose anew") from error
-    return replayed, recorded
-
-
-def resolve(chosen: settings.EngineSettings, network: Backbone) -> Resolved:
-    """What the fixed rule of `topgraft.engines.choose` gives on this machine."""
-    engine = engine_for(network, chosen)
-    return Resolved(engine, engines.choose("torch", chosen.precision, engine.device).precision)
-
-
-def engine_for(network: Backbone, chosen: settings.EngineSettings) -> engines.EngineChoice:
-    """The engine for a network's base; see `topgraft.engines.choose`."""
-    return engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir, demand=network.demand)
 
 
 def open_network(
@@ -136,17 +77,25 @@ class Trained:
     Attributes:
         records, outcome: see `topgraft.train.train`.
         rows, samples: of the validation images that could be read.
+        before: features of the same images under the published base, if they were needed; else None.
         unreadable: images that could not, and why.
         decoded, cached: images whose features were computed now, and that the cache held.
+        extra: for the run's config: ``caching``, ``auto``, ``resumed_from``, ``remarks``.
+        resolved: as the run that was resumed had it.
+        untouched: whether the base is as it was.
     """
 
     records: list[EpochRecord]
     outcome: Outcome
     rows: NDArray[np.float32]
     samples: list[Sample]
+    before: NDArray[np.float32] | None
     unreadable: tuple[Unreadable, ...]
     decoded: int
     cached: int
+    extra: dict[str, Any]
+    resolved: Resolved
+    untouched: bool
 
 
 def train_network(
@@ -155,132 +104,250 @@ def train_network(
     chosen: settings.FitSettings,
     resolved: Resolved,
     seconds: dict[str, float],
+    began: float,
 ) -> Trained:
-    """Run the strategy's phases on what they need: features of the frozen base, or pixels.
+    """Run the strategy's phases on what they need: features of the frozen base, its activations, or pixels.
 
     Args:
         classifier: changed in place.
         splits: train and validation are used.
-        chosen, resolved: see `fit_settings`.
+        chosen, resolved: see `topgraft.runs.fit_settings`.
         seconds: gets the seconds of each part.
+        began: when the fit began, by ``time.perf_counter``: what its budget is counted from.
 
     Raises:
         DataError: images that cannot be learnt from.
+        UsageError: a strategy that cannot work for this network, or a budget that is too small for the head.
+        CheckpointError, UsageError: what is to be resumed is damaged, or had other settings.
         Stalled: see `topgraft.steps.run_phase`.
     """
+    lap = laps(seconds)
+    saved = saved_state(chosen, splits)
+    if saved is not None:
+        resolved = Resolved.of(saved.state["resolved"])
+    job = _Job(classifier, splits, chosen, resolved, _facts(chosen, resolved.phases, splits))
+    first = job.strategy(tuple(classifier.groups), job.facts, ())
+    solves = first is None or first.solves_head
+    published = None if job.name == "head" else _base_fingerprint(classifier)
+    learnt = _on_features(job, saved, lap, began) if solves else _on_pixels(job, saved, lap)
+    records, outcome, preparation, computed, facts = learnt
+    lap("head" if job.name == "head" else "train")
+    untouched = computed is not None and (published is None or _base_fingerprint(classifier) == published)
+    samples = (*splits.train, *splits.val)
+    extra = {
+        "caching": list(preparation.decisions.values()),
+        "auto": explained(tuple(classifier.groups), facts, records) if facts.probes and job.name == "auto" else None,
+        "resumed_from": None if saved is None else saved.state["position"],
+        "remarks": remarks(outcome),
+    }
+    decoded, cached = len(samples), 0
+    if untouched:
+        assert computed is not None
+        held = computed.kept >= len(splits.train)
+        rows, kept = computed.rows[held], [samples[index] for index in computed.kept[held]]
+        unreadable = computed.unreadable
+        decoded, cached = computed.decoded, len(computed.rows) - computed.decoded
+    else:
+        # The number that is shown is made as `evaluate` and `predict` will make theirs: on the engine.
+        final = validate(classifier, splits, chosen, resolved)
+        rows, kept = final.rows, [splits.val[index] for index in final.kept]
+        found = {entry.name: entry for entry in (*preparation.unreadable(), *final.unreadable)}
+        unreadable = tuple(found.values())
+        lap("validate")
+    before = None if computed is None else computed.rows[computed.kept >= len(splits.train)]
+    return Trained(records, outcome, rows, kept, before, unreadable, decoded, cached, extra, resolved, untouched)
+
+
+def _base_fingerprint(classifier: Classifier) -> str:
+    return " ".join(freeze.fingerprint(group) for name, group in classifier.groups.items() if name != "head")
+
+
+def validate(classifier: Classifier, splits: Splits, chosen: settings.FitSettings, resolved: Resolved) -> FeatureRows:
+    """Features of the validation images under the base as it is now, on the engine."""
+    libraries = find_network(chosen.backbone).libraries
+    base = open_base(classifier, resolved.engine, chosen.workers, chosen.cache_dir, libraries)
+    return run_base(splits.val, base, description="validate")
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What a fit works on."""
+
+    classifier: Classifier
+    splits: Splits
+    chosen: settings.FitSettings
+    resolved: Resolved
+    facts: Facts
+
+    @property
+    def name(self) -> str:
+        """Of the strategy; a replayed run has its own phases."""
+        if self.chosen.rules is not None or self.resolved.phases:
+            return "rules"
+        return self.chosen.strategy
+
+    @property
+    def strategy(self) -> Strategy:
+        return STRATEGIES[self.name]
+
+    @property
+    def choices(self) -> TrainChoices:
+        chosen, record = self.chosen, find_network(self.chosen.backbone)
+        pretrained = self.facts.pretrained
+        schedule = "cosine" if pretrained else "constant"
+        return TrainChoices(
+            class_weight=chosen.class_weight,
+            refit=chosen.refit,
+            seed=chosen.seed,
+            steps=StepChoices(
+                optimizer=chosen.optimizer,
+                batch_size=chosen.batch_size,
+                precision=self.resolved.training,
+                device=self.resolved.engine.device,
+                l2=record.l2 if chosen.l2 == "published" and not pretrained else 0.0,
+                updates_batchnorm=not pretrained if chosen.batchnorm == "auto" else chosen.batchnorm == "update",
+                stalled=chosen.stalled,
+                seed=chosen.seed,
+                schedule=schedule if chosen.schedule == "auto" else chosen.schedule,
+                label_smoothing=chosen.label_smoothing,
+                mixup=chosen.mixup,
+                ema=chosen.ema,
+                l2_sp=chosen.l2_sp,
+                patience=defaults.PATIENCE if chosen.patience is None else chosen.patience,
+                keep_minutes=chosen.checkpoint_minutes,
+            ),
+            solver=record.solver,
+            find_lr=chosen.find_lr,
+        )
+
+
+def strategy_and_facts(chosen: settings.InspectSettings, splits: Splits) -> tuple[Strategy, Facts]:
+    """What ``fit`` would begin with, for whoever wants to look before."""
+    fit = settings.FitSettings(
+        backbone=chosen.backbone,
+        weights=chosen.weights,
+        strategy=chosen.strategy,
+        from_=chosen.from_,
+        rules=chosen.rules,
+    )
+    name = "rules" if chosen.rules is not None else chosen.strategy
+    return STRATEGIES[name], _facts(fit, (), splits)
+
+
+_Learnt = tuple[list[EpochRecord], Outcome, Preparation, FeatureRows | None, Facts]
+
+
+def _facts(chosen: settings.FitSettings, replayed: Sequence[Phase], splits: Splits) -> Facts:
+    """What is known before anything is measured.
+
+    Raises:
+        UsageError: the network's base takes no steps, and the strategy asks for some.
+    """
     record = find_network(chosen.backbone)
-    pretrained = chosen.weights != RANDOM
-    facts = Facts(
+    pretrained, trainable = chosen.weights != RANDOM, record.learn is None
+    if not trainable and (chosen.strategy not in ("auto", "head") or chosen.rules is not None):
+        raise UsageError(f"the base of {record.name} is learnt from the images at once and takes no steps; use head")
+    if chosen.refit and chosen.strategy not in ("head",):
+        raise UsageError("refit solves the head again, and this strategy may take steps; use --strategy head")
+    budgeted = chosen.strategy == "auto" and chosen.rules is None and not replayed
+    return Facts(
         train_images=len(splits.train),
         val_images=len(splits.val),
         classes=len(splits.classes),
-        epochs=chosen.epochs or defaults.epochs(pretrained),
-        lr=_rate(chosen),
+        epochs=chosen.epochs or defaults.epochs(len(splits.train), len(splits.classes), pretrained),
+        lr=rate(chosen),
+        pretrained=pretrained,
+        trainable=trainable,
+        first=chosen.from_,
+        phases=tuple(replayed) or chosen.rules or (),
+        budget=(settings.as_seconds(chosen.budget) if chosen.budget else defaults.BUDGET) if budgeted else None,
     )
-    choices = TrainChoices(
-        class_weight=chosen.class_weight,
-        refit=chosen.refit,
-        seed=chosen.seed,
-        steps=StepChoices(
-            optimizer=chosen.optimizer,
-            batch_size=chosen.batch_size,
-            precision=resolved.training,
-            device=resolved.engine.device,
-            l2=record.l2 if chosen.l2 == "published" else 0.0,
-            updates_batchnorm=not pretrained,
-            stalled=chosen.stalled,
-            seed=chosen.seed,
-        ),
-        solver=record.solver,
-    )
-    strategy = STRATEGIES[chosen.strategy]
-    first = strategy(tuple(classifier.groups), facts, ())
-    on_features = first is None or first.solves_head
-    if record.learn is not None and not on_features:
-        raise UsageError(f"the base of {record.name} is learnt from the images at once and takes no steps; use head")
-    if chosen.refit and not on_features:
-        raise UsageError("refit solves the head again, and this strategy takes steps instead; leave --refit out")
-    run = _on_features if on_features else _on_pixels
-    return run(classifier, splits, chosen, resolved, strategy, facts, choices, laps(seconds))
 
 
-def _open_base(classifier: Classifier, chosen: settings.FitSettings, resolved: Resolved) -> Base:
-    libraries = find_network(chosen.backbone).libraries
-    return open_base(classifier, resolved.engine, chosen.workers, chosen.cache_dir, libraries)
+# --- The two ways in ------------------------------------------------------------------------------------------------
 
 
-def _rate(chosen: settings.FitSettings) -> float:
-    """The learning rate that was asked for, or the default."""
-    return defaults.learning_rate(chosen.optimizer, chosen.weights != RANDOM) if chosen.lr is None else chosen.lr
-
-
-def _on_features(
-    classifier: Classifier,
-    splits: Splits,
-    chosen: settings.FitSettings,
-    resolved: Resolved,
-    strategy: Strategy,
-    facts: Facts,
-    choices: TrainChoices,
-    lap: Callable[[str], None],
-) -> Trained:
+def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None], began: float) -> _Learnt:
+    """Published weights: the head is solved on the features of the frozen base before anything steps."""
+    chosen, splits, classifier = job.chosen, job.splits, job.classifier
     samples = (*splits.train, *splits.val)
-    base = _open_base(classifier, chosen, resolved)
-    computed = compute(samples, base, strict=chosen.strict, description="base")
+    preparation = Preparation(classifier, samples, len(splits.train), chosen, job.resolved)
+    steps = job.name != "head" and job.facts.trainable
+    if steps and saved is None:
+        preparation.measure()
+        lap("measure")
+    if job.facts.budget is not None and saved is None:
+        preparation.require_time(job.facts.budget - (time.perf_counter() - began))
+    wants_probes = steps and (job.name == "auto" or (job.name == "partial" and chosen.from_ is None))
+    computed, pooled = preparation.features(wants_probes)
     lap("features")
-    inputs = Inputs(features=labelled(computed, samples, len(splits.train), splits.classes))
-    records, outcome = drain(train(classifier, strategy, facts, inputs, choices))
-    lap("head")
-    held = computed.kept >= len(splits.train)
-    return Trained(
-        records,
-        outcome,
-        computed.rows[held],
-        [samples[index] for index in computed.kept[held]],
-        computed.unreadable,
-        computed.decoded,
-        len(computed.rows) - computed.decoded,
+    pair = labelled(computed, samples, len(splits.train), splits.classes)
+    facts = job.facts
+    if saved is not None:
+        facts = Facts.of(saved.state["facts"])
+        facts = replace(facts, spent=facts.spent + time.perf_counter() - began)
+    elif steps:
+        facts = preparation.plan(facts, pair, pooled, began)
+        if job.name == "auto":
+            progress.note("\n".join(reasoned(tuple(classifier.groups), facts)))
+        lap("probe")
+    held = computed.kept
+    inputs = Inputs(
+        features=pair,
+        material=preparation.material,
+        train=held[held < len(splits.train)],
+        val=held[held >= len(splits.train)],
     )
+    records, outcome = _run(job, facts, inputs, preparation, saved, keeps=steps)
+    return records, outcome, preparation, computed, facts
 
 
-def _on_pixels(
-    classifier: Classifier,
-    splits: Splits,
-    chosen: settings.FitSettings,
-    resolved: Resolved,
-    strategy: Strategy,
-    facts: Facts,
-    choices: TrainChoices,
-    lap: Callable[[str], None],
-) -> Trained:
-    workers = decoding_threads(chosen.workers)
-    keep = fits(len(splits.train) + len(splits.val), classifier.spec)
-    pair = [
-        open_pixels(samples, classifier.spec, workers=workers, keep=keep, description=f"decode {name}")
-        for name, samples in (("train", splits.train), ("validation", splits.val))
-    ]
+def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]) -> _Learnt:
+    """Random weights, or a user's rules: groups step from the beginning."""
+    samples = (*job.splits.train, *job.splits.val)
+    preparation = Preparation(job.classifier, samples, len(job.splits.train), job.chosen, job.resolved)
+    preparation.decode()
     lap("decode")
-    known = tuple(entry for part in pair for entry in part.unreadable)
-    if chosen.strict:
+    known = preparation.unreadable()
+    if job.chosen.strict:
         refuse_unreadable(known)
-    there = [part.labels.numpy()[part.readable].tolist() for part in pair]
-    require_readable(splits.classes, set(there[0]), there[1])
-    with torch_threads(resolved.engine.threads):
-        records, outcome = drain(train(classifier, strategy, facts, Inputs(pixels=(pair[0], pair[1])), choices))
-    lap("train")
-    # The number that is shown is made as `evaluate` and `predict` will make theirs: on the engine.
-    base = _open_base(classifier, chosen, resolved)
-    computed = run_base(splits.val, base, description="validate")
-    unreadable = {entry.name: entry for part in pair for entry in part.unreadable}
-    return Trained(
-        records,
-        outcome,
-        computed.rows,
-        [splits.val[index] for index in computed.kept],
-        tuple(unreadable.values()),
-        computed.decoded,
-        0,
+    failed = {entry.name for entry in known}
+    readable = np.array([at for at, sample in enumerate(samples) if sample.name not in failed], dtype=np.int64)
+    first = readable < len(job.splits.train)
+    labels = [label_of(samples[index]) for index in readable]
+    require_readable(
+        job.splits.classes,
+        {label for label, inside in zip(labels, first, strict=True) if inside},
+        [label for label, inside in zip(labels, first, strict=True) if not inside],
     )
+    inputs = Inputs(material=preparation.material, train=readable[first], val=readable[~first])
+    facts = job.facts if saved is None else Facts.of(saved.state["facts"])
+    records, outcome = _run(job, facts, inputs, preparation, saved, keeps=True)
+    return records, outcome, preparation, None, facts
+
+
+def _run(
+    job: _Job,
+    facts: Facts,
+    inputs: Inputs,
+    preparation: Preparation,
+    saved: Checkpoint | None,
+    keeps: bool,
+) -> tuple[list[EpochRecord], Outcome]:
+    """Train, on the recorded number of threads, and keep checkpoints where there is a place for them."""
+    chosen = job.chosen
+    path = None if chosen.checkpoint is None or not keeps else checkpoint_file(chosen.checkpoint)
+
+    def save(state: Checkpoint) -> None:
+        assert path is not None
+        caching = {name: bool(entry["cached"]) for name, entry in preparation.decisions.items()}
+        keep_state(path, state, chosen, job.splits, job.resolved, caching)
+
+    if path is not None and saved is None and chosen.checkpoint is not None:
+        path.unlink(missing_ok=True)  # of a fit that was not asked to go on
+    run = train(job.classifier, job.strategy, facts, inputs, job.choices, None if path is None else save, saved)
+    with torch_threads(job.resolved.engine.threads):
+        return drain(run)
 
 
 def labelled(
@@ -322,64 +389,3 @@ def laps(seconds: dict[str, float]) -> Callable[[str], None]:
         last[0] = now
 
     return lap
-
-
-def _replayable(chosen: settings.FitSettings, outcome: Outcome) -> settings.FitSettings:
-    """The settings for a replay: it starts with a rate that was lowered on the way, and finds a file from anywhere."""
-    asked = _rate(chosen)
-    rate = outcome.selection.get("lr", asked)
-    file = Path(chosen.weights or "").expanduser()
-    weights = os.fspath(file.resolve()) if chosen.weights and file.is_file() else chosen.weights
-    return replace(chosen, lr=chosen.lr if rate == asked else rate, weights=weights)
-
-
-def run_config(
-    chosen: settings.FitSettings,
-    splits: Splits,
-    network: Network,
-    outcome: Outcome,
-    resolved: Resolved,
-) -> dict[str, Any]:
-    """All that ``config.json`` says of a run, beside what `topgraft.artifact` adds."""
-    import PIL
-    import torch
-
-    record = find_network(chosen.backbone)
-    return {
-        "backbone": {
-            "name": chosen.backbone,
-            "build": asdict(network.build),
-            "weights": network.weights,
-            "weights_sha256": network.sha256,
-            "licence": network.licence,
-            "paper": record.paper,
-        },
-        "strategy": chosen.strategy,
-        "phases": outcome.phases,
-        "selection": outcome.selection,
-        "settings": settings.as_json(_replayable(chosen, outcome)),
-        "resolved": {
-            "engine": asdict(resolved.engine),
-            "engine_why": record.demand.why if record.demand else None,
-            "training": resolved.training,
-            "workers": decoding_threads(chosen.workers),
-            "torch_threads": torch.get_num_threads(),
-        },
-        "seed": chosen.seed,
-        "data": {
-            "where": splits.where,
-            "images": {split: len(splits[split]) for split in SPLIT_NAMES},
-            "split_seed": splits.split_seed,
-            "made": sorted(splits.made),
-        },
-        "notes": [*splits.notes, *([_REFITTED] if chosen.refit else [])],
-        "versions": {
-            "topgraft": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "pillow": PIL.__version__,
-            "numpy": np.__version__,
-            "engine": engines.version(resolved.engine.name),
-            **library_versions(record.libraries),
-        },
-    }

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import platformdirs
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+"""The state of an unfinished fit, inside the folder that its artifact will fill."""
+
+_STALE_SECONDS = 3600.0  # a file or an artifact is written in seconds; what nobody has touched for so long is left over
 
 _REPLACE_TRIES = 20  # × 50 ms: a virus scanner on Windows may hold a new file for some tenths of a second
 
@@ -42,6 +49,39 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def checkpoint_file(place: Path) -> Path:
+    """Where a fit keeps its state: `place` itself where it is a ``.safetensors`` file, else the file in that folder."""
+    return place if place.suffix == ".safetensors" else place / CHECKPOINT_FILE
+
+
+def is_draft(path: Path, name: str) -> bool:
+    """Whether a path is what a killed write of `name` may leave: ``.NAME-….tmp`` in the same folder."""
+    return re.fullmatch(rf"\.{re.escape(name)}-[0-9a-z_]{{8,12}}\.tmp", path.name) is not None
+
+
+def remove_stale_drafts(target: Path) -> None:
+    """Remove what killed writes of a file or folder have left beside it, unless it may still be in use.
+
+    In use is what was touched within the last hour: which process made it cannot be told for sure on shared disks and
+    in containers. What cannot be removed stays.
+    """
+    if not target.parent.is_dir():
+        return
+    for path in [path for path in target.parent.iterdir() if is_draft(path, target.name)]:
+        with suppress(OSError):
+            touched = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+            if time.time() - touched > _STALE_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the disk knows no such names."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def replace(source: Path, target: Path) -> None:

@@ -76,6 +76,9 @@ class HeadChoice:
         selected_by: ``validation`` or ``out-of-fold``.
         selection_images: images that selected.
         records: one for each strength, ascending.
+        right: of each image that selected, whether the chosen strength answers it right: the validation images, or
+            train and then validation.
+        scaled_loss: their log loss at the best temperature.
     """
 
     weight: NDArray[np.float32]
@@ -84,6 +87,8 @@ class HeadChoice:
     selected_by: str
     selection_images: int
     records: tuple[StrengthRecord, ...]
+    right: NDArray[np.bool_]
+    scaled_loss: float
 
 
 def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
@@ -188,6 +193,8 @@ def choose_head(
             StrengthRecord(c, train_losses[i], losses[i], metrics.hits(logits[i], truth, 1))
             for i, c in enumerate(path.strengths)
         ),
+        right=metrics.right(logits[best], truth),
+        scaled_loss=metrics.scaled_log_loss(logits[best], truth),
     )
 
 

@@ -3,17 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import nn
 
 from .classifier import Classifier
 from .dataset import batches
+from .defaults import SELECTION_MINIMUM
 from .engines import EngineChoice
-from .plan import Phase, frozen_prefix
-from .records import Inspection, Placement, Sample, Station, TableRow, Unreadable
+from .metrics import pack
+from .plan import Phase, frozen_prefix, table
+from .records import EpochRecord, Inspection, Placement, PlannedPhase, Sample, Station, TableRow, Unreadable
+from .strategies.spec import Facts, Strategy
+
+_ENOUGH = 64  # phases; no strategy has so many
 
 _IMAGES = 8  # one small batch shows shapes and ranges
+
+
+def foresee(strategy: Strategy, facts: Facts, groups: Sequence[str]) -> list[Phase]:
+    """The phases that would come if each were better than the one before: of a strategy that decides, the longest way.
+
+    Raises:
+        UsageError: the strategy does not go with the groups or the facts.
+    """
+    facts = replace(facts, budget=None)
+    phases: list[Phase] = []
+    history: list[EpochRecord] = []
+    while (phase := strategy(groups, facts, tuple(history))) is not None and len(phases) < _ENOUGH:
+        phases.append(phase)
+        images = facts.val_images + (facts.train_images if facts.val_images < SELECTION_MINIMUM else 0)
+        right = np.arange(images) <= len(phases)
+        history.append(
+            EpochRecord(
+                len(phases) - 1, phase.name, min(phase.epochs, 1), 0.0, chosen=phase.solves_head, hits=pack(right),
+                folds=phase.folds,
+            )
+        )  # fmt: skip
+    return phases
+
+
+def planned(phases: Sequence[Phase], groups: Sequence[str]) -> tuple[PlannedPhase, ...]:
+    """Phases with their tables worked out; those that are only tried in folds are left out where they come again."""
+    names = [phase.name for phase in phases]
+    return tuple(
+        PlannedPhase(phase.name, phase.epochs, phase.lr, table(groups, phase.rules))
+        for at, phase in enumerate(phases)
+        if phase.name not in names[at + 1 :]
+    )
 
 
 def inspect_line(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import ClassReport, Interval, Metrics
+from .records import ClassReport, Difference, EpochRecord, Interval, Metrics
 
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 ECE_BINS = 15  # Guo et al., On Calibration of Modern Neural Networks (2017), section 2
@@ -35,6 +35,29 @@ def wilson(k: int, n: int) -> Interval:
     return Interval(p, 0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half), n)
 
 
+def paired_loss(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Difference:
+    """How much of a proportion is lost from `before` to `after`, two booleans of each of the same images.
+
+    The interval is the 95 % adjusted Wald interval for matched pairs, which adds half an image to each of the four
+    cells: Wald+2 of Agresti and Min, Simple improved confidence intervals for comparing matched proportions (Statistics
+    in Medicine, 2005), as in http://users.stat.ufl.edu/~aa/cda/R/matched/R2_matched/index.html. With no images nothing
+    is known: value 0, interval -1 to 1.
+
+    Raises:
+        ValueError: arrays of different lengths.
+    """
+    if before.shape != after.shape:
+        raise ValueError(f"{len(before)} and {len(after)} answers are no pairs")
+    n = len(before)
+    if n == 0:
+        return Difference(0.0, -1.0, 1.0, 0)
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    total = n + 2
+    centre = (lost - gained) / total
+    half = Z_95 * math.sqrt((lost + gained + 1) / total - centre * centre) / math.sqrt(total)
+    return Difference((lost - gained) / n, max(-1.0, centre - half), min(1.0, centre + half), n)
+
+
 def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Log probabilities, n×classes, in float64."""
     x = np.asarray(logits, dtype=np.float64)
@@ -59,6 +82,72 @@ def hits(logits: NDArray[np.floating], labels: NDArray[np.int64], k: int) -> int
     before = np.arange(logits.shape[1])[None, :] < labels[:, None]
     ahead = (logits > own) | ((logits == own) & before)
     return int((ahead.sum(axis=1) < k).sum())
+
+
+def right(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each image's best class is its own; of equal logits the lower class is the best."""
+    result: NDArray[np.bool_] = logits.argmax(axis=1) == labels
+    return result
+
+
+def pack(right: NDArray[np.bool_]) -> str:
+    """One bit for each image, in hex: `topgraft.records.EpochRecord.hits`."""
+    return np.packbits(right).tobytes().hex()
+
+
+def unpack(hits: str, n: int) -> NDArray[np.bool_]:
+    """What `pack` has packed of n images."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(hits), dtype=np.uint8), count=n).astype(bool)
+
+
+def standing(record: EpochRecord) -> tuple[int, float]:
+    """What makes one record better than another on the same images: more right answers, on ties the lower log loss at
+    the best temperature."""
+    return int(record.hits or "0", 16).bit_count(), -math.inf if record.scaled_loss is None else -record.scaled_loss
+
+
+def paired_difference(hits: NDArray[np.bool_], others: NDArray[np.bool_]) -> tuple[float, float]:
+    """By how much the first accuracy is above the second on the same images, and the standard error of that.
+
+    Only images that one answers right and the other wrong count: with b and c of them among n the difference is
+    (b - c)/n, and its standard error, if the two were equally good, √(b + c)/n (McNemar, Psychometrika, 1947, as in
+    Agresti, Categorical Data Analysis, section 10.1.1).
+    """
+    n = len(hits)
+    b, c = int((hits & ~others).sum()), int((others & ~hits).sum())
+    return (b - c) / n, math.sqrt(b + c) / n
+
+
+_STEEPEST = 1e4  # bound of the inverse temperature: with all images right the log loss falls for ever
+_NEWTON = 100
+
+
+def inverse_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """The factor on the logits that makes their log loss least; from 0 to 1e4.
+
+    Temperature scaling (Guo et al., 2017, section 4.2). In the factor the loss is convex: Newton's method between
+    bounds that close in.
+    """
+    x = np.asarray(logits, dtype=np.float64)
+    own = x[np.arange(len(labels)), labels]
+    low, high, factor = 0.0, _STEEPEST, 1.0
+    for _ in range(_NEWTON):
+        p = softmax(factor * x)
+        mean = (p * x).sum(axis=1)
+        slope = float((mean - own).mean())
+        low, high = (factor, high) if slope < 0 else (low, factor)
+        curvature = float(((p * x * x).sum(axis=1) - mean * mean).mean())
+        step = factor - slope / curvature if curvature > 0 else math.inf
+        new = step if low < step < high else (low + high) / 2
+        if abs(new - factor) <= 1e-9 * (1 + factor):
+            break
+        factor = new
+    return factor
+
+
+def scaled_log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """`log_loss` at the temperature that makes it least, on the same images."""
+    return log_loss(inverse_temperature(logits, labels) * np.asarray(logits, dtype=np.float64), labels)
 
 
 def calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64], bins: int = ECE_BINS) -> float:

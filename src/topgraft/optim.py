@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -14,6 +15,8 @@ ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-7
 ADAMW_DECAY = 0.01  # per step and unit of rate, PyTorch's default
 MOMENTUM = 0.9  # of SGD: https://arxiv.org/abs/1512.03385, section 3.4
+WARMUP = 0.1  # share of a phase's steps in which the rate rises: half of one of five epochs
+SCHEDULES = ("cosine", "constant")
 
 
 def make_optimizer(
@@ -46,11 +49,39 @@ def make_optimizer(
         for decays in (True, False):
             chosen = [p for p in groups[group].parameters() if (id(p) in bound) == decays]
             if chosen:
-                parts.append({"params": chosen, "lr": lr * multiplier, "weight_decay": decay if decays else 0.0})
+                rate = lr * multiplier
+                parts.append(
+                    {"params": chosen, "lr": rate, "initial_lr": rate, "weight_decay": decay if decays else 0.0}
+                )
     if name == "sgd":
         return torch.optim.SGD(parts, lr=lr, momentum=MOMENTUM, fused=True)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
     return kind(parts, lr=lr, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True)
+
+
+def schedule(name: str, step: int, steps: int) -> float:
+    """What multiplies every group's rate at a step: 0 to 1.
+
+    ``cosine`` rises linearly over the first tenth and falls to 0 along half a cosine
+    (https://arxiv.org/abs/1608.03983, equation 5, without restarts); ``constant`` is 1.
+
+    Args:
+        name: one of `SCHEDULES`.
+        step: from 0.
+        steps: of the whole phase.
+    """
+    if name == "constant":
+        return 1.0
+    rising = max(1, round(WARMUP * steps))
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
+
+
+def set_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+    """Give each group its own rate times the schedule's multiplier."""
+    for part in optimizer.param_groups:
+        part["lr"] = part["initial_lr"] * multiplier
 
 
 def penalised(module: nn.Module) -> Iterator[torch.Tensor]:

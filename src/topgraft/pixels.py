@@ -1,4 +1,4 @@
-"""Images to step on: decoded once and kept where they fit into memory, else decoded anew in every epoch."""
+"""Images to step on: decoded once and kept where they fit into memory, else, or for a view, anew in every epoch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import progress
+from .augmentation import View
 from .dataset import batches
 from .records import ImageSpec, Sample, Unreadable
 
@@ -78,27 +79,25 @@ def open_pixels(samples: Sequence[Sample], spec: ImageSpec, *, workers: int, kee
     return Pixels(samples, labels, spec, workers, kept, failed)
 
 
-def epoch(pixels: Pixels, order: NDArray[np.int64], batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def epoch(
+    pixels: Pixels, order: NDArray[np.int64], batch_size: int, view: View | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches in an order: uint8 N×H×W×3 and int64 N. Unreadable images are left out, and noted.
 
     Args:
         pixels: of one split.
         order: indices into its samples.
         batch_size: the last batch may be smaller, as may one with unreadable images.
+        view: what is drawn at random for each image; it is then decoded anew, whatever is kept. None is the
+            spec's central crop.
     """
-    if pixels.kept is not None:
+    if pixels.kept is not None and view is None:
         for start in range(0, len(order), batch_size):
             chosen = torch.from_numpy(order[start : start + batch_size])
             yield pixels.kept[chosen], pixels.labels[chosen]
         return
     shuffled = [pixels.samples[index] for index in order]
-    for batch in batches(shuffled, pixels.spec, batch_size=batch_size, workers=pixels.workers):
+    for batch in batches(shuffled, pixels.spec, batch_size=batch_size, workers=pixels.workers, view=view):
         pixels.failed.update((int(order[index]), reason) for index, reason in batch.failed)
         if len(batch.indices):
             yield batch.pixels, pixels.labels[torch.from_numpy(order[batch.indices])]
-
-
-def shuffled(pixels: Pixels, seed: int, number: int) -> NDArray[np.int64]:
-    """The readable samples in the order of an epoch: a function of the seed and the epoch's number alone."""
-    order: NDArray[np.int64] = np.random.default_rng([seed, number]).permutation(pixels.readable)
-    return order

@@ -6,11 +6,12 @@ import glob
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from . import metrics
-from .errors import DataError
+from .errors import DataError, UsageError
 from .evaluate import head_logits
 from .features import Base, run
 from .records import Fitted, Prediction, Predictions, Sample
@@ -52,6 +53,27 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     if not found:
         raise DataError(f"no images in {', '.join(asked) or 'an empty list'}; give image files, folders or patterns")
     return [*found, *empty]
+
+
+def unlabelled(images: Any) -> list[Sample]:
+    """Paths, folders, patterns, or uint8 arrays H×W×3 or H×W, one or a sequence, as samples without labels.
+
+    Raises:
+        UsageError: arrays of another kind, or mixed with paths.
+        DataError: no images were found.
+    """
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    if isinstance(images, np.ndarray) and (images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)):
+        images = [images]
+    given: Iterable[Any] = list(images)
+    arrays = [image for image in given if isinstance(image, np.ndarray)]
+    if arrays:
+        wrong = [image for image in arrays if image.dtype != np.uint8 or image.ndim not in (2, 3)]
+        if wrong or len(arrays) != len(list(given)):
+            raise UsageError("arrays to predict must be uint8, H×W×3 or H×W, and not mixed with paths")
+        return [Sample(f"image {number}", None, array=array) for number, array in enumerate(arrays)]
+    return [Sample(path.as_posix(), None, path=path) for path in find_images(given)]
 
 
 def _is_image(path: Path) -> bool:

@@ -139,6 +139,16 @@ class Interval:
     n: int
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A difference of two proportions of the same `n` images with its 95 % interval; all three are fractions of 1."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
 @dataclass(frozen=True)
 class ClassReport:
     """Precision, recall and F1 of one class (fractions of 1; None where undefined) and its images."""
@@ -206,7 +216,12 @@ class EpochRecord:
     For a solve, `epoch` is 0, one record is made for each strength tried, and `strength` is the inverse
     regularisation C; `chosen` marks the one that was kept. For an epoch, `train_loss` is the mean over its steps
     with the penalty on weights, `val_loss` is without, and `curve` has pairs of step and mean loss of the steps
-    before it.
+    before it. `seconds` of the epochs of a phase add up to its wall time, preparation included.
+
+    `hits` says which of the images that judge were answered right: one bit each, in order, as packed by
+    ``numpy.packbits``, in hex. They are the validation images, or train and validation where a phase was tried in
+    `folds`. `scaled_loss` is their log loss at the temperature that makes it least: two networks are compared by what
+    they know, not by how sure they are.
     """
 
     phase: int
@@ -221,6 +236,19 @@ class EpochRecord:
     chosen: bool = False
     train_top1: Interval | None = None
     curve: tuple[tuple[int, float], ...] = ()
+    hits: str = ""
+    scaled_loss: float | None = None
+    folds: int = 0
+
+
+def epoch_from_json(entry: Mapping[str, Any]) -> EpochRecord:
+    """A record from what ``dataclasses.asdict`` made of it."""
+    found = dict(entry)
+    for name in ("val_top1", "train_top1"):
+        if found[name] is not None:
+            found[name] = Interval(**found[name])
+    found["curve"] = tuple((int(step), float(loss)) for step, loss in found["curve"])
+    return EpochRecord(**found)
 
 
 @dataclass(frozen=True)
@@ -260,6 +288,16 @@ class TableRow:
 
 
 @dataclass(frozen=True)
+class PlannedPhase:
+    """One phase of a plan: passes over the images, base rate, multiplier of each group; see `topgraft.plan.Phase`."""
+
+    name: str
+    epochs: int
+    lr: float
+    multipliers: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
 class Station:
     """What one station of the line hands on for one batch: shape, type and range of the values."""
 
@@ -283,7 +321,11 @@ class Placement:
 @dataclass(frozen=True)
 class Inspection:
     """What `inspect` returns: the freeze table, the stations of the line for one batch of `images`, and, if it was
-    asked for, where each group runs."""
+    asked for, where each group runs.
+
+    `phases` are in the order in which they would come; of a strategy that decides as it goes, those of the longest way.
+    `table` is that of the last one.
+    """
 
     backbone: str
     strategy: str
@@ -292,6 +334,7 @@ class Inspection:
     images: tuple[str, ...]
     unreadable: tuple[Unreadable, ...] = ()
     placement: tuple[Placement, ...] = ()
+    phases: tuple[PlannedPhase, ...] = ()
 
 
 @dataclass(frozen=True)

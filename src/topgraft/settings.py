@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from .defaults import VIEWS
 from .errors import UsageError
+from .plan import Phase, read_phases
 from .records import SPLIT_NAMES
 
 S = TypeVar("S")
@@ -25,8 +27,51 @@ _WEIGHTS = (
 )
 
 
-def _choice(default: Any, help: str, options: tuple[str, ...] = (), low: int | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "options": options, "low": low})
+def _choice(
+    default: Any,
+    help: str,
+    options: tuple[str, ...] = (),
+    low: int | None = None,
+    flag: bool = True,
+    share: bool = False,
+    read: Callable[[Any], Any] | None = None,
+) -> Any:
+    """What a choice is; see `_checked`.
+
+    Args:
+        low: the least whole number; what a fraction must be above.
+        flag: False where the command line knows the value from elsewhere.
+        share: a fraction from 0 up to, but not including, 1.
+        read: makes the value of what was given, or raises.
+    """
+    metadata = {"help": help, "options": options, "low": low, "flag": flag, "share": share, "read": read}
+    return field(default=default, metadata=metadata)
+
+
+def seconds(given: Any) -> str:
+    """A time as it was written, if it is one: ``90s``, ``5m``, ``1.5h``, or seconds as a number.
+
+    Raises:
+        UsageError: it is none, or not above 0.
+    """
+    text = f"{given:g}" if isinstance(given, int | float) and not isinstance(given, bool) else str(given)
+    as_seconds(text)
+    return text
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def as_seconds(text: str) -> float:
+    """Seconds of a time that `seconds` takes."""
+    number, unit = (text[:-1], _UNITS[text[-1]]) if text[-1:] in _UNITS else (text, 1.0)
+    try:
+        value = float(number) * unit
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"a time is a number with s, m or h, as 90s, 5m or 1.5h, not {text!r}")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +117,68 @@ class NetworkSettings(EngineSettings):
     input_size: int | None = _choice(None, "side of the images in pixels; default: the weights' own", low=32)
 
 
-_STRATEGIES = ("head", "full")
+_STRATEGIES = ("auto", "head", "partial", "full", "rules")
+_STRATEGY_HELP = (
+    "what trains: head keeps the base and solves the classifier; partial also trains the layers near it; full trains "
+    "the whole network; auto starts as head and goes on while it helps and the time lasts; rules are your own"
+)
+_FROM_HELP = "partial: the first group that trains; default: where the layers' own features stop helping"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings(OpenSettings, NetworkSettings):
     """The choices of ``fit``."""
 
-    strategy: str = _choice(
-        "head", "what trains: head keeps the base and solves the classifier; full trains the whole network", _STRATEGIES
+    strategy: str = _choice("auto", _STRATEGY_HELP, _STRATEGIES)
+    from_: str | None = _choice(None, _FROM_HELP)
+    rules: tuple[Phase, ...] | None = _choice(
+        None, "your own phases: a TOML file, or a list of phases in Python; see the README", read=read_phases
     )
-    epochs: int | None = _choice(None, "passes over the training images, where the base trains", low=1)
+    budget: str | None = _choice(None, "auto: wall time for everything, as 90s, 5m or 1h; default: 5m", read=seconds)
+    epochs: int | None = _choice(
+        None, "passes over the training images, where the base trains; default: by their number", low=1
+    )
     batch_size: int = _choice(32, "images of one step, where the base trains", low=1)
     optimizer: str = _choice("adam", "what steps, where the base trains", ("adam", "adamw", "sgd"))
+    schedule: str = _choice(
+        "auto",
+        "how rates change within a phase: cosine rises and falls; auto is constant for random weights, else cosine",
+        ("auto", "cosine", "constant"),
+    )
+    find_lr: bool = _choice(False, "measure which learning rate the network bears, in a short test, and take that")
+    batchnorm: str = _choice(
+        "auto",
+        "statistics of BatchNorm where its group trains: keep the published ones, or update them from the batches; "
+        "auto updates those of random weights only",
+        ("auto", "keep", "update"),
+    )
+    augment: str = _choice(
+        "auto",
+        "what is drawn at random for a training image: crop, standard (crop and mirror), strong (and colours); "
+        "auto is crop, and none for random weights",
+        ("auto", "none", "crop", "standard", "strong"),
+    )
+    views: int | None = _choice(None, f"augmented views of each image that a cache keeps; default: {VIEWS}", low=1)
+    boundary_cache: str = _choice(
+        "auto",
+        "whether what the frozen groups make of the images is kept on disk while the others train; "
+        "auto does what is faster",
+        ("auto", "on", "off"),
+    )
+    cache_quota: float = _choice(8.0, "gigabytes of disk that it may take", low=0)
+    label_smoothing: float = _choice(0.0, "share of each label that is spread over all classes", share=True)
+    mixup: float = _choice(0.0, "mix images in pairs: α of Beta(α, α); 0 is off", share=True)
+    ema: float = _choice(0.0, "keep a running mean of the weights with this decay, as 0.99; 0 is off", share=True)
+    l2_sp: float = _choice(0.0, "pull the base towards its published weights: α of α/2·‖w - w₀‖²", share=True)
+    patience: int | None = _choice(
+        None, "end a phase where so many epochs in a row are no better than the best; default: 5", low=1
+    )
+    forget_at_most: float | None = _choice(
+        None, "points of the original task's accuracy (see --source), or of agreement, that may be lost", low=0
+    )
+    source: str | None = _choice(None, "labelled images of the original task, to measure what is forgotten")
     lr: float | None = _choice(
-        None, "learning rate; default: 1e-3 for random weights (sgd 0.1), a tenth of it for published ones", low=0
+        None, "learning rate; default: 3e-4 (sgd 0.01) for published weights, 1e-3 (sgd 0.1) for random ones", low=0
     )
     l2: str = _choice(
         "published", "the penalty on weights that the network's authors add to the loss", ("published", "none")
@@ -108,6 +200,22 @@ class FitSettings(OpenSettings, NetworkSettings):
     config: Path | None = _choice(
         None, "a run's config.json: its settings and recorded choices, under those that are given"
     )
+    resume: bool = _choice(
+        False, "go on with the fit that was stopped or killed, from its last checkpoint; the settings must be the same"
+    )
+    checkpoint: Path | None = _choice(
+        None, "folder, or .safetensors file, that keeps the state of the unfinished fit; default: none", flag=False
+    )
+    checkpoint_minutes: float = _choice(
+        3.0, "minutes after which the state of an unfinished fit is written, beside after each epoch", low=0
+    )
+
+
+WITHOUT_EFFECT = frozenset({"resume", "checkpoint", "checkpoint_minutes", "config", "workers", "cache_dir"})
+"""Choices of ``fit`` that cannot change what it ends in; a fit that is resumed may have others.
+
+``config`` is among them because what it says stands in the other choices by then.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +225,15 @@ class EvaluateSettings(OpenSettings, EngineSettings):
     split_seed: int | None = _choice(None, "default: the seed that the artifact was fitted with", low=0)  # type: ignore[assignment]
     split: str = _choice("test", "which split; images that the artifact has never seen count as test", SPLIT_NAMES)
     include_seen: bool = _choice(False, "also count images that fitting or selection has used")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgettingSettings(OpenSettings, EngineSettings):
+    """The choices of ``forgetting``."""
+
+    weights: str | None = _choice(
+        None, "file of the weights that the model was fitted from, where they have moved; its content must be the same"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +256,11 @@ class FeaturesSettings(OpenSettings, NetworkSettings):
 class InspectSettings(OpenSettings, NetworkSettings):
     """The choices of ``inspect``; for an artifact its own stand, but for the engine's."""
 
-    strategy: str = _choice("head", "the strategy whose table is shown", _STRATEGIES)
+    strategy: str = _choice("auto", "the strategy whose tables are shown", _STRATEGIES)
+    from_: str | None = _choice(None, _FROM_HELP)
+    rules: tuple[Phase, ...] | None = _choice(
+        None, "your own phases: a TOML file, or a list of phases", read=read_phases
+    )
     placement: bool = _choice(False, "also show the device, number type and engine of each group")
 
 
@@ -162,7 +283,7 @@ def make(kind: type[S], given: Mapping[str, Any]) -> S:
 def base_type(hint: Any) -> type:
     """``int`` of ``int | None``: the type that a given value has."""
     kinds = [kind for kind in get_args(hint) if kind is not type(None)] or [hint]
-    first: type = kinds[0]
+    first: type = kinds[0] if get_origin(hint) is not tuple else hint
     return first
 
 
@@ -174,12 +295,25 @@ def default(entry: Field[Any]) -> Any:
 def as_json(settings: Any) -> dict[str, Any]:
     """Settings as JSON types, every field written out."""
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
-    return {name: os.fspath(value) if isinstance(value, Path) else value for name, value in values.items()}
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return os.fspath(value)
+    if isinstance(value, tuple):  # phases, as `topgraft.plan.read_phases` takes them
+        return [
+            {"name": p.name, "epochs": p.epochs, "lr": p.lr, "rules": {r.pattern: r.lr_multiplier for r in p.rules}}
+            for p in value
+        ]
+    return value
 
 
 def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
     if value is None and type(None) in get_args(hint):
         return None
+    if entry.metadata["read"] is not None:
+        return entry.metadata["read"](value)
     kind = base_type(hint)
     if kind is Path and isinstance(value, str | os.PathLike):
         return Path(value).expanduser()
@@ -200,6 +334,8 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
     low = entry.metadata["low"]
     if kind is float and not math.isfinite(value):
         raise UsageError(f"{entry.name} must be a finite number, not {value}")
+    if entry.metadata["share"] and not 0 <= value < 1:
+        raise UsageError(f"{entry.name} must be at least 0 and below 1, not {value:g}")
     if kind is float and low is not None and value <= low:
         raise UsageError(f"{entry.name} must be more than {low}, not {value:g}")
     if low is not None and value < low:

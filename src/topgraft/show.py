@@ -15,7 +15,7 @@ from rich.table import Table
 
 from .card import SPLIT_LABELS, percent, split_label
 from .errors import Stalled
-from .records import SPLIT_NAMES, Evaluation, Fitted, Inspection, Predictions
+from .records import SPLIT_NAMES, Evaluation, Fitted, Inspection, PlannedPhase, Predictions
 from .summary import Summary
 from .survey import Survey
 
@@ -43,15 +43,36 @@ def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: boo
         )
         console.print(_selected(selection), highlight=False)
         _epochs(console, model)
+        _forgotten(console, model.config)
+        why = model.config.get("auto") or {}
+        if why.get("untried"):
+            console.print(f"with more time it would also train from {why['untried']}: --budget", highlight=False)
         parts = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items() if name != "total")
         console.print(f"seconds: {parts}; total {seconds['total']:.2f} s", highlight=False)
         console.print(f"saved: {escape(str(out))}", highlight=False)
     _headline(console, model.validation)
 
 
+def _forgotten(console: Console, config: Mapping[str, Any]) -> None:
+    """The trade that a limit has made, if one was asked for, and what is left of the original task."""
+    if config.get("trade"):
+        from .interpolation import trade_from_json
+        from .show_forgetting import traded
+
+        for line in traded(trade_from_json(config["trade"])):
+            console.print(line, highlight=False, markup=False)
+    for part in ("trade", "forgetting"):
+        if config.get(part):
+            console.print(config[part]["short"], highlight=False, markup=False)
+
+
 def _selected(selection: Mapping[str, Any]) -> str:
     if "epoch" in selection:
-        return f"kept: epoch {selection['epoch']}, the best on {selection['images']:,} validation images"
+        judged = "validation images" if selection["by"] == "validation" else "images, each judged out of fold"
+        return (
+            f"kept: epoch {selection['epoch']} of {selection.get('phase', 'full')}, "
+            f"the best on {selection['images']:,} {judged}"
+        )
     how = (
         f"log loss on {selection['images']:,} validation images"
         if selection["by"] == "validation"
@@ -65,14 +86,14 @@ def _epochs(console: Console, model: Fitted) -> None:
     rows = [record for record in model.history if record.epoch]
     if not rows:
         return
-    shown = _table("epoch", "rate", "train loss", "train top-1", "validation loss", "validation top-1", "seconds")
+    shown = _table("phase", "epoch", "train loss", "train top-1", "val. loss", "val. top-1", "seconds")
     for record in rows:
         accuracies = (record.train_top1, record.val_top1)
         train, val = ("–" if found is None else f"{100 * found.value:.1f} %" for found in accuracies)
         losses = (record.train_loss, record.val_loss)
         train_loss, val_loss = ("–" if loss is None else f"{loss:.3f}" for loss in losses)
-        rate = "–" if record.lr is None else f"{record.lr:g}"
-        shown.add_row(str(record.epoch), rate, train_loss, train, val_loss, val, f"{record.seconds:.1f}")
+        name = f"{record.name}, {record.folds} folds" if record.folds else record.name
+        shown.add_row(name, str(record.epoch), train_loss, train, val_loss, val, f"{record.seconds:.1f}")
     console.print(shown)
 
 
@@ -129,12 +150,18 @@ def predicted_csv(answers: Predictions) -> None:
 def inspected(found: Inspection) -> None:
     """The freeze table, and the stations."""
     console = _console()
-    table = _table("group", "parameters", "trains", "BatchNorm", title=f"{found.backbone}, strategy {found.strategy}")
+    phases = found.phases if len(found.phases) <= 3 else (*found.phases[:2], found.phases[-1])
+    table = _table(
+        "group", "parameters", *(phase.name for phase in phases), "BatchNorm",
+        title=f"{found.backbone}, strategy {found.strategy}",
+    )  # fmt: skip
     for row in found.table:
-        solved = row.group == "head" and found.strategy == "head"
-        trains = "frozen" if row.lr_multiplier is None else "solved" if solved else f"rate × {row.lr_multiplier:g}"
-        table.add_row(row.group, f"{row.parameters:,}", trains, row.batchnorm)
+        rates = [_rate(phase, row.group) for phase in phases]
+        table.add_row(row.group, f"{row.parameters:,}", *rates, row.batchnorm)
     console.print(table)
+    if len(phases) < len(found.phases):
+        between = ", ".join(phase.name for phase in found.phases[2:-1])
+        console.print(f"between the last two, if they help and the time lasts: {between}", highlight=False)
     stations = _table("after", "shape", "type", "lowest", "highest", title=f"one batch of {len(found.images)} images")
     for station in found.stations:
         shape = " × ".join(map(str, station.shape))
@@ -145,6 +172,13 @@ def inspected(found: Inspection) -> None:
         for place in found.placement:
             placed.add_row(place.group, place.device, place.dtype, place.engine)
         console.print(placed)
+
+
+def _rate(phase: PlannedPhase, group: str) -> str:
+    multiplier = phase.multipliers[group]
+    if multiplier is None:
+        return "frozen"
+    return f"{multiplier * phase.lr:.2g}" if phase.epochs and phase.lr else "solved" if not phase.epochs else "trains"
 
 
 def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -265,6 +299,13 @@ def devices(found: Mapping[str, Any]) -> None:
     console.print(
         f"n = {measured['fp32_gflops']['n']} runs each; engines: EfficientNet-Lite0 at 224 pixels", highlight=False
     )
+
+
+def lines(found: Sequence[str]) -> None:
+    """Text, the last line as the headline."""
+    console = _console()
+    for number, line in enumerate(found, start=1):
+        console.print(line, style="bold" if number == len(found) else None, highlight=False, markup=False)
 
 
 def _headline(console: Console, result: Evaluation) -> None:

@@ -5,62 +5,67 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from . import freeze, metrics, progress
+from .checkpoint import pack_optimizer, unpack_optimizer
 from .classifier import Classifier
 from .defaults import STALL_STEPS
 from .errors import Stalled, TopgraftError
-from .optim import make_optimizer, penalty
-from .pixels import Pixels, epoch, shuffled
+from .material import Material
+from .memory import freed_memory_kept
+from .metrics import standing
+from .optim import penalty, schedule, set_rates
 from .plan import Phase
 from .records import EpochRecord
+from .stall import BLOCK, at_chance, curve_of, diverges, holds, look_lower
+from .stepping import Run, Step, StepChoices, folded_of, one_step, shuffled, validate
 
-BLOCK = 25  # steps that one point of a curve averages
-_AT_CHANCE = 0.98  # of the loss of a network that knows the classes' shares only: above, nothing has been learnt
-_LEARNS = 0.95  # below that share of it, a rate has shown that it learns
-_LOWER = (10, 100)  # what the rate is divided by when a lower one is looked for
-_REHEARSAL = 4  # steps on a copy, of which the first warm up, to say how long it will take
+_REHEARSAL = 3  # steps on a copy, of which the first warms up, to say how long it will take
+_REHEARSED = 15  # a phase of so many times as many steps is long enough to be asked about
 
 
 @dataclass(frozen=True)
-class StepChoices:
-    """How a phase steps.
+class Position:
+    """Where a phase is, and all that its next step depends on.
 
     Attributes:
-        optimizer, batch_size: see `topgraft.settings.FitSettings`.
-        precision: ``bf16`` casts the products; softmax, loss, weights and their sums are float32 in any case.
-        device: ``cpu`` or ``cuda``.
-        l2: see `topgraft.optim.penalty`.
-        class_weights: float64, one for each class, or None.
-        updates_batchnorm: whether BatchNorm takes its statistics from the batches, as random weights need.
-        stalled: ``stop`` raises where a lower rate learns and this one does not, ``lower`` goes on with it.
-        seed: of the order of the images, and of dropout.
-
-    The loss is looked at after `STALL_STEPS` steps of the first epoch, if it has so many, unless `stalled` is
-    ``ignore``. A loss that is no number always stops.
+        tensors: the network's, the optimizer's, the best epoch's and the running mean's.
+        state: JSON-able: epoch, step, losses, rate …
     """
 
-    optimizer: str
-    batch_size: int
-    precision: str
-    device: str
-    l2: float = 0.0
-    class_weights: NDArray[np.float64] | None = None
-    updates_batchnorm: bool = False
-    stalled: str = "stop"
-    seed: int = 0
+    tensors: Mapping[str, torch.Tensor]
+    state: Mapping[str, Any]
 
 
-Curve = tuple[tuple[int, float], ...]
-"""Step, and the mean loss of the `BLOCK` steps that end there."""
+Keep = Callable[[Position, EpochRecord | None], None]
+"""Takes a position, and the record of the epoch that ended there, if one did."""
+
+
+@dataclass
+class _Now:
+    """What changes while a phase runs, but for tensors. All of it goes into a `Position`."""
+
+    lr: float
+    epoch: int = 1
+    step: int = 0
+    losses: list[float] = field(default_factory=list)  # of the epoch
+    right: int = 0
+    seen: int = 0
+    elapsed: float = 0.0  # seconds of the epoch before the last resume
+    spent: float = 0.0  # seconds of the phase before this epoch
+    best: list[float] | None = None  # standing
+    behind: int = 0  # epochs since the best one
+    validating: float = 0.0  # seconds that the last validation took
+    first: list[float] = field(default_factory=list)  # losses of the first steps of the phase
 
 
 def run_phase(
@@ -68,188 +73,293 @@ def run_phase(
     phase: Phase,
     number: int,
     rows: Mapping[str, float | None],
-    train: Pixels,
-    val: Pixels,
+    material: Material,
+    train: NDArray[np.int64],
+    val: NDArray[np.int64],
     choices: StepChoices,
+    keep: Keep | None = None,
+    resumed: Position | None = None,
 ) -> Generator[EpochRecord, None, None]:
     """Train for the phase's epochs; yields a record after each. The best epoch by validation is what stays.
 
-    Best is the highest top-1, on ties the lowest log loss.
+    Best is the most right answers, on ties the lowest log loss at its best temperature. Where the generator is
+    closed early, or interrupted, the best epoch until then stays.
 
     Args:
         classifier: changed in place; on the CPU and in evaluation mode before and after.
         phase: with epochs and rate.
         number: of the phase, from 0.
         rows: `topgraft.plan.table` of its rules.
-        train, val: labelled images.
+        material: labelled images, as the first group that trains takes them, or before.
+        train, val: indices of those that train and that judge.
         choices: how to step.
+        keep: is given the position after each epoch and every few minutes.
+        resumed: where an earlier run of the same phase was.
 
     Raises:
         Stalled: see `StepChoices.stalled`.
         TopgraftError: the validation loss is no number.
     """
     classifier.to(device=choices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = _Run(classifier, rows, train, choices, _state(classifier))
-    best: tuple[tuple[float, float], dict[str, torch.Tensor]] | None = None
+    run = Run(classifier, rows, material, train, val, choices, _state(classifier))
+    memory = ExitStack()
+    now = _Now(phase.lr)
+    optimizer = run.optimizer(phase.lr)
+    best: dict[str, torch.Tensor] = {}
+    mean = _state(classifier) if choices.ema else {}
+    if resumed is not None:
+        now, optimizer = _resume(run, resumed, best, mean)
+    run = replace(run, folded=folded_of(run))  # of the state that it goes on from: what is frozen is folded once
     try:
-        _say_how_long(run, phase)
-        optimizer = run.optimizer(phase.lr)
-        for at in range(1, phase.epochs + 1):
-            began = time.perf_counter()
+        if choices.device == "cpu":
+            memory.enter_context(freed_memory_kept())
+        if resumed is None and not phase.folds:
+            _say_how_long(run, phase)
+        while now.epoch <= phase.epochs:
+            began = time.perf_counter() - now.elapsed
             try:
-                tally = _epoch(run, optimizer, phase, at)
+                cut = _epoch(run, optimizer, phase, now, mean, best, began, keep)
             except Stalled as stall:
-                if choices.stalled != "lower" or stall.rate is None or at > 1:
+                if choices.stalled != "lower" or stall.rate is None or now.epoch > 1:
                     raise
                 # In the first epoch nothing that was learnt is lost.
                 progress.note(f"{stall}\ngoing on with the rate {stall.rate:g}, from the start")
                 classifier.load_state_dict(run.started)
-                phase = replace(phase, lr=stall.rate)
-                optimizer = run.optimizer(phase.lr)
-                tally = _epoch(run, optimizer, phase, at)
-            loss, right, n = validate(classifier, val, choices)
-            if not math.isfinite(loss):
-                raise TopgraftError(
-                    f"after epoch {at} the validation loss is {loss} at the learning rate {phase.lr:g}; lower --lr"
-                )
-            record = EpochRecord(
-                phase=number,
-                name=phase.name,
-                epoch=at,
-                seconds=time.perf_counter() - began,
-                train_loss=tally.loss + penalty(dict(classifier.groups.items()), rows, choices.l2),
-                train_top1=metrics.wilson(tally.right, tally.n),
-                val_loss=loss,
-                val_top1=metrics.wilson(right, n),
-                lr=phase.lr,
-                curve=tally.curve,
+                now = _Now(stall.rate, elapsed=time.perf_counter() - began)
+                optimizer = run.optimizer(now.lr)
+                mean = _state(classifier) if choices.ema else {}
+                continue
+            record = _judge(run, now, mean, phase, number)
+            record = replace(record, seconds=time.perf_counter() - began)
+            if now.best is None or choices.keep_last or standing(record) > tuple(now.best):
+                now.best, now.behind = list(standing(record)), 0
+                best.clear()
+                best.update(_state(classifier) if not mean else {k: v.clone() for k, v in mean.items()})
+            else:
+                now.behind += 1
+            stopping = cut or (choices.patience is not None and now.behind >= choices.patience)
+            epoch = now.epoch + 1 if not stopping else phase.epochs + 1
+            now = replace(
+                now, epoch=epoch, step=0, losses=[], right=0, seen=0, elapsed=0.0, spent=now.spent + record.seconds
             )
-            if best is None or standing(record) > best[0]:
-                best = standing(record), _state(classifier) if phase.epochs > 1 else {}
+            if stopping and not cut and record.epoch < phase.epochs:
+                progress.note(f"stopped after epoch {record.epoch}: {now.behind} epochs in a row were no better")
+            if keep is not None and now.epoch <= phase.epochs:
+                keep(_position(run, optimizer, now, best, mean), record)
             yield record
-        if best is not None and best[1]:
-            classifier.load_state_dict(best[1])
     finally:
+        if best:
+            classifier.load_state_dict(best)
         classifier.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         classifier.eval()
+        memory.close()
 
 
-def standing(record: EpochRecord) -> tuple[float, float]:
-    """What makes one epoch better than another: the highest validation top-1, on ties the lowest log loss."""
-    assert record.val_top1 is not None
-    assert record.val_loss is not None
-    return record.val_top1.value, -record.val_loss
+# --- One epoch ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What stays the same while a phase runs. `started` is the network's state before its first step."""
-
-    classifier: Classifier
-    rows: Mapping[str, float | None]
-    train: Pixels
-    choices: StepChoices
-    started: dict[str, torch.Tensor]
-
-    def optimizer(self, lr: float) -> torch.optim.Optimizer:
-        groups = dict(self.classifier.groups.items())
-        return make_optimizer(groups, self.rows, name=self.choices.optimizer, lr=lr, l2=self.choices.l2)
-
-
-@dataclass(frozen=True)
-class _Tally:
-    loss: float
-    right: int
-    n: int
-    curve: Curve
-
-
-def _epoch(run: _Run, optimizer: torch.optim.Optimizer, phase: Phase, at: int) -> _Tally:
-    losses: list[float] = []
-    right = n = 0
-    with progress.bar(f"epoch {at} of {phase.epochs}", len(run.train.readable)) as bar:
-        for block in _blocks(_steps(run, optimizer, at)):
-            losses += [loss for loss, _, _ in block]
-            right += sum(hits for _, hits, _ in block)
-            seen = sum(size for _, _, size in block)
-            n += seen
-            bar.advance(seen)
-            if not math.isfinite(sum(losses[-BLOCK:])) or (at == 1 and len(losses) == STALL_STEPS):
-                _check_learning(run, phase.lr, losses)
-    return _Tally(sum(losses) / max(len(losses), 1), right, n, _curve(losses))
-
-
-_Step = tuple[torch.Tensor, torch.Tensor, int]  # loss, right answers, images
-
-
-def _steps(run: _Run, optimizer: torch.optim.Optimizer, at: int) -> Iterator[_Step]:
-    """Step on every batch of an epoch. Dropout draws from (seed, epoch, step)."""
+def _epoch(
+    run: Run,
+    optimizer: torch.optim.Optimizer,
+    phase: Phase,
+    now: _Now,
+    mean: dict[str, torch.Tensor],
+    best: Mapping[str, torch.Tensor],
+    began: float,
+    keep: Keep | None,
+) -> bool:
+    """The epoch's steps from where it is; True where the phase's time has run out."""
     choices = run.choices
-    groups = dict(run.classifier.groups.items())
-    weights = None
-    if choices.class_weights is not None:
-        weights = torch.from_numpy(choices.class_weights).float().to(choices.device)
-    order = shuffled(run.train, choices.seed, at)
-    for step, (pixels, labels) in enumerate(epoch(run.train, order, choices.batch_size)):
-        # One image alone has no variance where the map is 1×1: it is normalised by the running statistics.
-        freeze.apply_modes(groups, run.rows, choices.updates_batchnorm and len(labels) > 1)
-        with torch.random.fork_rng(devices=None if choices.device == "cuda" else []):
-            torch.manual_seed(np.random.SeedSequence([choices.seed, at, step]).generate_state(1, np.uint64)[0].item())
-            logits = _logits(run.classifier, pixels, choices)
-            labels = labels.to(choices.device, non_blocking=True)
-            loss = nn.functional.cross_entropy(logits, labels, weights)
-            loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
-        yield loss.detach(), (logits.argmax(1) == labels).sum(), len(labels)
+    steps = -(-len(run.train) // choices.batch_size)
+    total, before = phase.epochs * steps, (now.epoch - 1) * steps
+    kept = time.perf_counter()
+    chance = run.chance
+    with progress.bar(f"epoch {now.epoch} of {phase.epochs}", len(run.train)) as bar:
+        bar.advance(now.step * choices.batch_size)
+        walk = _walk(run, optimizer, phase, now, mean, total)
+        while block := list(islice(walk, BLOCK)):  # a GPU is waited for once a block
+            now.losses += [float(step.loss) for step in block]
+            now.right += sum(int(step.right) for step in block)
+            now.seen += sum(step.images for step in block)
+            now.step += len(block)
+            bar.advance(sum(step.images for step in block))
+            if before + now.step <= STALL_STEPS:
+                now.first += now.losses[len(now.losses) - len(block) :]
+            if not math.isfinite(sum(now.losses[-BLOCK:])) or before + now.step <= STALL_STEPS:
+                _look(run, now, before + now.step, chance)
+            seconds = time.perf_counter()
+            if phase.seconds is not None and now.spent + seconds - began + now.validating > phase.seconds:
+                return True
+            if keep is not None and seconds - kept > 60 * choices.keep_minutes and now.step < steps:
+                now.elapsed = seconds - began
+                keep(_position(run, optimizer, now, best, mean), None)
+                kept = time.perf_counter()
+    return False
 
 
-def _blocks(steps: Iterator[_Step]) -> Iterator[list[tuple[float, int, int]]]:
-    """Steps in blocks, as numbers: a GPU is waited for once a block."""
-    while block := list(islice(steps, BLOCK)):
-        yield [(float(loss), int(right), n) for loss, right, n in block]
+def _walk(
+    run: Run, optimizer: torch.optim.Optimizer, phase: Phase, now: _Now, mean: dict[str, torch.Tensor], total: int
+) -> Iterator[Step]:
+    """Step on every batch of the epoch that is left. Everything random comes from (seed, epoch, step)."""
+    choices = run.choices
+    before = (now.epoch - 1) * -(-len(run.train) // choices.batch_size)
+    order = shuffled(run.train, choices.seed, now.epoch)[now.step * choices.batch_size :]
+    batches = run.material.batches(order, choices.batch_size, now.epoch)
+    for step, (images, labels) in enumerate(batches, start=now.step):
+        set_rates(optimizer, schedule(choices.schedule, before + step, total))
+        taken = one_step(run, optimizer, images, labels, (choices.seed, now.epoch, step))
+        for key, tensor in _trained(run).items() if mean else ():
+            if tensor.is_floating_point():
+                # The running mean of few steps is that of all of them, not of the start.
+                mean[key].lerp_(tensor, max(1 - choices.ema, 1 / (before + step + 2)))
+            else:
+                mean[key].copy_(tensor)
+        yield taken  # at last: whoever keeps a position then has all of the step
 
 
-def _logits(classifier: Classifier, pixels: torch.Tensor, choices: StepChoices) -> torch.Tensor:
-    with torch.autocast(choices.device, torch.bfloat16, enabled=choices.precision == "bf16"):
-        logits: torch.Tensor = classifier(pixels.to(choices.device, non_blocking=True))
-    return logits.float()
+def _trained(run: Run) -> dict[str, torch.Tensor]:
+    """The state of the groups that train. What is frozen is not averaged: the mean of -0 and -0 is 0, another bit."""
+    return {
+        f"groups.{name}.{key}": tensor
+        for name, group in run.groups.items()
+        if run.rows[name] is not None
+        for key, tensor in group.state_dict().items()
+    }
 
 
-def validate(classifier: Classifier, val: Pixels, choices: StepChoices) -> tuple[float, int, int]:
-    """Log loss in nats, right answers and images of a split. Leaves the network in evaluation mode."""
-    classifier.eval()
-    total, right, n = 0.0, 0, 0
-    with torch.inference_mode():
-        for pixels, labels in epoch(val, val.readable, max(choices.batch_size, 128)):
-            labels = labels.to(choices.device)
-            logits = _logits(classifier, pixels, choices)
-            total += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
-            right += int((logits.argmax(1) == labels).sum())
-            n += len(labels)
-    return total / max(n, 1), right, n
+# --- Validation -----------------------------------------------------------------------------------------------------
+
+
+def _judge(run: Run, now: _Now, mean: Mapping[str, torch.Tensor], phase: Phase, number: int) -> EpochRecord:
+    """The record of the epoch that has ended, without its seconds."""
+    began = time.perf_counter()
+    trained = _state(run.classifier) if mean else {}
+    if mean:
+        run.classifier.load_state_dict(mean)
+    logits, labels = validate(run)
+    if mean:
+        run.classifier.load_state_dict(trained)
+    if not np.isfinite(logits).all():
+        raise TopgraftError(
+            f"after epoch {now.epoch} an answer to a validation image is no number, at the learning rate {now.lr:g}; "
+            "lower --lr"
+        )
+    right = metrics.right(logits, labels)
+    now.validating = time.perf_counter() - began
+    return EpochRecord(
+        phase=number,
+        name=phase.name,
+        epoch=now.epoch,
+        seconds=0.0,
+        train_loss=sum(now.losses) / max(len(now.losses), 1) + penalty(run.groups, run.rows, run.choices.l2),
+        train_top1=metrics.wilson(now.right, now.seen),
+        val_loss=metrics.log_loss(logits, labels),
+        val_top1=metrics.wilson(int(right.sum()), len(right)),
+        lr=now.lr,
+        curve=curve_of(now.losses),
+        hits=metrics.pack(right),
+        scaled_loss=metrics.scaled_log_loss(logits, labels),
+    )
+
+
+# --- Where it does not learn ----------------------------------------------------------------------------------------
+
+
+def _look(run: Run, now: _Now, step: int, chance: float) -> None:
+    """Raise where the rate is too high: the loss is no number, or at chance, or what was known is lost."""
+    broken = not math.isfinite(sum(now.losses[-BLOCK:]))
+    lost = not run.choices.updates_batchnorm and diverges(now.first, chance)
+    stuck = step == STALL_STEPS and at_chance(now.first, chance)
+    if not broken and (run.choices.stalled == "ignore" or not (lost or stuck)):
+        return
+    reached = _state(run.classifier)
+    try:
+        stall = look_lower(now.lr, now.first, chance, lost, lambda rate: _try_rate(run, rate, chance, lost))
+    finally:
+        run.classifier.load_state_dict(reached)
+    if stall is not None:
+        raise stall
+
+
+def _try_rate(run: Run, lr: float, chance: float, known: bool) -> list[float]:
+    """Losses of another rate on the same batches from the start, until it has shown that it learns, or holds."""
+    run.classifier.load_state_dict(run.started)
+    optimizer, losses = run.optimizer(lr), list[float]()
+    steps = 2 * BLOCK if known else STALL_STEPS
+    with progress.bar(f"trying {lr:g}", steps, "steps") as bar:
+        phase = Phase("try", (), 1, lr)
+        walk = _walk(replace(run, choices=replace(run.choices, schedule="constant")), optimizer, phase, _Now(lr), {}, 1)
+        while block := list(islice(walk, BLOCK)):
+            losses += [float(step.loss) for step in block]
+            bar.advance(len(block))
+            ended = len(losses) >= steps or not math.isfinite(sum(losses[-BLOCK:]))
+            if ended or (not known and holds(losses, chance, known)):
+                break
+    return losses
+
+
+# --- Keeping and resuming -------------------------------------------------------------------------------------------
+
+
+def _position(
+    run: Run,
+    optimizer: torch.optim.Optimizer,
+    now: _Now,
+    best: Mapping[str, torch.Tensor],
+    mean: Mapping[str, torch.Tensor],
+) -> Position:
+    packed, plain = pack_optimizer(optimizer)
+    tensors = {f"network/{key}": tensor for key, tensor in run.classifier.state_dict().items()}
+    tensors |= {f"optimizer/{key}": tensor for key, tensor in packed.items()}
+    tensors |= {f"best/{key}": tensor for key, tensor in best.items()}
+    tensors |= {f"mean/{key}": tensor for key, tensor in mean.items()}
+    tensors |= {f"started/{key}": tensor for key, tensor in run.started.items()}
+    return Position(tensors, {"now": dict(vars(now)), "optimizer": plain})
+
+
+def _resume(
+    run: Run, position: Position, best: dict[str, torch.Tensor], mean: dict[str, torch.Tensor]
+) -> tuple[_Now, torch.optim.Optimizer]:
+    def part(name: str) -> dict[str, torch.Tensor]:
+        prefix = f"{name}/"
+        return {
+            key.removeprefix(prefix): tensor.to(run.choices.device)
+            for key, tensor in position.tensors.items()
+            if key.startswith(prefix)
+        }
+
+    now = _Now(**position.state["now"])
+    optimizer = run.optimizer(now.lr)
+    run.classifier.load_state_dict(part("network"))
+    unpack_optimizer(optimizer, part("optimizer"), position.state["optimizer"])
+    best.update(part("best"))
+    if run.choices.ema:
+        mean.update(part("mean"))
+    for key, tensor in part("started").items():
+        run.started[key].copy_(tensor)
+    return now, optimizer
 
 
 def _state(classifier: Classifier) -> dict[str, torch.Tensor]:
     return {key: tensor.detach().clone() for key, tensor in classifier.state_dict().items()}
 
 
-def _curve(losses: list[float]) -> Curve:
-    ends = range(BLOCK, len(losses) + 1, BLOCK)
-    return tuple((end, sum(losses[end - BLOCK : end]) / BLOCK) for end in ends)
+# --- Before it runs -------------------------------------------------------------------------------------------------
 
 
-def _say_how_long(run: _Run, phase: Phase) -> None:
+def _say_how_long(run: Run, phase: Phase) -> None:
     """Say where it runs and about how long it will take, from a few steps of a copy."""
     choices = run.choices
-    steps = phase.epochs * math.ceil(len(run.train.readable) / choices.batch_size)
-    if steps <= _REHEARSAL:
+    steps = phase.epochs * -(-len(run.train) // choices.batch_size)
+    if steps < _REHEARSED * _REHEARSAL:
         return
-    twin = replace(run, classifier=copy.deepcopy(run.classifier))
-    freeze.apply(dict(twin.classifier.groups.items()), run.rows)
+    classifier = copy.deepcopy(run.classifier)
+    twin = replace(run, classifier=classifier)
+    freeze.apply(twin.groups, run.rows)
+    twin = replace(twin, folded=folded_of(twin))
     marks = [time.perf_counter()]
-    for loss, _, _ in islice(_steps(twin, twin.optimizer(phase.lr), 1), _REHEARSAL):
-        float(loss)
+    for step in islice(_walk(twin, twin.optimizer(phase.lr), phase, _Now(phase.lr), {}, steps), _REHEARSAL):
+        float(step.loss)
         marks.append(time.perf_counter())
     gaps = [after - before for before, after in pairwise(marks)]
     if not gaps:
@@ -257,61 +367,6 @@ def _say_how_long(run: _Run, phase: Phase) -> None:
     seconds = min(gaps[1:] or gaps)  # the first warms up
     rate = choices.batch_size / seconds
     progress.note(
-        f"training on {choices.device} in {choices.precision}, batches of {choices.batch_size}: {steps:,} steps, "
-        f"about {rate:,.0f} images/s, {_duration(steps * seconds)}"
+        f"{phase.name}: training on {choices.device} in {choices.precision}, batches of {choices.batch_size}: "
+        f"{steps:,} steps, about {rate:,.0f} images/s, {progress.duration(steps * seconds)}"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-# --- Where nothing is learnt ---------------------------------------------------------------------------------------
-
-
-def chance_loss(labels: NDArray[np.int64], class_weights: NDArray[np.float64] | None) -> float:
-    """Log loss in nats of always answering with the classes' shares: the best that a network without eyes can do."""
-    counts = np.bincount(labels).astype(np.float64)
-    if class_weights is not None:
-        counts *= class_weights[: len(counts)]
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
-
-
-def _check_learning(run: _Run, lr: float, losses: list[float]) -> None:
-    """Raise where the loss is no number, or is at chance while a lower rate, tried now, gets away from it."""
-    last = sum(losses[-2 * BLOCK :]) / len(losses[-2 * BLOCK :])
-    chance = chance_loss(run.train.labels.numpy()[run.train.readable], run.choices.class_weights)
-    broken = not math.isfinite(last)
-    if not broken and (run.choices.stalled == "ignore" or last < _AT_CHANCE * chance):
-        return
-    reached = _state(run.classifier)
-    curves: dict[float, Curve] = {lr: _curve(losses)}
-    found = None
-    for divisor in _LOWER:
-        rate = lr / divisor
-        progress.note(f"after {len(losses)} steps the loss is {last:.3f}, no better than chance; trying {rate:g}")
-        curves[rate] = _try_rate(run, rate, chance)
-        if curves[rate] and curves[rate][-1][1] < _LEARNS * chance:
-            found = rate
-            break
-    run.classifier.load_state_dict(reached)
-    if found is not None or broken:
-        raise Stalled(lr, len(losses), last, chance, found, curves)
-    progress.note("a tenth and a hundredth of the learning rate do no better; going on")
-
-
-def _try_rate(run: _Run, lr: float, chance: float) -> Curve:
-    """The curve of another rate on the same batches from the start, until it has shown that it learns."""
-    run.classifier.load_state_dict(run.started)
-    losses: list[float] = []
-    with progress.bar(f"trying {lr:g}", STALL_STEPS, "steps") as bar:
-        for block in _blocks(_steps(run, run.optimizer(lr), 1)):
-            losses += [loss for loss, _, _ in block]
-            bar.advance(len(block))
-            mean = sum(losses[-BLOCK:]) / len(losses[-BLOCK:])
-            if len(losses) >= STALL_STEPS or mean < _LEARNS * chance or not math.isfinite(mean):
-                break
-    return _curve(losses)

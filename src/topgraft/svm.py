@@ -146,6 +146,8 @@ def choose_machines(
         selected_by=selected_by,
         selection_images=len(truth),
         records=records,
+        right=metrics.right(scores[best], truth),
+        scaled_loss=losses[best],
     )
 
 

@@ -6,7 +6,7 @@ import importlib
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from io import BytesIO
@@ -55,7 +55,8 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_ON_ITS_SIDE = (5, 6, 7, 8)  # width and height change places
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # TIFF 6.0 and DNG 1.4: tags, and values of the first two.
 _SUBFILE, _REDUCED = 254, 1
@@ -78,7 +79,7 @@ def load_pixels(source: Path | bytes | NDArray[np.uint8], spec: ImageSpec) -> ND
     Raises:
         ImageError: it cannot be read; the reason in one line.
     """
-    with _decoded(source, spec.resize_size if spec.decode == "scaled" else None) as image:
+    with decoded(source, spec.resize_size if spec.decode == "scaled" else None) as (image, _):
         return resize_and_crop(image, spec)
 
 
@@ -95,7 +96,7 @@ def decode(source: Path | bytes | NDArray[np.uint8], *, shortest_side: int | Non
     Raises:
         ImageError: it cannot be read; the reason in one line.
     """
-    with _decoded(source, shortest_side) as image:
+    with decoded(source, shortest_side) as (image, _):
         return image
 
 
@@ -131,7 +132,7 @@ def resize_and_crop(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     )
     small = image.resize(
         (spec.input_size, spec.input_size),
-        _FILTERS[spec.interpolation],
+        FILTERS[spec.interpolation],
         box=box,
         reducing_gap=2.0 if spec.decode == "scaled" else None,
     )
@@ -139,15 +140,32 @@ def resize_and_crop(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _decoded(source: Path | bytes | NDArray[np.uint8], shortest_side: int | None) -> Iterator[Image.Image]:
-    """`decode`, holding the lock of large images inside the block."""
+def decoded(
+    source: Path | bytes | NDArray[np.uint8], shortest_side: int | Callable[[int, int], int] | None
+) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
+    """`decode`, and an upright width and height. Holds the lock of large images inside the block.
+
+    Args:
+        source: as in `decode`.
+        shortest_side: as in `decode`, or a function that makes it of the image's upright width and height. Then the
+            size beside the image is that before it was shrunk; otherwise it is the image's own.
+
+    Raises:
+        ImageError: it cannot be read; the reason in one line.
+    """
     if isinstance(source, np.ndarray):
-        yield _from_array(source)
+        array = _from_array(source)
+        yield array, array.size
         return
     data = read_file(source) if isinstance(source, Path) else source
+    size: tuple[int, int] | None = None
     with _pillow():
         image = _open(data)
         if shortest_side is not None and image.format in ("JPEG", "MPO"):
+            if callable(shortest_side):
+                across, down = image.size
+                size = (down, across) if _orientation(image) in _ON_ITS_SIDE else (across, down)
+                shortest_side = shortest_side(*size)
             # Pillow takes the largest of 8, 4, 2, 1 that leaves both sides at least as long as asked, so that it
             # does not matter which way up the picture is. None keeps the mode.
             image.draft(None, (shortest_side, shortest_side))
@@ -155,7 +173,7 @@ def _decoded(source: Path | bytes | NDArray[np.uint8], shortest_side: int | None
     with _large if width * height > _LARGE else nullcontext():
         with _pillow():
             upright = _to_rgb(image)
-        yield upright
+        yield upright, size or upright.size
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:

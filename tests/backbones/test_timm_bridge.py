@@ -317,7 +317,7 @@ def test_the_whole_line_and_an_artifact_that_needs_no_download(
     create = timm.create_model
     with monkeypatch.context() as patch:
         patch.setattr(timm, "create_model", lambda name, *, pretrained, **options: create(name, **options))
-        model = tg.fit((images, digits.target[few][:60]), backbone=SMALL)
+        model = tg.fit((images, digits.target[few][:60]), backbone=SMALL, strategy="head")
     assert model.config["versions"]["timm"] == timm.__version__
     tg.save(model, tmp_path / "run")
     monkeypatch.setenv("TOPGRAFT_OFFLINE", "1")

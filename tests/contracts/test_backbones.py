@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from topgraft import folding
 from topgraft.backbones import BACKBONES, Backbone, Build, Chain, find_backbone, random_chain
 from topgraft.classifier import Classifier
 from topgraft.errors import UsageError
 from topgraft.published import WEIGHTS, Weights
 from topgraft.records import ImageSpec
+from topgraft.targets import make_targets
 from topgraft.weights import locate, open_weights
 
 CLASSES = 7
@@ -134,6 +136,44 @@ def test_building_draws_from_the_generator_only(backbone: Backbone) -> None:
     one = nn.ModuleDict(build(backbone))
     state = nn.ModuleDict(random_chain(backbone, Build(input_size=32, classes=CLASSES), seed=0)).state_dict()
     assert all(torch.equal(tensor, state[key]) for key, tensor in one.state_dict().items())
+
+
+@every_backbone
+def test_folded_it_has_the_same_gradients(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64, wherever nothing is drawn, and also where folding would not be faster."""
+    monkeypatch.setattr(folding, "_pays", lambda groups: True)
+    groups = nn.ModuleDict(build(backbone)).double()
+    with torch.no_grad():
+        for layer in groups.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                for tensor, low, high in ((layer.running_mean, -0.5, 0.5), (layer.running_var, 0.5, 1.5)):
+                    assert tensor is not None
+                    tensor.uniform_(low, high, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64, generator=generator)
+    labels = torch.arange(3)
+    rows = dict.fromkeys(groups, 1.0)
+    folded = folding.fold(dict(groups.items()), rows, images[:2])
+    draws = any(isinstance(layer, nn.Dropout) for layer in groups.modules())
+    assert (folded is None) == draws
+    if folded is None:
+        return
+    norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in groups.modules())
+    assert len(folded.convolutions) == norms
+    loss, _ = folding.gradients(folded, images, labels, make_targets(labels, groups["head"].out_features))
+    ours = {name: p.grad for name, p in groups.named_parameters()}
+    groups.zero_grad()
+    x = images
+    for group in groups.values():
+        x = group(x)
+    expected = nn.functional.cross_entropy(x, labels)
+    expected.backward()  # type: ignore[no-untyped-call]
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-10)
+    for name, parameter in groups.named_parameters():
+        found = ours[name]
+        assert found is not None
+        assert parameter.grad is not None
+        assert (found - parameter.grad).abs().max() <= 1e-10 * parameter.grad.abs().max(), name
 
 
 # PyTorch 2.13 deprecates tracing by hand; OpenVINO's converter still traces.

@@ -13,7 +13,7 @@ from topgraft.classifier import Classifier
 from topgraft.engines import ENGINES
 from topgraft.networks import find_network
 from topgraft.strategies import STRATEGIES
-from topgraft.strategies.spec import Facts
+from topgraft.strategies.spec import HEAD, Facts
 from topgraft.train import SOLVERS
 from topgraft.weights import LEARNT, load_network
 
@@ -106,7 +106,7 @@ def test_it_learns_the_same_from_the_same_and_the_features_follow(baseline: Back
 @every_baseline
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_has_a_table_for_its_groups(baseline: Backbone, strategy: str) -> None:
-    phase = STRATEGIES[strategy](baseline.groups, Facts(100, 20, 3), ())
+    phase = STRATEGIES[strategy](baseline.groups, Facts(100, 20, 3, phases=(HEAD,)), ())
     assert phase is not None
 
 

@@ -33,7 +33,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(photos: Path) -> tg.Fitted:
-    return tg.fit(photos, backbone=NAME)
+    return tg.fit(photos, backbone=NAME, strategy="head")
 
 
 def test_it_learns_and_says_how(fitted: tg.Fitted) -> None:
@@ -70,25 +70,28 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
     def weight(model: tg.Fitted) -> Any:
         return model.classifier.head.weight
 
-    again = tg.fit(photos, backbone=NAME, cache_dir=tmp_path)
+    again = tg.fit(photos, backbone=NAME, cache_dir=tmp_path, strategy="head")
     assert bool((weight(again) == weight(fitted)).all())
     images = again.config["data"]["images"]
     assert again.cost.images_decoded == images["train"] + images["val"] - 1, "one is damaged"
-    warm = tg.fit(photos, backbone=NAME, cache_dir=tmp_path, workers=0)
+    warm = tg.fit(photos, backbone=NAME, cache_dir=tmp_path, workers=0, strategy="head")
     assert warm.cost.images_decoded == 0, "the same dictionary finds the rows that it has made"
-    other = tg.fit(photos, backbone=NAME, seed=1)
+    other = tg.fit(photos, backbone=NAME, seed=1, strategy="head")
     assert not bool((weight(other) == weight(fitted)).all())
 
 
 def test_balanced_weights_and_refit_are_taken(photos: Path) -> None:
-    model = tg.fit(photos, backbone=NAME, class_weight="balanced", refit=True)
+    model = tg.fit(photos, backbone=NAME, class_weight="balanced", refit=True, strategy="head")
     assert model.validation.metrics.top1.value > 0.9
 
 
 def test_an_engine_that_cannot_run_it_is_refused(photos: Path) -> None:
     with pytest.raises(UsageError, match=r"runs on torch in fp32 on cpu only, not with openvino: OpenCV"):
-        tg.fit(photos, backbone=NAME, engine="openvino")
-    assert tg.fit(photos, backbone=NAME, engine="torch").config["resolved"]["engine"]["precision"] == "fp32"
+        tg.fit(photos, backbone=NAME, engine="openvino", strategy="head")
+    assert (
+        tg.fit(photos, backbone=NAME, engine="torch", strategy="head").config["resolved"]["engine"]["precision"]
+        == "fp32"
+    )
 
 
 def test_looking_verbs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

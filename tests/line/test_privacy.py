@@ -29,7 +29,7 @@ from topgraft.cli import main
 
 photos, run = sys.argv[1:]
 codes = [
-    main(["fit", photos, "--out", run, "--quiet"]),
+    main(["fit", "--strategy", "head", photos, "--out", run, "--quiet"]),
     main(["evaluate", run, photos, "--quiet"]),
     main(["predict", run, photos]),
 ]

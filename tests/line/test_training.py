@@ -62,10 +62,11 @@ def test_the_saved_validation_is_what_the_loaded_model_gives(digits: tuple[np.nd
 
 
 def test_epochs_are_shown(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["fit", "digits", *NETWORK, "--epochs", "1", "--limit", "300", "--out", str(tmp_path / "one")]
+    arguments = ["fit", "digits", *NETWORK, "--epochs", "1", "--limit", "300", "--batch-size", "4",
+                 "--out", str(tmp_path / "one")]  # fmt: skip
     assert main(arguments) == 0
     out, err = capsys.readouterr()
-    assert "validation top-1" in out
+    assert "val. top-1" in out
     assert "kept: epoch 1" in out
     assert "images/s" in err
 

@@ -76,6 +76,17 @@ def test_the_split_column_names_splits_as_folders_do(folder: Path):
     }
 
 
+def test_file_and_class_index_are_other_names_of_the_columns(folder: Path):
+    source = open_table(write(folder, "file,class_index,wnid\nimages/0.png,65,n1\nimages/1.png,7,n2\n"))
+    assert source.classes == ("65", "7")
+    assert [(s.name, s.label) for s in source.flat] == [("images/0.png", 0), ("images/1.png", 1)]
+
+
+def test_the_usual_names_come_first(folder: Path):
+    source = open_table(write(folder, "file,class_index,image,label\nno,1,images/0.png,a\nno,2,images/1.png,b\n"))
+    assert (source.classes, source.unreadable) == (("a", "b"), ())
+
+
 def test_an_empty_split_column_is_none(folder: Path):
     source = open_table(write(folder, "image,label,split\nimages/0.png,a,\nimages/1.png,b,\n"))
     assert len(source.flat) == 2

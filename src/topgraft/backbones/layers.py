@@ -43,12 +43,16 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pad where the stride makes the padding depend on the size, then convolve."""
+        return super().forward(self.pad(x))
+
+    def pad(self, x: torch.Tensor) -> torch.Tensor:
+        """The zeros that the convolution does not put there itself."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride > 1:
-            top, bottom = same_padding(x.shape[2], kernel, stride)
-            left, right = same_padding(x.shape[3], kernel, stride)
-            x = F.pad(x, (left, right, top, bottom))
-        return super().forward(x)
+        if stride == 1:
+            return x
+        top, bottom = same_padding(x.shape[2], kernel, stride)
+        left, right = same_padding(x.shape[3], kernel, stride)
+        return F.pad(x, (left, right, top, bottom))
 
 
 class Conv2dReLU(nn.Conv2d):

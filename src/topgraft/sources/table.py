@@ -1,4 +1,4 @@
-"""A CSV file with the columns image, label and, if given, split."""
+"""A CSV file with the columns image (or file), label (or class_index) and, if given, split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from .spec import Listed, Source, absolute, is_file, listing, local_path, read_l
 
 _SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = (",", ";", "\t")
-_NEEDED = ("image", "label")
+_NEEDED = {"image": ("image", "file"), "label": ("label", "class_index")}
+"""What a column may be called, the usual name first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ def open_table(where: str | Path, data_dir: Path | None = None) -> Source:
     """The images that a table lists. Paths are relative to the table's folder.
 
     The table is UTF-8 with or without a byte order mark, its delimiter a comma, a semicolon or a tab, and its
-    first line holds the columns' names in any order and case. `split` holds train, val (or valid, validation)
-    or test. Other columns are not used.
+    first line holds the columns' names in any order and case: `image` or else `file`, and `label` or else
+    `class_index`. `split` holds train, val (or valid, validation) or test. Other columns are not used.
 
     Raises:
         DataError: it is no such table, has no rows, or a split that is none of these.
@@ -94,8 +95,10 @@ def _columns(header: str, table: Path) -> tuple[str, dict[str, int]]:
     """The delimiter under which the header has the needed columns, and the place of each column used."""
     for delimiter in _DELIMITERS:
         names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        if all(name in names for name in _NEEDED):
-            return delimiter, {name: names.index(name) for name in (*_NEEDED, "split") if name in names}
+        called = {use: next((name for name in known if name in names), "") for use, known in _NEEDED.items()}
+        if all(called.values()):
+            called |= {"split": "split"} if "split" in names else {}
+            return delimiter, {use: names.index(name) for use, name in called.items()}
     raise DataError(
         f"{table} has no columns named image and label; its first line is {header[:120]!r}. "
         "Name the columns image and label in the first line, and split if there is one"

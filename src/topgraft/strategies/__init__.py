@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from . import full, head
+from . import auto, full, head, partial, rules
 from .spec import Strategy
 
 STRATEGIES: dict[str, Strategy] = {
+    "auto": auto.next_phase,
     "head": head.next_phase,
+    "partial": partial.next_phase,
     "full": full.next_phase,
+    "rules": rules.next_phase,
 }

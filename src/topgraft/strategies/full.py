@@ -6,11 +6,17 @@ from collections.abc import Sequence
 
 from ..plan import Phase, Rule
 from ..records import EpochRecord
-from .spec import Facts
+from .spec import HEAD, Facts, done, thawed
 
 
 def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
-    """One phase in which every group trains at the same rate."""
-    if history:
-        return None
-    return Phase("full", (Rule("*", 1.0),), facts.epochs, facts.lr)
+    """Published weights: the head is solved first, then every group trains, at rates that fall towards the image.
+
+    That order keeps the features from being torn by a head that knows nothing yet
+    (https://arxiv.org/abs/2202.10054, LP-FT). Random weights: one phase in which every group trains at the same rate.
+    """
+    if not facts.pretrained:
+        return None if history else Phase("full", (Rule("*", 1.0),), facts.epochs, facts.lr)
+    if not history:
+        return HEAD
+    return Phase("full", thawed(groups, groups[0]), facts.epochs, facts.lr) if done(history) == 1 else None

@@ -1,0 +1,172 @@
+"""How much of the original task a fit has left, and what is given up to keep more of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import settings
+from .classifier import Classifier
+from .engines import EngineChoice
+from .errors import UsageError
+from .fitting import Trained
+from .forgetting import Forgetting, measure, settled, short, similarity
+from .interpolation import Trade, keep_from_forgetting, short_trade
+from .networks import find_network
+from .original import Original, find_original, source_samples
+from .records import Sample, Splits
+from .weights import LEARNT, RANDOM, Network
+
+
+def original_network(chosen: settings.FitSettings, classifier: Classifier, network: Network) -> Original:
+    """The published network that a fit has started from; see `topgraft.original.find_original`."""
+    return find_original(
+        chosen.backbone,
+        network.build,
+        classifier.spec,
+        weights=network.weights,
+        sha256=network.sha256,
+        asked=chosen.weights,
+        folder=chosen.cache_dir,
+    )
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a fit has to hold its base against.
+
+    Attributes:
+        original: the published network; None where there was no original task, or it was not loaded yet.
+        source: labelled images of the original task, as `where` says.
+    """
+
+    original: Original | None = None
+    source: tuple[Sample, ...] = ()
+    where: str = ""
+
+
+def open_past(chosen: settings.FitSettings, classifier: Classifier, network: Network, source: Splits | None) -> Past:
+    """The source's images under the original classifier, before the work: what is wrong with them is said then.
+
+    Raises:
+        UsageError: a limit, or a source, for a network that had no task before; or classes that do not match.
+    """
+    if network.weights in (RANDOM, LEARNT):
+        if chosen.forget_at_most is not None or source is not None:
+            raise UsageError(
+                f"{chosen.backbone} starts from {network.weights} weights: there is no original task that could be "
+                "forgotten; leave --forget-at-most and --source out"
+            )
+        return Past()
+    if chosen.forget_at_most is None and source is None:
+        return Past()
+    original = original_network(chosen, classifier, network)
+    if source is None:
+        return Past(original)
+    everything = [sample for part in source.parts.values() for sample in part]
+    return Past(original, source_samples(everything, source.classes, original), source.where)
+
+
+def limit_forgetting(
+    chosen: settings.FitSettings, classifier: Classifier, past: Past, splits: Splits, engine: EngineChoice
+) -> Trade:
+    """Move the base back towards the original one as far as ``--forget-at-most`` asks; see `keep_from_forgetting`."""
+    assert chosen.forget_at_most is not None
+    assert past.original is not None
+    return keep_from_forgetting(
+        classifier,
+        past.original,
+        splits.train,
+        splits.val,
+        at_most=chosen.forget_at_most,
+        choice=engine,
+        source=past.source,
+        class_weight=None if chosen.class_weight == "none" else chosen.class_weight,
+        seed=chosen.seed,
+        workers=chosen.workers,
+        folder=chosen.cache_dir,
+        libraries=find_network(chosen.backbone).libraries,
+    )
+
+
+def forgotten(
+    chosen: settings.FitSettings,
+    classifier: Classifier,
+    past: Past,
+    engine: EngineChoice,
+    before: NDArray[np.float32] | None,
+    after: NDArray[np.float32],
+) -> Forgetting:
+    """How much of the original task is left.
+
+    Args:
+        past: with the original network.
+        before, after: features of the same validation images under the original and the tuned base; without the
+            former only a source can tell.
+    """
+    original = past.original
+    assert original is not None
+    found = settled(classifier, original)
+    if found is not None:
+        return found
+    if past.source:
+        return measure(
+            classifier,
+            original,
+            engine,
+            source=past.source,
+            where=past.where,
+            workers=chosen.workers,
+            folder=chosen.cache_dir,
+            libraries=find_network(chosen.backbone).libraries,
+        )
+    if before is None or before.shape != after.shape:
+        return Forgetting(original.backbone, original.weights, False, None, cannot="ask `topgraft forgetting`")
+    own = similarity(original, before, after)
+    lost = None if own.agreement is None else 100 * (1 - own.agreement.value)
+    return Forgetting(original.backbone, original.weights, False, lost, own, cannot=original.why)
+
+
+def look_back(
+    chosen: settings.FitSettings,
+    classifier: Classifier,
+    network: Network,
+    past: Past,
+    splits: Splits,
+    trained: Trained,
+) -> tuple[Forgetting | None, Trade | None]:
+    """What was forgotten, and, where a limit was asked for, what was given up to keep it; moves the base then."""
+    if trained.untouched:
+        return never_touched(chosen.backbone, network.weights), None
+    if network.weights in (RANDOM, LEARNT):
+        return None, None
+    if past.original is None:
+        past = replace(past, original=original_network(chosen, classifier, network))
+    engine = trained.resolved.engine
+    trade = None
+    after, before = trained.rows, trained.before
+    if chosen.forget_at_most is not None:
+        trade = limit_forgetting(chosen, classifier, past, splits, engine)
+        before = None  # the base has moved since
+    if trade is not None and not past.source:
+        return None, trade
+    return forgotten(chosen, classifier, past, engine, before, after), trade
+
+
+def never_touched(backbone: str, weights: str) -> Forgetting | None:
+    """What a fit that trained the head alone has forgotten: nothing; None where there was nothing to forget.
+
+    That the base did not change was proven by hash while the head was solved (`topgraft.freeze`).
+    """
+    return None if weights in (RANDOM, LEARNT) else Forgetting(backbone, weights, True, 0.0)
+
+
+def as_config(found: Forgetting | None, trade: Trade | None) -> dict[str, Any]:
+    """For the run's config: numbers, and a sentence for the summary."""
+    return {
+        "forgetting": None if found is None else {**asdict(found), "short": short(found)},
+        "trade": None if trade is None else {**asdict(trade), "short": short_trade(trade)},
+    }

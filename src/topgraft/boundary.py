@@ -1,0 +1,199 @@
+"""Whether a phase trains from cached activations of its frozen prefix, and making them ready."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import progress
+from .cache import BYTES
+from .features import Base, compute
+from .group_costs import GroupCost, above, below
+from .material import StoredMaterial
+from .records import Sample
+
+_FREE = 0.5  # share of the disk's free bytes that a cache may take at most
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds for one image, measured in this run.
+
+    Attributes:
+        costs: of every group, in PyTorch.
+        engine: of the whole base on the engine, decoding included; None where nothing ran on it.
+        decode: of decoding and cropping.
+        store: of a byte that is written once and read back.
+    """
+
+    costs: Mapping[str, GroupCost]
+    engine: float | None
+    decode: float
+    store: float
+
+    def prefix(self, first: str) -> float:
+        """Of the groups before `first` on the engine, decoding included."""
+        ours = below(self.costs, first)
+        base = sum(cost.forward for name, cost in self.costs.items() if name != "head")
+        if self.engine is None:
+            return ours + self.decode
+        return max(self.engine * ours / max(base, 1e-12), self.decode)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether to cache at a boundary, and why.
+
+    Attributes:
+        boundary: the last frozen group.
+        first: the first group that trains.
+        cached: the decision.
+        views: augmented views of each image that are kept.
+        needs: bytes on disk.
+        seconds: predicted of the phase with the cache, filling included, and without.
+        why: in words.
+    """
+
+    boundary: str
+    first: str
+    cached: bool
+    views: int
+    needs: int
+    seconds: tuple[float, float]
+    why: str
+
+
+def decide(
+    rates: Rates,
+    groups: Sequence[str],
+    first: str,
+    *,
+    train: int,
+    val: int,
+    epochs: int,
+    views: int,
+    folds: int = 0,
+    quota: int,
+    free: int,
+    asked: str,
+) -> Decision:
+    """Weigh filling and reading against running the prefix anew in every epoch. Pure.
+
+    Args:
+        rates: of this machine.
+        groups: the network's.
+        first: the first group that trains; not the very first.
+        train, val: images.
+        epochs: of the phase.
+        views: augmented views of each image, 0 for plain images only.
+        folds: in how many folds the phase is tried; 0 if it is not.
+        quota, free: bytes that the cache may take, and that the disk has.
+        asked: ``auto``, ``on`` or ``off``.
+    """
+    boundary = groups[groups.index(first) - 1]
+    size = rates.costs[boundary].numbers * BYTES
+    passes = max(folds, 1)
+    kept = max(1, views) * train + val
+    if folds:  # every image trains and judges in turn
+        kept = (views + 1) * (train + val)
+        train, val = (train + val) * (folds - 1) // folds, (train + val) // folds
+    needs = kept * size
+    trained, judged = above(rates.costs, first)
+    common = passes * epochs * (train * trained + val * judged)
+    reading = size * rates.store
+    with_cache = kept * (rates.prefix(first) + reading) + passes * epochs * (train + val) * reading + common
+    each = below(rates.costs, first) + rates.decode
+    without = passes * epochs * (train + val) * each + common
+    room = min(quota, int(_FREE * free))
+    if asked == "off":
+        cached, why = False, "asked for"
+    elif needs > room:
+        cached, why = False, f"it would take {needs / 1e9:.1f} GB, and {room / 1e9:.1f} GB may be used"
+    elif asked == "on":
+        cached, why = True, "asked for"
+    else:
+        cached = with_cache < without
+        why = (
+            f"about {progress.duration(with_cache)} with it, {progress.duration(without)} without, "
+            f"{needs / 1e9:.2f} GB on disk"
+        )
+    return Decision(boundary, first, cached, views, needs, (with_cache, without), why)
+
+
+def measure_store(folder: Path) -> float:
+    """Seconds for a byte that is written to a folder and read back as float32."""
+    rows = np.zeros((8, 1 << 18), dtype=np.float32)
+    began = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".measure-{time.time_ns()}.tmp"
+    try:
+        torch.from_numpy(rows).half().numpy().tofile(path)
+        torch.from_numpy(np.fromfile(path, dtype=np.float16)).float()
+    finally:
+        path.unlink(missing_ok=True)
+    return (time.perf_counter() - began) / (rows.size * BYTES)
+
+
+def fill(
+    bases: Sequence[Base],
+    samples: Sequence[Sample],
+    labels: torch.Tensor,
+    readable: NDArray[np.int64],
+    train_images: int,
+    in_folds: bool,
+) -> StoredMaterial:
+    """Compute what the cache lacks: plain rows of the images that judge, augmented ones of those that train.
+
+    Args:
+        bases: of the plain images, and of each augmented view.
+        samples: train, then validation.
+        labels: theirs.
+        readable: indices of those that can be read.
+        train_images: how many samples are train.
+        in_folds: all images train and judge in turn.
+    """
+    plain, *views = bases
+    name = plain.store.boundary
+    train = [samples[index] for index in readable if in_folds or index < train_images]
+    judged = [samples[index] for index in readable if in_folds or not views or index >= train_images]
+    compute(judged, plain, strict=False, description=f"{name}, plain")
+    for number, base in enumerate(views, start=1):
+        compute(train, base, strict=False, description=f"{name}, view {number} of {len(views)}")
+    digests = [sample.digest for sample in samples]
+    return StoredMaterial(labels, name, digests, plain.store, tuple(base.store for base in views))
+
+
+def free_bytes(folder: Path) -> int:
+    """What the disk of a folder has left; the folder need not be there yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def trim(folder: Path, room: int, used: Sequence[Path]) -> None:
+    """Remove the stores of a folder that were longest not used, until the others take no more than `room` bytes.
+
+    Args:
+        folder: ``boundaries`` in the cache.
+        room: bytes.
+        used: stores that are needed now, and stay.
+    """
+    for path in used:
+        if path.is_dir():
+            os.utime(path)
+    stores = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    ages = sorted(((path.stat().st_mtime, path) for path in stores if path not in used), reverse=True)
+    sizes = {path: sum(file.stat().st_size for file in path.glob("*")) for _, path in ages}
+    total = 0
+    for _, path in ages:
+        total += sizes[path]
+        if total > room:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""``topgraft fit``: fit, save, and say what was done; or go on with a fit that was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import clock, progress, settings
+from .errors import Stalled, UsageError
+from .folders import checkpoint_file
+from .replies import print_json, remark, results
+
+if TYPE_CHECKING:
+    from .records import Fitted
+
+
+def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int:
+    """Run the verb; returns the exit code.
+
+    Args:
+        asked: its flags.
+        choices: those of them that are settings and were given.
+        began: when the process began, for the seconds that are shown.
+    """
+    from . import artifact
+
+    resume = bool(choices.get("resume"))
+    if resume and asked.out is None:
+        raise UsageError("--resume needs --out: the folder of the fit that is to go on")
+    if resume and asked.overwrite:
+        raise UsageError("--resume goes on with a fit, and --overwrite starts anew; give one of them")
+    out = asked.out or _free_name(asked.where)
+    if resume and artifact.is_finished(out):
+        return _already_finished(asked, choices, out)
+    artifact.check_target(out, asked.overwrite, resume)
+    if resume and not checkpoint_file(out).exists():
+        progress.note(f"{out} holds no checkpoint to go on from; starting anew")
+    # Always said, so that a replayed config cannot bring in those of its own run.
+    choices |= {"resume": resume, "checkpoint": out}
+    from . import api
+
+    start = time.perf_counter() - began
+    with clock.counting_from(began):
+        model = _fit_or_lower(asked, choices)
+    saving = time.perf_counter()
+    stopped = model.config.get("finished") is False
+    api.save(model, out, overwrite=asked.overwrite, keep_checkpoint=stopped)
+    seconds = {"start": start, **model.cost.seconds, "save": time.perf_counter() - saving}
+    seconds["total"] = time.perf_counter() - began
+    _show(asked, model, out, seconds)
+    if stopped:
+        print(f"topgraft: {_how_far(model)}; {out} holds the best epoch; --resume goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fit_or_lower(asked: argparse.Namespace, choices: Mapping[str, Any]) -> Fitted:
+    from . import api, show
+
+    try:
+        return api.fit(asked.where, **choices)
+    except Stalled as stall:
+        if not (asked.quiet or asked.json):
+            show.stalled(stall)
+        silent = asked.quiet or asked.json or choices.get("stalled", "ask") != "ask"
+        if stall.rate is None or silent or not _agrees(stall.rate):
+            raise
+        return api.fit(asked.where, **{**choices, "lr": stall.rate, "resume": False})
+
+
+def _show(asked: argparse.Namespace, model: Fitted, out: Path, seconds: Mapping[str, float]) -> None:
+    from . import show
+
+    if not asked.json:
+        remark(model.config["notes"], model.unreadable, quiet=asked.quiet)
+        show.fitted(model, out, seconds, quiet=asked.quiet)
+        return
+    result = results(model.validation)
+    print_json(
+        {
+            "artifact": str(out),
+            "finished": model.config.get("finished", True),
+            "resumed_from": model.config.get("resumed_from"),
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
+            "top1": result["top1"],
+            "validation": result,
+            "images": {"from_cache": model.cost.images_from_cache, "computed": model.cost.images_decoded},
+            "selection": model.config["selection"],
+            "resolved": model.config["resolved"],
+            "unreadable": [asdict(entry) for entry in model.unreadable],
+            "notes": model.config["notes"],
+        }
+    )
+
+
+def _how_far(model: Fitted) -> str:
+    epochs = [record.epoch for record in model.history if record.epoch]
+    return f"stopped by Ctrl-C after epoch {epochs[-1]}" if epochs else "stopped by Ctrl-C before the first epoch ended"
+
+
+def _already_finished(asked: argparse.Namespace, choices: Mapping[str, Any], out: Path) -> int:
+    """Say so and change nothing, if it is the same fit that was asked for."""
+    from . import artifact
+    from .checkpoint import require_same
+    from .runs import fit_settings
+
+    config = artifact.read_config(out)
+    unasked = settings.as_json(settings.FitSettings())  # what this version has and the one that saved it may not have
+    saved = {**unasked, **config.get("asked", config["settings"]), "where": config["data"]["where"]}
+    given = {**settings.as_json(fit_settings(choices)[0]), "where": asked.where}
+    for name in ("weights", "where"):  # another path to the same place is the same
+        if _same_place(saved[name], given[name]):
+            given[name] = saved[name]
+    require_same(out, saved, given, settings.WITHOUT_EFFECT)
+    if asked.json:
+        found = artifact.results(out).get("val", {})
+        print_json({"artifact": str(out), "finished": True, "resumed_from": None, "top1": found.get("top1")})
+    else:
+        print(f"{out} is finished; there is nothing to go on with")
+    return 0
+
+
+def _same_place(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    places = [Path(text).expanduser() for text in (one, other)]
+    return places[0].exists() and places[0].resolve() == places[1].resolve()
+
+
+def _agrees(rate: float) -> bool:
+    """Ask on a terminal; elsewhere nobody answers."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"Start again with the learning rate {rate:g}? [Y/n] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("", "y", "yes")
+
+
+def _free_name(where: str) -> Path:
+    name = Path(where).resolve().stem or "run"
+    number = 1
+    while Path("runs", f"{name}-{number}").exists():
+        number += 1
+    return Path("runs", f"{name}-{number}")

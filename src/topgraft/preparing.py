@@ -1,0 +1,319 @@
+"""What phases train on, made ready: features, activations at a boundary, or pixels; and what they will cost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import progress, settings
+from .augmentation import Augmentation, View
+from .boundary import Decision, Rates, decide, fill, free_bytes, measure_store, trim
+from .classifier import Classifier
+from .dataset import batches
+from .defaults import AUGMENTATIONS, FOLDS, SELECTION_MINIMUM, VIEWS
+from .errors import CacheError, DataError, TopgraftError, UsageError
+from .features import (
+    Base,
+    FeatureRows,
+    PooledBoundaries,
+    compute,
+    decoding_threads,
+    open_base,
+    open_boundary,
+    open_probes,
+)
+from .folders import cache_folder
+from .group_costs import GroupCost, above, measure_groups
+from .material import Material, PixelMaterial
+from .metrics import softmax
+from .networks import find_network
+from .pixels import Pixels, fits, open_pixels
+from .plan import Phase, frozen_prefix
+from .probes import probe
+from .records import Sample, Unreadable
+from .runs import Resolved
+from .strategies.spec import Facts
+from .train import Labelled
+from .weights import RANDOM, load_network
+
+_MEASURED = 16  # images that are decoded to see how long it takes
+_AFTER = 2.5  # seconds that validating on the engine and saving take beside the images: it is compiled for new weights
+_PROBING = 0.1  # share of a budget after which no further probe is begun
+_FAMILIAR = 2000  # images that are asked how familiar they are
+
+
+@dataclass(eq=False)
+class Preparation:
+    """Images, network and choices of one fit, and what was found out about them on the way.
+
+    Attributes:
+        classifier: on the CPU, in evaluation mode, where a method is called.
+        samples: train, then validation.
+        train_images: how many of them are train.
+        chosen, resolved: see `topgraft.runs.fit_settings`.
+        decisions: phase → the decision to train from the cache or not, for the run's config.
+        failed: index of a sample → why it cannot be read.
+    """
+
+    classifier: Classifier
+    samples: Sequence[Sample]
+    train_images: int
+    chosen: settings.FitSettings
+    resolved: Resolved
+    decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    _costs: dict[str, GroupCost] = field(default_factory=dict)
+    _decode: float = 0.0  # seconds for an image, all threads working
+    _engine: float | None = None  # seconds for an image through the whole base, decoding included
+    _store: float | None = None
+    _pixels: Pixels | None = None
+    _judged: Pixels | None = None
+
+    # --- Measuring --------------------------------------------------------------------------------------------------
+
+    def measure(self) -> None:
+        """Time decoding and every group on a few images.
+
+        Raises:
+            DataError: none of the first images can be read.
+        """
+        if self._costs:
+            return
+        began = time.perf_counter()
+        some = self.samples[:_MEASURED]
+        parts = list(batches(some, self.classifier.spec, batch_size=4, workers=decoding_threads(self.chosen.workers)))
+        self._decode = (time.perf_counter() - began) / max(len(some), 1)
+        pixels = torch.cat([part.pixels for part in parts])
+        if not len(pixels):
+            raise DataError(f"none of the first {len(some)} images can be read; `topgraft data` says why")
+        self._costs = measure_groups(self.classifier, pixels, self.resolved.engine.device, self.resolved.training)
+
+    @property
+    def rates(self) -> Rates:
+        """What an image costs, as far as it was measured; measures what was not."""
+        self.measure()
+        if self._store is None:
+            self._store = measure_store(self._folder / "boundaries")
+        return Rates(self._costs, self._engine, self._decode, self._store)
+
+    @property
+    def _folder(self) -> Path:
+        return self.chosen.cache_dir or cache_folder()
+
+    def require_time(self, left: float) -> None:
+        """Refuse a budget that is too small for even the head, before the work.
+
+        Args:
+            left: seconds of it.
+
+        Raises:
+            UsageError: so it is; says what would do.
+        """
+        missing = len(set(self._base().store.missing([sample.digest for sample in self.samples])))
+        each = max(self._decode, sum(cost.forward for name, cost in self._costs.items() if name != "head") / 3)
+        needed = missing * each + _AFTER
+        if needed > left:
+            raise UsageError(
+                f"the budget is too small for even the head: {missing:,} images take about "
+                f"{progress.duration(needed)}, and {progress.duration(max(left, 0.0))} are left of it; "
+                "give a larger --budget, or --limit to use fewer images"
+            )
+
+    # --- Features, and probes ---------------------------------------------------------------------------------------
+
+    def _base(self) -> Base:
+        libraries = find_network(self.chosen.backbone).libraries
+        return open_base(self.classifier, self.resolved.engine, self.chosen.workers, self.chosen.cache_dir, libraries)
+
+    def features(self, probes: bool) -> tuple[FeatureRows, dict[str, NDArray[np.float32]]]:
+        """Features of all images and, if asked for, the pooled activations after every group, from the same pass."""
+        base = self._base()
+        if probes:
+            base = open_probes(self.classifier, self.resolved.engine, self.chosen.workers, self.chosen.cache_dir)
+        computed = compute(self.samples, base, strict=self.chosen.strict, description="base")
+        if computed.decoded >= _MEASURED:
+            self._engine = computed.seconds / computed.decoded
+        names = {entry.name: entry.reason for entry in computed.unreadable}
+        self.failed = {at: names[sample.name] for at, sample in enumerate(self.samples) if sample.name in names}
+        pooled: dict[str, NDArray[np.float32]] = {}
+        if probes:
+            start = 0
+            for name, width in PooledBoundaries(self.classifier).widths(self.classifier.spec).items():
+                pooled[name] = computed.rows[:, start : start + width]
+                start += width
+            features = np.ascontiguousarray(computed.rows[:, start - self.classifier.head.in_features :])
+            computed = replace(computed, rows=features)
+        return computed, pooled
+
+    def plan(
+        self, facts: Facts, pair: tuple[Labelled, Labelled], pooled: Mapping[str, NDArray[np.float32]], began: float
+    ) -> Facts:
+        """The facts with what was measured: probes, seconds of an epoch from each group on, time that is gone."""
+        groups = [name for name in self.classifier.groups if name != "head"]
+        patience = _PROBING * facts.budget if facts.budget is not None else math.inf
+        probes, answered = probe(pooled, pair, facts.classes, self.chosen.seed, patience)
+        rates = self.rates
+        epochs, setups = {}, {}
+        for at, first in enumerate(groups):
+            trained, judged = above(rates.costs, first)
+            seconds = facts.train_images * trained + facts.val_images * judged
+            setup = 0.0
+            if at:
+                decision = self._decide(groups, first, facts.epochs, FOLDS if _crossed(facts) else 0)
+                if decision.cached:
+                    setup = decision.seconds[0] - (FOLDS if _crossed(facts) else 1) * facts.epochs * seconds
+                else:
+                    seconds += (facts.train_images + facts.val_images) * (
+                        sum(cost.forward for cost in list(rates.costs.values())[:at]) + rates.decode
+                    )
+            else:
+                seconds += (facts.train_images + facts.val_images) * rates.decode
+            epochs[first], setups[first] = seconds, max(setup, 0.0)
+        each = self._engine if self._engine is not None else rates.decode + rates.prefix("head")
+        return replace(
+            facts,
+            probes=probes,
+            probe_images=answered,
+            familiarity=self._familiarity(pair[0]) if pooled else None,
+            epoch_seconds=epochs,
+            setup_seconds=setups,
+            spent=time.perf_counter() - began,
+            reserve=_AFTER + 2 * facts.val_images * each,
+        )
+
+    def _familiarity(self, train: Labelled) -> float | None:
+        """Mean probability of the published classifier's best answer; None where there is none on these features."""
+        with suppress(TopgraftError):
+            name = self.chosen.backbone
+            side = self.classifier.spec.input_size
+            published = load_network(name, self.chosen.weights, input_size=side, folder=self.chosen.cache_dir).chain
+            head = published["head"]
+            if isinstance(head, torch.nn.Linear) and head.in_features == train.rows.shape[1]:
+                weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
+                return float(softmax(train.rows[:_FAMILIAR] @ weight.T + bias).max(axis=1).mean())
+        return None
+
+    # --- What phases step on ----------------------------------------------------------------------------------------
+
+    def material(self, phase: Phase, rows: Mapping[str, float | None]) -> Material:
+        """The images as the phase's first training group takes them, from the cache where that pays."""
+        prefix = frozen_prefix(rows)
+        if not prefix or self.chosen.boundary_cache == "off" or not self._kept_still():
+            return self._from_pixels()
+        groups = list(rows)
+        first = groups[len(prefix)]
+        decision = self._decide(groups, first, phase.epochs, phase.folds)
+        # A phase that was tried in folds comes again under its name, and may be decided otherwise.
+        name = f"{phase.name}, {phase.folds} folds" if phase.folds else phase.name
+        if name in self.resolved.caching:
+            decision = replace(decision, cached=self.resolved.caching[name], why="as the run that is replayed did")
+        self.decisions[name] = {"phase": name, **asdict(decision)}
+        word = "cached" if decision.cached else "not cached"
+        progress.note(f"{phase.name}: activations after {decision.boundary} are {word}: {decision.why}")
+        if not decision.cached:
+            return self._from_pixels()
+        try:
+            return self._from_cache(decision, in_folds=bool(phase.folds))
+        except CacheError as error:
+            self.decisions[phase.name] |= {"cached": False, "why": str(error)}
+            progress.note(f"{phase.name}: going on without the cache: {error}")
+            return self._from_pixels()
+
+    def _from_cache(self, decision: Decision, *, in_folds: bool) -> Material:
+        """Fill what the cache lacks.
+
+        Raises:
+            CacheError: it cannot be kept: the disk is full, or a number is too large for float16.
+        """
+        augmentation = self._augmentation
+        views = [] if augmentation is None else [View(augmentation, self.chosen.seed, n) for n in range(decision.views)]
+        self.classifier.eval()
+        bases = open_boundary(
+            self.classifier,
+            decision.boundary,
+            self.resolved.engine,
+            self.chosen.workers,
+            self.chosen.cache_dir,
+            (None, *views),
+        )
+        trim(self._folder / "boundaries", self._quota - decision.needs, [base.store.folder for base in bases])
+        readable = [at for at in range(len(self.samples)) if at not in self.failed]
+        return fill(bases, self.samples, self._labels, np.array(readable), self.train_images, in_folds)
+
+    def _kept_still(self) -> bool:
+        """Whether what is frozen gives the same in every epoch: BatchNorm that updates belongs to groups that train."""
+        return find_network(self.chosen.backbone).demand is None
+
+    def _decide(self, groups: Sequence[str], first: str, epochs: int, passes: int) -> Decision:
+        augmentation = self._augmentation
+        views = 0 if augmentation is None else min(self.chosen.views or VIEWS, epochs)
+        return decide(
+            self.rates,
+            groups,
+            first,
+            train=self.train_images,
+            val=len(self.samples) - self.train_images,
+            epochs=epochs,
+            views=views,
+            folds=passes,
+            quota=self._quota,
+            free=free_bytes(self._folder),
+            asked=self.chosen.boundary_cache,
+        )
+
+    @property
+    def _quota(self) -> int:
+        return int(self.chosen.cache_quota * 1e9)
+
+    @property
+    def _augmentation(self) -> Augmentation | None:
+        asked = self.chosen.augment
+        if asked == "auto":
+            asked = "none" if self.chosen.weights == RANDOM else "crop"
+        return None if asked == "none" else AUGMENTATIONS[asked]
+
+    @property
+    def _labels(self) -> torch.Tensor:
+        return torch.tensor([-1 if sample.label is None else sample.label for sample in self.samples])
+
+    def decode(self) -> None:
+        """Decode all images once: to keep them where they fit, and to know which cannot be."""
+        spec = self.classifier.spec
+        self._pixels = open_pixels(
+            self.samples,
+            spec,
+            workers=decoding_threads(self.chosen.workers),
+            keep=self._augmentation is None and fits(len(self.samples), spec),
+            description="decode",
+        )
+        self.failed = dict(self._pixels.failed)
+
+    def _from_pixels(self) -> PixelMaterial:
+        workers, spec = decoding_threads(self.chosen.workers), self.classifier.spec
+        augmentation = self._augmentation
+        if self._pixels is None and augmentation is None:
+            self.decode()
+        if self._pixels is None:  # what cannot be read is known from the features
+            self._pixels = Pixels(self.samples, self._labels, spec, workers, None, dict(self.failed))
+        val = self.samples[self.train_images :]
+        if self._judged is None and self._pixels.kept is None and fits(len(val), spec):
+            self._judged = open_pixels(val, spec, workers=workers, keep=True, description="decode validation")
+        return PixelMaterial(self._pixels, augmentation, self.chosen.seed, self._judged, self.train_images)
+
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        """Images that could not be read, and why."""
+        failed = {**self.failed, **(self._pixels.failed if self._pixels is not None else {})}
+        return tuple(Unreadable(self.samples[at].name, reason) for at, reason in sorted(failed.items()))
+
+
+def _crossed(facts: Facts) -> bool:
+    return facts.val_images < SELECTION_MINIMUM

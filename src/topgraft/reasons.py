@@ -1,0 +1,80 @@
+"""Why a fit did what it did: for its config and its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import progress
+from .defaults import SELECTION_MINIMUM
+from .records import EpochRecord
+from .strategies import auto
+from .strategies.spec import Facts, suggested
+from .train import Outcome
+
+
+def explained(groups: Sequence[str], facts: Facts, records: Sequence[EpochRecord]) -> dict[str, Any]:
+    """What ``auto`` knew, and what it would have tried with more time."""
+    return {
+        "images_per_class": facts.train_images / facts.classes,
+        "probes": dict(facts.probes),
+        "probe_images": facts.probe_images,
+        "familiarity": facts.familiarity,
+        "why": reasoned(groups, facts),
+        "suggested": suggested(groups, facts),
+        "ladder": list(auto.ladder(groups, facts)),
+        "epoch_seconds": dict(facts.epoch_seconds),
+        "setup_seconds": dict(facts.setup_seconds),
+        "budget": facts.budget,
+        "spent": facts.spent,
+        "untried": auto.untried(groups, facts, records),
+    }
+
+
+def reasoned(groups: Sequence[str], facts: Facts) -> list[str]:
+    """The rule of the notes in numbers, line by line: how much data, how like the original task, how much compute."""
+    per_class = facts.train_images / facts.classes
+    selecting = "validation" if facts.val_images >= SELECTION_MINIMUM else "cross-validation"
+    rungs = auto.ladder(groups, facts)
+    rows = [
+        (
+            "data",
+            f"{facts.train_images:,} training images, {per_class:,.0f} for each of {facts.classes} classes; "
+            f"{facts.val_images:,} validation images, so {selecting} chooses",
+        )
+    ]
+    if facts.familiarity is not None:
+        rows.append(
+            (
+                "familiar",
+                f"the published classifier is {100 * facts.familiarity:.0f} % sure of its best answer on your images, "
+                "on average",
+            )
+        )
+    if facts.probes:
+        shown = ", ".join(f"{name} {100 * share:.1f}" for name, share in facts.probes.items())
+        rows.append(
+            ("features", f"a linear head after each group answers right, in %: {shown} (n = {facts.probe_images:,})")
+        )
+        rows.append(("cut", f"general features stop helping below {rungs[0]}, which is where training would begin"))
+    if facts.epoch_seconds:
+        speeds = ", ".join(f"from {rung} {progress.duration(facts.epoch_seconds[rung])}" for rung in rungs)
+        rows.append(("compute", f"an epoch takes about: {speeds}"))
+    if facts.budget is not None:
+        rows.append(
+            ("budget", f"{progress.duration(facts.budget)}, of which {progress.duration(facts.spent)} are gone")
+        )
+    return [f"{name:<9} {text}" for name, text in rows]
+
+
+def remarks(outcome: Outcome) -> list[str]:
+    """What a user should be told about how it went."""
+    remarks = []
+    stepped = [phase.name for phase in outcome.taken if not phase.solves_head]
+    if stepped and outcome.selection["phase"] not in stepped:
+        remarks.append(
+            f"no epoch of {' or '.join(stepped)} was better on the validation images than the head alone, which is kept"
+        )
+    if outcome.interrupted:
+        remarks.append("the fit was stopped by Ctrl-C; the best state until then is kept")
+    return remarks

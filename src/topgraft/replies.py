@@ -1,0 +1,41 @@
+"""What several verbs of the command line print in the same way: one JSON object, results, notes on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .records import Evaluation, Unreadable
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on one line of standard output."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def results(result: Evaluation) -> dict[str, Any]:
+    """An evaluation as JSON types."""
+    return {
+        **asdict(result.metrics),
+        "split": result.split,
+        "used_for_selection": result.used_for_selection,
+        "seen": list(result.seen),
+        "unreadable": [asdict(entry) for entry in result.unreadable],
+        "notes": list(result.notes),
+    }
+
+
+def remark(notes: Sequence[str], unreadable: Sequence[Unreadable], *, quiet: bool) -> None:
+    """How the images were found and divided, and what was left out, on standard error."""
+    if quiet:
+        return
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if unreadable:
+        listed = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable)
+        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+        print(f"left out {files} that cannot be read:{listed}", file=sys.stderr)

@@ -1,0 +1,200 @@
+"""A run's settings and what they leave to the machine, also of a run that is replayed; and its config."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import engines, settings
+from .backbones import Backbone
+from .cache import library_versions
+from .defaults import learning_rate
+from .errors import UsageError
+from .features import decoding_threads
+from .networks import find_network
+from .plan import Phase, Rule, phase_from_json
+from .records import SPLIT_NAMES, Splits
+from .train import Outcome
+from .version import __version__
+from .weights import RANDOM, Network
+
+_REFITTED = (
+    "after selection the head was solved again on train and validation together, so the validation number is of "
+    "images that it was fitted to"
+)
+
+
+_OF_A_RUN = ("config", "resume", "checkpoint")  # these are about the run that has them, not about a replay
+
+# What the phases of a replayed run depend on: where one of these is given anew, the strategy decides again.
+_DECIDING = frozenset({"strategy", "from_", "rules", "budget", "epochs", "lr", "backbone", "weights", "limit"})
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What settings leave to the machine.
+
+    Attributes:
+        engine: where the frozen base runs.
+        training: the precision in which groups step.
+        phases: what a replayed run has trained; empty where the strategy decides.
+        caching: phase → whether it trains from the cache, as a replayed run has decided.
+    """
+
+    engine: engines.EngineChoice
+    training: str
+    phases: tuple[Phase, ...] = ()
+    caching: Mapping[str, bool] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Resolved:
+        """From what ``dataclasses.asdict`` made of it, or from a run's config."""
+        return cls(
+            engines.EngineChoice(**entry["engine"]),
+            str(entry["training"]),
+            tuple(phase_from_json(phase) for phase in entry.get("phases", ())),
+            {str(name): bool(cached) for name, cached in entry.get("caching", {}).items()},
+        )
+
+
+def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Resolved]:
+    """The settings, and what they leave open: as a replayed run has recorded it, unless a part of it is given anew.
+
+    Raises:
+        UsageError: an unknown or impossible choice, or a ``config`` that is none.
+    """
+    chosen = settings.make(settings.FitSettings, choices)
+    if chosen.config is None:
+        return chosen, resolve(chosen, find_network(chosen.backbone))
+    path = chosen.config / "config.json" if chosen.config.is_dir() else chosen.config
+    if not path.is_file():
+        raise UsageError(f"there is no {path}; --config takes the config.json of a run")
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in saved["settings"].items() if key not in _OF_A_RUN}
+        resolved = saved["resolved"]
+        recorded = Resolved.of(resolved)
+        if any(type(n) is not int or n < 1 for n in (recorded.engine.batch_size, recorded.engine.threads)):
+            raise ValueError("its engine's batch_size and threads must be whole numbers from 1")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no config.json of a run ({error})") from error
+    replayed = settings.make(settings.FitSettings, {**kept, **choices})
+    # Another network may demand another engine.
+    if _DECIDING & set(choices):
+        recorded = replace(recorded, phases=(), caching={})
+    forced = {"engine", "precision", "device", "backbone"} & set(choices)
+    if forced:
+        return replayed, replace(resolve(replayed, find_network(replayed.backbone)), phases=recorded.phases)
+    try:
+        engines.choose(recorded.engine.name, recorded.engine.precision, recorded.engine.device)
+        engines.choose("torch", recorded.training, recorded.engine.device)
+    except UsageError as error:
+        raise UsageError(f"{path} was run on what is not here: {error}. Add --engine auto to choose anew") from error
+    return replayed, recorded
+
+
+def resolve(chosen: settings.EngineSettings, network: Backbone) -> Resolved:
+    """What the fixed rule of `topgraft.engines.choose` gives on this machine."""
+    engine = engine_for(network, chosen)
+    return Resolved(engine, engines.choose("torch", chosen.precision, engine.device).precision)
+
+
+def engine_for(network: Backbone, chosen: settings.EngineSettings) -> engines.EngineChoice:
+    """The engine for a network's base; see `topgraft.engines.choose`."""
+    return engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir, demand=network.demand)
+
+
+def _replayable(chosen: settings.FitSettings, outcome: Outcome) -> settings.FitSettings:
+    """The settings for a replay: it starts with a rate that was lowered on the way, and finds a file from anywhere."""
+    asked = rate(chosen)
+    taken = outcome.selection.get("lr", asked)
+    file = Path(chosen.weights or "").expanduser()
+    weights = os.fspath(file.resolve()) if chosen.weights and file.is_file() else chosen.weights
+    rate_taken = chosen.lr if taken == asked else taken
+    return replace(chosen, lr=rate_taken, weights=weights, resume=False, checkpoint=None)
+
+
+def run_config(
+    chosen: settings.FitSettings,
+    splits: Splits,
+    network: Network,
+    outcome: Outcome,
+    resolved: Resolved,
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All that ``config.json`` says of a run, beside what `topgraft.artifact` adds.
+
+    Args:
+        extra: what training found beside its outcome; see `topgraft.fitting.Trained`.
+    """
+    import PIL
+    import torch
+
+    record = find_network(chosen.backbone)
+    return {
+        "backbone": {
+            "name": chosen.backbone,
+            "build": asdict(network.build),
+            "weights": network.weights,
+            "weights_sha256": network.sha256,
+            "licence": network.licence,
+            "paper": record.paper,
+        },
+        "strategy": chosen.strategy,
+        "phases": outcome.phases,
+        "selection": outcome.selection,
+        "settings": settings.as_json(_replayable(chosen, outcome)),
+        "resolved": {
+            "engine": asdict(resolved.engine),
+            "engine_why": record.demand.why if record.demand else None,
+            "training": resolved.training,
+            "workers": decoding_threads(chosen.workers),
+            "torch_threads": torch.get_num_threads(),
+            "phases": [asdict(replace(phase, seconds=None)) for phase in outcome.taken],
+            "caching": {decision["phase"]: decision["cached"] for decision in extra["caching"]},
+        },
+        "asked": settings.as_json(chosen),
+        "finished": not outcome.interrupted,
+        **{key: value for key, value in extra.items() if key != "remarks"},
+        "seed": chosen.seed,
+        "data": {
+            "where": splits.where,
+            "images": {split: len(splits[split]) for split in SPLIT_NAMES},
+            "split_seed": splits.split_seed,
+            "made": sorted(splits.made),
+        },
+        "notes": [*splits.notes, *([_REFITTED] if chosen.refit else []), *extra["remarks"]],
+        "versions": {
+            "topgraft": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "pillow": PIL.__version__,
+            "numpy": np.__version__,
+            "engine": engines.version(resolved.engine.name),
+            **library_versions(record.libraries),
+        },
+    }
+
+
+def recorded_phases(config: Mapping[str, Any]) -> tuple[Phase, ...]:
+    """The phases that a run has trained, from its config; a run of an older version recorded its tables alone."""
+    found = config["resolved"].get("phases")
+    if found:
+        return tuple(phase_from_json(entry) for entry in found)
+    epochs = int("epoch" in config["selection"])
+    return tuple(
+        Phase(name, tuple(Rule(group, multiplier) for group, multiplier in rows.items()), epochs)
+        for name, rows in config["phases"].items()
+    )
+
+
+def rate(chosen: settings.FitSettings) -> float:
+    """The learning rate that was asked for, or the default."""
+    return learning_rate(chosen.optimizer, chosen.weights != RANDOM) if chosen.lr is None else chosen.lr

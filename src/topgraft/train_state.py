@@ -1,0 +1,84 @@
+"""What changes from phase to phase while a network is trained, and how a checkpoint holds it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from .checkpoint import Checkpoint
+from .plan import Phase, phase_from_json
+from .records import EpochRecord, epoch_from_json
+from .steps import Position
+from .strategies.spec import Facts
+
+
+@dataclass
+class Standing:
+    """What changes from phase to phase. All but the tensors is JSON-able; a checkpoint holds all of it.
+
+    `number` is that of the phase under way, or of the last one; `standing` is that of the state `best` on the
+    validation images; `folds` are the records of those folds of a phase
+    under way that are done; `position` is where a phase under way was when it was interrupted.
+    """
+
+    history: list[EpochRecord] = field(default_factory=list)
+    phases: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    taken: list[Phase] = field(default_factory=list)
+    under_way: Phase | None = None
+    number: int = 0
+    standing: tuple[float, ...] | None = None
+    selection: dict[str, Any] = field(default_factory=dict)
+    strength: float = 1.0
+    folds: list[list[EpochRecord]] = field(default_factory=list)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    position: Position | None = None
+
+
+def to_checkpoint(now: Standing, facts: Facts) -> Checkpoint:
+    """All of it, with the facts that the strategy has been told."""
+    position = now.position
+    tensors = {f"best/{key}": tensor for key, tensor in now.best.items()}
+    if position is not None:
+        tensors |= {f"position/{key}": tensor for key, tensor in position.tensors.items()}
+    return Checkpoint(
+        tensors,
+        {
+            "facts": asdict(facts),
+            "history": [asdict(record) for record in now.history],
+            # As pairs: a JSON object keeps no order, and theirs is the phases' and the groups'.
+            "phases": [[name, list(rows.items())] for name, rows in now.phases.items()],
+            "taken": [asdict(phase) for phase in now.taken],
+            "under_way": None if now.under_way is None else asdict(now.under_way),
+            "number": now.number,
+            "standing": now.standing,
+            "selection": now.selection,
+            "strength": now.strength,
+            "folds": [[asdict(record) for record in records] for records in now.folds],
+            "inner": None if position is None else position.state,
+        },
+    )
+
+
+def from_checkpoint(checkpoint: Checkpoint) -> Standing:
+    """What `to_checkpoint` was given."""
+    state = checkpoint.state
+
+    def part(name: str) -> dict[str, torch.Tensor]:
+        start = f"{name}/"
+        return {k.removeprefix(start): t for k, t in checkpoint.tensors.items() if k.startswith(start)}
+
+    return Standing(
+        history=[epoch_from_json(entry) for entry in state["history"]],
+        phases={name: dict(rows) for name, rows in state["phases"]},
+        taken=[phase_from_json(entry) for entry in state["taken"]],
+        under_way=None if state["under_way"] is None else phase_from_json(state["under_way"]),
+        number=int(state["number"]),
+        standing=None if state["standing"] is None else tuple(state["standing"]),
+        selection=dict(state["selection"]),
+        strength=float(state["strength"]),
+        folds=[[epoch_from_json(entry) for entry in records] for records in state["folds"]],
+        best=part("best"),
+        position=None if state["inner"] is None else Position(part("position"), state["inner"]),
+    )

@@ -1,0 +1,254 @@
+"""Every strategy through the command line; a fit that is stopped or killed anywhere, and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import topgraft as tg
+from topgraft.artifact import is_finished
+from topgraft.cli import main
+from topgraft.folders import CHECKPOINT_FILE
+
+# One processor's arithmetic, and no conversion of a network that a test would wait for.
+HOW = ["--input-size", "64", "--engine", "torch", "--precision", "fp32", "--device", "cpu", "--workers", "1"]
+LONG = [
+    "--strategy",
+    "partial",
+    "--from",
+    "stage5",
+    "--epochs",
+    "4",
+    "--batch-size",
+    "1",
+    "--checkpoint-minutes",
+    "1e-6",
+]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty pictures of each of two classes: stripes that rise, and stripes that fall, under noise."""
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:64, :64]
+    for name, sign in (("falling", 1), ("rising", -1)):
+        (root / name).mkdir()
+        for number in range(30):
+            stripes = 127 + 60 * np.sin((rows + sign * columns) / 4 + random.uniform(0, 6))
+            picture = stripes[..., None] + random.normal(0, 60, (64, 64, 3))
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(root / name / f"{number:02}.png")
+    return root
+
+
+def fit(photos: Path, out: Path, *more: object) -> int:
+    return main(["fit", str(photos), "--out", str(out), *HOW, *map(str, more)])
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_partial_trains_from_the_named_group_on(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert fit(photos, out, "--strategy", "partial", "--from", "stage6", "--epochs", 2, "--json") == 0
+    config = json.loads((out / "config.json").read_text())
+    found = said(capsys)
+    assert found["finished"] is True
+    assert found["resumed_from"] is None
+    phase = config["phases"]["partial from stage6"]
+    assert phase["stage5"] is None
+    assert 0 < phase["stage6"] <= 1
+    assert not (out / CHECKPOINT_FILE).exists()
+    assert main(["predict", str(out), str(photos / "rising" / "00.png"), "--quiet"]) == 0
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history if record["epoch"]] == [1, 2]
+
+
+def test_full_trains_every_group(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert fit(photos, out, "--strategy", "full", "--epochs", 1, "--quiet") == 0
+    config = json.loads((out / "config.json").read_text())
+    assert None not in config["phases"]["full"].values()
+    assert [phase["name"] for phase in config["resolved"]["phases"]] == ["head", "full"]
+
+
+def test_rules_of_a_file(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "mine.toml", tmp_path / "run"
+    path.write_text(
+        '[[phase]]\nname = "head"\nrules = { head = 1.0, "*" = "frozen" }\n'
+        '[[phase]]\nname = "top"\nepochs = 1\nlr = 1e-4\nrules = { head = 1.0, stage7 = 0.5, "*" = "frozen" }\n'
+        '[[phase]]\nname = "more"\nepochs = 1\nlr = 1e-4\nrules = { head = 1.0, "stage[67]" = 0.5, "*" = "frozen" }\n'
+    )
+    assert fit(photos, out, "--rules", path, "--quiet") == 0
+    config = json.loads((out / "config.json").read_text())
+    assert list(config["phases"]) == ["head", "top", "more"]
+    assert config["phases"]["top"]["stage6"] is None
+    assert config["phases"]["more"]["stage6"] == 0.5
+    path.write_text("[[phase]]\nrules = { head = 1.0, stage9 = 1.0 }\n")
+    assert fit(photos, tmp_path / "no", "--rules", path) == 2
+    assert "no rule covers" in capsys.readouterr().err
+
+
+def test_auto_keeps_to_a_small_budget_and_says_why(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    began = time.perf_counter()
+    # In a process of its own: what a budget counts from is the process's beginning.
+    command = [sys.executable, "-m", "topgraft", "fit", str(photos), "--out", str(out), *HOW, "--budget", "30s"]
+    done = subprocess.run([*command, "--quiet"], capture_output=True, text=True, timeout=120)
+    took = time.perf_counter() - began
+    assert done.returncode == 0, done.stderr
+    config = json.loads((out / "config.json").read_text())
+    assert config["auto"]["budget"] == 30
+    assert took < 60, "of a budget of 30 s; a busy machine is slow"
+    assert set(config["auto"]["probes"]) == set(config["phases"]["head"]) - {"head"}
+    assert any(line.startswith("data") for line in config["auto"]["why"])
+
+
+def test_a_budget_too_small_for_the_head_is_said_before_the_work(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(photos, tmp_path / "run", "--budget", "1s") == 2
+    assert "the budget is too small for even the head" in capsys.readouterr().err
+    assert not is_finished(tmp_path / "run")
+
+
+def test_what_may_be_forgotten_is_kept_to(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    strong = ["--strategy", "partial", "--from", "stage7", "--epochs", 2, "--lr", "1e-3"]
+    assert fit(photos, out, *strong, "--forget-at-most", 5, "--quiet") == 0
+    config = json.loads((out / "config.json").read_text())
+    if config["trade"] is None:  # no epoch was better than the head alone
+        assert config["forgetting"]["lost"] == 0
+    else:
+        assert config["trade"]["short"]
+    assert main(["predict", str(out), str(photos / "rising" / "00.png"), "--quiet"]) == 0
+
+
+# --- Stopped and killed ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The long fit, uninterrupted."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = subprocess.run(started(photos, out), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def started(photos: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "topgraft", "fit", str(photos), "--out", str(out), *HOW, *LONG, "--json", *more]
+
+
+@pytest.fixture
+def child(photos: Path, whole: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The same, in a process that is to be ended."""
+    process = subprocess.Popen(
+        started(photos, tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def wait_for(child: subprocess.Popen[str], path: Path, changes: int) -> None:
+    """Until a file has been written so many times."""
+    seen: set[tuple[int, int]] = set()
+    ends = time.monotonic() + 90
+    while len(seen) < changes:
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < ends
+        if path.exists():
+            found = path.stat()
+            seen.add((found.st_mtime_ns, found.st_ino))
+        time.sleep(0.002)
+
+
+def resume(photos: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = started(photos, out, "--resume", *more)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def equal(one: Path, other: Path) -> bool:
+    """Whether two runs ended alike: every bit of the weights, and what was heard but for the time that it took."""
+    histories = [
+        [{**json.loads(line), "seconds": 0} for line in (run / "history.jsonl").read_text().splitlines()]
+        for run in (one, other)
+    ]
+    weights = [(run / "model.safetensors").read_bytes() for run in (one, other)]
+    return histories[0] == histories[1] and weights[0] == weights[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process cannot be sent Ctrl-C there from another")
+def test_ctrl_c_leaves_a_usable_artifact_that_goes_on(
+    photos: Path, whole: Path, tmp_path: Path, child: subprocess.Popen[str]
+) -> None:
+    out = tmp_path / "run"
+    wait_for(child, out / CHECKPOINT_FILE, 4)  # the head's, two of the first epoch, one of the second
+    child.send_signal(signal.SIGINT)
+    text, errors = child.communicate(timeout=60)
+    assert child.returncode == 130, errors
+    assert json.loads(text)["finished"] is False
+    assert "--resume goes on" in errors
+    config = json.loads((out / "config.json").read_text())
+    assert config["finished"] is False
+    model = tg.load(out)
+    assert len(tg.predict(model, [photos / "rising" / "00.png"])) == 1
+    said = resume(photos, out)
+    assert said.returncode == 0, said.stderr
+    found = json.loads(said.stdout)
+    assert found["finished"] is True
+    assert found["resumed_from"]["phase"] == 1
+    assert equal(out, whole)
+    again = resume(photos, out)
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["resumed_from"] is None
+    assert equal(out, whole)
+
+
+@pytest.mark.parametrize("changes", [1, 3, 8])
+def test_a_killed_fit_goes_on_and_ends_in_the_same_bits(
+    photos: Path, whole: Path, tmp_path: Path, child: subprocess.Popen[str], changes: int
+) -> None:
+    out = tmp_path / "run"
+    wait_for(child, out / CHECKPOINT_FILE, changes)
+    child.kill()
+    child.communicate()
+    assert not is_finished(out)
+    said = resume(photos, out)
+    assert said.returncode == 0, said.stderr
+    found = json.loads(said.stdout)
+    assert found["resumed_from"]["phase"] == 1
+    assert found["resumed_from"]["epoch"] >= 1 + (changes > 3)
+    assert equal(out, whole)
+
+
+def test_other_settings_do_not_go_on_and_nothing_is_lost(
+    photos: Path, whole: Path, tmp_path: Path, child: subprocess.Popen[str]
+) -> None:
+    out = tmp_path / "run"
+    wait_for(child, out / CHECKPOINT_FILE, 2)
+    child.kill()
+    child.communicate()
+    before = (out / CHECKPOINT_FILE).read_bytes()
+    said = resume(photos, out, "--lr", "0.5")
+    assert said.returncode == 2
+    assert "--lr: not given then, 0.5 now" in said.stderr
+    assert (out / CHECKPOINT_FILE).read_bytes() == before

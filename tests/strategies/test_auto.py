@@ -1,0 +1,108 @@
+"""What auto does next, for what it has seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from topgraft import metrics
+from topgraft.defaults import FOLDS
+from topgraft.plan import table
+from topgraft.records import EpochRecord
+from topgraft.strategies.auto import ladder, next_phase, untried
+from topgraft.strategies.spec import HEAD, Facts
+
+GROUPS = ("stem", "stage1", "stage2", "stage3", "head")
+N = 400
+FACTS = Facts(
+    2000, N, 10, epochs=5, lr=1e-4,
+    probes={"stem": 0.3, "stage1": 0.6, "stage2": 0.8, "stage3": 0.9}, probe_images=N,
+    epoch_seconds={"stem": 8.0, "stage1": 4.0, "stage2": 2.0, "stage3": 1.0},
+    budget=300.0, spent=10.0, reserve=5.0,
+)  # fmt: skip
+
+
+def record(phase: int, right: int, *, epoch: int = 1, seconds: float = 1.0, loss: float = 0.5, n: int = N,
+           folds: int = 0) -> EpochRecord:  # fmt: skip
+    return EpochRecord(
+        phase, "x", epoch, seconds, chosen=epoch == 0, hits=metrics.pack(np.arange(n) < right), scaled_loss=loss,
+        folds=folds,
+    )  # fmt: skip
+
+
+def first_of(rules) -> str:  # type: ignore[no-untyped-def]
+    return next(group for group, rate in table(GROUPS, rules).items() if rate is not None)
+
+
+def test_it_begins_with_the_head_and_thaws_from_the_top() -> None:
+    assert next_phase(GROUPS, FACTS, ()) == HEAD
+    history = [record(0, 300, epoch=0)]
+    seen = []
+    while (phase := next_phase(GROUPS, FACTS, history)) is not None:
+        seen.append(first_of(phase.rules))
+        assert phase.epochs == 5
+        history.append(record(len(seen), 300 + 5 * len(seen)))
+    assert seen == ["stage3", "stage2", "stage1", "stem"]
+
+
+@pytest.mark.parametrize(("right", "goes_on"), [(300, True), (299, True), (290, False), (200, False)])
+def test_it_goes_on_unless_a_rung_is_clearly_worse(right: int, goes_on: bool) -> None:
+    history = [record(0, 300, epoch=0), record(1, right)]
+    assert (next_phase(GROUPS, FACTS, history) is not None) == goes_on
+
+
+def test_a_rung_is_compared_with_the_best_and_not_with_the_last() -> None:
+    history = [record(0, 300, epoch=0), record(1, 320), record(2, 319), record(3, 310)]
+    assert next_phase(GROUPS, FACTS, history) is None
+
+
+def test_a_budget_shortens_phases_and_then_ends() -> None:
+    head = record(0, 300, epoch=0, seconds=20.0)
+    tight = replace(FACTS, budget=40.0)
+    phase = next_phase(GROUPS, tight, [head])
+    assert phase is not None
+    assert 1 <= phase.epochs < 5
+    assert phase.seconds == pytest.approx(40 - 10 - 5 - 20)
+    assert next_phase(GROUPS, replace(FACTS, budget=35.5), [head]) is None
+    assert untried(GROUPS, replace(FACTS, budget=35.5), [head]) == "stage3"
+    filling = replace(tight, setup_seconds={"stage3": 10.0})
+    assert next_phase(GROUPS, filling, [head]) is None
+
+
+def test_without_a_budget_nothing_ends_it_but_the_ladder() -> None:
+    phase = next_phase(GROUPS, replace(FACTS, budget=None), [record(0, 300, epoch=0)])
+    assert phase is not None
+    assert (phase.epochs, phase.seconds) == (5, None)
+
+
+def test_the_ladder_begins_where_features_stop_helping() -> None:
+    far = replace(FACTS, probes={"stem": 0.5, "stage1": 0.9, "stage2": 0.89, "stage3": 0.7})
+    assert ladder(GROUPS, far) == ("stage2", "stage1", "stem")
+    assert ladder(GROUPS, FACTS) == ("stage3", "stage2", "stage1", "stem")
+    flat = replace(FACTS, epoch_seconds={"stem": 1.2, "stage1": 1.15, "stage2": 1.1, "stage3": 1.0})
+    assert ladder(GROUPS, flat) == ("stage3", "stem")
+
+
+def test_few_validation_images_are_not_asked() -> None:
+    few = replace(FACTS, train_images=200, val_images=100)
+    head = record(0, 200, epoch=0, n=300)
+    tried = next_phase(GROUPS, few, [head])
+    assert tried is not None
+    assert tried.folds == FOLDS
+    worse = [record(1, 150, epoch=1, n=300, folds=FOLDS), record(1, 151, epoch=2, n=300, folds=FOLDS)]
+    assert next_phase(GROUPS, few, [head, *worse]) is None
+    better = [record(1, 220, epoch=1, n=300, folds=FOLDS), record(1, 240, epoch=2, n=300, folds=FOLDS)]
+    rungs = [head, *better, record(2, 150, n=300, folds=FOLDS)]
+    final = next_phase(GROUPS, few, rungs)
+    assert final is not None
+    assert (first_of(final.rules), final.epochs, final.folds) == ("stage3", 2, 0)
+    assert next_phase(GROUPS, few, [*rungs, record(3, 90, epoch=1, n=100)]) is None
+
+
+def test_random_weights_train_whole_and_a_learnt_base_takes_no_steps() -> None:
+    phase = next_phase(GROUPS, replace(FACTS, pretrained=False), ())
+    assert phase is not None
+    assert set(table(GROUPS, phase.rules).values()) == {1.0}
+    assert next_phase(GROUPS, replace(FACTS, trainable=False), [record(0, 9, epoch=0)]) is None

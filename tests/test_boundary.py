@@ -1,0 +1,144 @@
+"""Whether caching pays is a pure question; what was cached is what the prefix gives; old stores make room."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fitted import CHOICE
+from small import coloured, pixels_of, small_classifier
+
+from topgraft import freeze
+from topgraft.augmentation import View
+from topgraft.boundary import Rates, decide, fill, free_bytes, measure_store, trim
+from topgraft.defaults import AUGMENTATIONS
+from topgraft.features import open_boundary
+from topgraft.group_costs import GroupCost
+from topgraft.material import PixelMaterial
+from topgraft.plan import Phase, Rule, table
+from topgraft.stepping import StepChoices
+from topgraft.steps import run_phase
+
+GROUPS = ("stem", "stage1", "stage2", "head")
+COSTS = {
+    "stem": GroupCost(1e-3, 2e-3, 100_000), "stage1": GroupCost(4e-3, 8e-3, 10_000),
+    "stage2": GroupCost(2e-3, 4e-3, 1000), "head": GroupCost(1e-6, 1e-6, 10),
+}  # fmt: skip
+RATES = Rates(COSTS, engine=3e-3, decode=1e-3, store=1e-9)
+HERE: dict[str, Any] = {
+    "train": 1000, "val": 200, "epochs": 5, "views": 3, "quota": 10**10, "free": 10**11, "asked": "auto",
+}  # fmt: skip
+
+
+def test_high_up_it_pays_and_the_sums_are_those_of_the_parts() -> None:
+    found = decide(RATES, GROUPS, "stage2", **HERE)
+    assert found == decide(RATES, GROUPS, "stage2", **HERE)
+    assert (found.boundary, found.first, found.cached, found.views) == ("stage1", "stage2", True, 3)
+    assert found.needs == (3 * 1000 + 200) * 10_000 * 2
+    trained, judged = 6e-3 + 2e-6, 2e-3 + 1e-6
+    common = 5 * (1000 * trained + 200 * judged)
+    each = 3e-3 * 5e-3 / 7e-3 + 10_000 * 2 * 1e-9
+    reading = 5 * 1200 * 10_000 * 2 * 1e-9
+    assert found.seconds[0] == pytest.approx(3200 * each + reading + common)
+    assert found.seconds[1] == pytest.approx(5 * 1200 * (5e-3 + 1e-3) + common)
+
+
+def test_near_the_input_it_does_not_pay() -> None:
+    slow = replace(RATES, store=2e-8)  # a disk of 50 MB/s
+    assert not decide(slow, GROUPS, "stage1", **HERE).cached
+    assert decide(slow, GROUPS, "stage2", **HERE).cached
+
+
+def test_one_epoch_does_not_pay_for_three_views() -> None:
+    assert not decide(replace(RATES, engine=None), GROUPS, "stage2", **{**HERE, "epochs": 1, "views": 3}).cached
+
+
+@pytest.mark.parametrize("change", [{"quota": 10**7}, {"free": 10**8}])
+def test_what_has_no_room_is_not_cached_even_if_asked_for(change: dict[str, int]) -> None:
+    for asked in ("auto", "on"):
+        found = decide(RATES, GROUPS, "stage2", **{**HERE, **change, "asked": asked})
+        assert not found.cached
+        assert "may be used" in found.why
+
+
+def test_it_does_as_it_is_asked() -> None:
+    assert not decide(RATES, GROUPS, "stage2", **{**HERE, "asked": "off"}).cached
+    assert decide(replace(RATES, store=1.0), GROUPS, "stage2", **{**HERE, "asked": "on"}).cached
+
+
+def test_folds_need_all_images_plain_and_in_all_views() -> None:
+    found = decide(RATES, GROUPS, "stage2", folds=5, **HERE)
+    assert found.needs == 4 * 1200 * 10_000 * 2
+    plain = decide(RATES, GROUPS, "stage2", **{**HERE, "views": 0})
+    assert plain.needs == 1200 * 10_000 * 2
+
+
+def test_losses_from_the_cache_are_those_through_the_prefix(tmp_path: Path) -> None:
+    """Training from cached views equals training through the frozen prefix on the same views."""
+    samples = coloured(30, 1)
+    samples = [replace(sample, digest=f"{number:064x}") for number, sample in enumerate(samples)]
+    train, val = np.arange(20), np.arange(20, 30)
+    rules = (Rule("stem", None), Rule("*", 1.0))
+    rows = table(("stem", "stage1", "head"), rules)
+    drawn = AUGMENTATIONS["strong"]
+    records = []
+    for cached in (True, False):
+        classifier = small_classifier()
+        pixels = pixels_of(samples)
+        material: Any = PixelMaterial(pixels, drawn, 5)
+        if cached:
+            views = [None, *(View(drawn, 5, number) for number in range(3))]
+            bases = open_boundary(classifier, "stem", CHOICE, 0, tmp_path, views)
+            material = fill(bases, samples, pixels.labels, np.arange(30), 20, False)
+            assert bases[0].store.missing([s.digest for s in samples[:20]]) == [s.digest for s in samples[:20]]
+            assert not bases[1].store.missing([s.digest for s in samples[:20]])
+            assert len(bases[1].store.missing([s.digest for s in samples])) == 10
+        freeze.apply(dict(classifier.groups.items()), rows)
+        choices = StepChoices("sgd", 4, "fp32", "cpu")
+        run = run_phase(classifier, Phase("top", rules, 3, 0.01), 0, rows, material, train, val, choices)
+        records.append([(record.train_loss, record.val_loss) for record in run])
+    np.testing.assert_allclose(records[0], records[1], rtol=2e-3)
+    assert records[0][0][0] != records[0][2][0]
+
+
+def test_in_folds_all_images_have_all_rows(tmp_path: Path) -> None:
+    samples = [replace(s, digest=f"{n:064x}") for n, s in enumerate(coloured(12, 1))]
+    views = [None, View(AUGMENTATIONS["crop"], 0, 0)]
+    bases = open_boundary(small_classifier(), "stage1", CHOICE, 0, tmp_path, views)
+    material = fill(bases, samples, torch.zeros(12), np.array([*range(5), *range(6, 12)]), 8, True)
+    for base in bases:
+        assert base.store.missing([s.digest for s in samples]) == [samples[5].digest], "the one that is unreadable"
+    ((rows, _),) = material.batches(np.array([11, 0]), 4, 1)
+    assert rows.shape == (2, 12)
+
+
+def test_a_disk_is_measured_and_left_clean(tmp_path: Path) -> None:
+    assert 0 < measure_store(tmp_path / "new") < 1e-3
+    assert not list((tmp_path / "new").iterdir())
+    assert free_bytes(tmp_path / "not" / "there") > 0
+
+
+def test_only_the_longest_unused_make_room(tmp_path: Path) -> None:
+    def there() -> list[str]:
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    for age, name in enumerate("abcd"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows").write_bytes(bytes(100))
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    trim(tmp_path, 1000, [])
+    assert there() == ["a", "b", "c", "d"]
+    trim(tmp_path, 250, [tmp_path / "d"])
+    assert there() == ["a", "b", "d"], "c is the oldest that is not needed"
+    trim(tmp_path, 100, [])
+    assert there() == ["d"], "what was needed last counts as new"
+    trim(tmp_path, 0, [tmp_path / "d"])
+    assert there() == ["d"]
+    trim(tmp_path, -5, [])
+    assert there() == []
+    trim(tmp_path / "none", 0, [tmp_path / "none" / "x"])

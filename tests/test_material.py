@@ -1,0 +1,93 @@
+"""What phases step on: pixels with views of their own in each epoch, and rows of a cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from small import coloured, pixels_of
+
+from topgraft.defaults import AUGMENTATIONS
+from topgraft.material import PixelMaterial, StoredMaterial
+
+ORDER = np.array([5, 1, 7, 0, 3])
+
+
+def batches(material: Any, order: np.ndarray = ORDER, size: int = 2, at: int | None = None) -> list[Any]:
+    return list(material.batches(order, size, at))
+
+
+def test_batches_come_in_the_order_with_their_labels() -> None:
+    pixels = pixels_of(coloured(9, 1))
+    assert pixels.kept is not None
+    found = batches(PixelMaterial(pixels))
+    assert [len(labels) for _, labels in found] == [2, 2, 1]
+    assert torch.equal(torch.cat([images for images, _ in found]), pixels.kept[torch.from_numpy(ORDER)])
+    assert torch.equal(torch.cat([labels for _, labels in found]), pixels.labels[torch.from_numpy(ORDER)])
+
+
+def test_an_epoch_has_views_of_its_own_whatever_the_order() -> None:
+    pixels = pixels_of(coloured(9, 1))
+    material = PixelMaterial(pixels, AUGMENTATIONS["strong"], seed=3)
+    one, again, two = (torch.cat([i for i, _ in batches(material, at=at)]) for at in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, two)
+    backwards = torch.cat([i for i, _ in batches(material, ORDER[::-1].copy(), size=3, at=1)])
+    assert torch.equal(backwards.flip(0), one)
+    plain = torch.cat([i for i, _ in batches(material)])
+    assert pixels.kept is not None
+    assert torch.equal(plain, pixels.kept[torch.from_numpy(ORDER)])
+    other = torch.cat([i for i, _ in batches(PixelMaterial(pixels, AUGMENTATIONS["strong"], seed=4), at=1)])
+    assert not torch.equal(one, other)
+
+
+def test_images_that_judge_may_be_kept_alone() -> None:
+    samples = coloured(9, 1)
+    loose, judged = pixels_of(samples, keep=False), pixels_of(samples[6:])
+    material = PixelMaterial(loose, AUGMENTATIONS["crop"], 0, judged, first=6)
+    order = np.array([8, 6])
+    ((images, labels),) = batches(material, order)
+    assert judged.kept is not None
+    assert torch.equal(images, judged.kept[[2, 0]])
+    assert torch.equal(labels, loose.labels[[8, 6]])
+    # Not where they train, as in folds.
+    ((views, _),) = batches(material, order, at=1)
+    assert not torch.equal(views, images)
+    ((mixed, _),) = batches(material, np.array([0, 8]))
+    assert torch.equal(mixed[1], judged.kept[2])
+
+
+@dataclass
+class Rows:
+    """A store that knows its number."""
+
+    number: int
+    map: bool = False
+
+    def gather(self, digests: list[str]) -> np.ndarray:
+        rows = np.array([[self.number, int(digest)] for digest in digests], dtype=np.float32)
+        return rows.reshape(len(digests), 2, 1, 1).repeat(3, 2).repeat(3, 3) if self.map else rows
+
+
+def test_views_of_a_cache_come_in_turn() -> None:
+    labels = torch.arange(9)
+    stores: Any = tuple(Rows(number) for number in range(4))
+    material = StoredMaterial(labels, "stem", [str(n) for n in range(9)], stores[0], stores[1:])
+    seen = {at: {int(row[0]) for rows, _ in batches(material, at=at) for row in rows} for at in (None, 1, 2, 3, 4)}
+    assert seen == {None: {0}, 1: {1}, 2: {2}, 3: {3}, 4: {1}}
+    found = batches(material, at=1)
+    assert [len(rows) for rows, _ in found] == [2, 2, 1]
+    assert torch.equal(torch.cat([rows[:, 1] for rows, _ in found]).long(), torch.from_numpy(ORDER))
+    assert torch.equal(torch.cat([found for _, found in found]), torch.from_numpy(ORDER))
+    alone = StoredMaterial(labels, "stem", [str(n) for n in range(9)], stores[2])
+    assert all(int(row[0]) == 2 for rows, _ in batches(alone, at=5) for row in rows)
+
+
+def test_maps_lie_as_convolutions_take_them() -> None:
+    store: Any = Rows(1, map=True)
+    material = StoredMaterial(torch.arange(9), "stem", [str(n) for n in range(9)], store)
+    rows, _ = batches(material)[0]
+    assert rows.shape == (2, 2, 3, 3)
+    assert rows.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,145 @@
+"""What phases train on is made ready: probes, a budget that is refused, and how familiar the images are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from topgraft import settings
+from topgraft.classifier import Classifier
+from topgraft.engines import EngineChoice
+from topgraft.errors import UsageError
+from topgraft.group_costs import GroupCost
+from topgraft.material import PixelMaterial, StoredMaterial
+from topgraft.pixels import open_pixels
+from topgraft.plan import Phase, table
+from topgraft.preparing import Preparation, probe
+from topgraft.records import Sample
+from topgraft.runs import Resolved
+from topgraft.strategies.spec import Facts, thawed
+from topgraft.train import Labelled
+from topgraft.weights import load_network
+
+CHOICE = EngineChoice("torch", "fp32", "cpu", 4, threads=1)
+
+
+def labels(count: int) -> Labelled:
+    found = np.arange(count, dtype=np.int64) % 3
+    return Labelled(np.zeros((count, 1), dtype=np.float32), found)
+
+
+@pytest.mark.parametrize("val", [30, 240])
+def test_a_probe_finds_where_the_signal_is(val: int) -> None:
+    pair, random = (labels(120), labels(val)), np.random.default_rng(0)
+    truth = np.concatenate([part.labels for part in pair])
+    noise = [random.normal(size=(len(truth), 6)).astype(np.float32) for _ in range(3)]
+    noise[1] += 4 * np.eye(6, dtype=np.float32)[truth]
+    noise[2] += 1.5 * np.eye(6, dtype=np.float32)[truth]
+    shares, answered = probe(dict(zip(("stem", "stage1", "stage2"), noise, strict=True)), pair, 3, 0)
+    assert list(shares) == ["stem", "stage1", "stage2"]
+    assert answered == (val if val >= 200 else 150)
+    assert shares["stem"] < 0.5
+    assert shares["stage1"] > 0.97
+    assert shares["stem"] + 0.1 < shares["stage2"] < shares["stage1"]
+    assert probe({"stage1": noise[1]}, pair, 3, 0) == ({"stage1": shares["stage1"]}, answered)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    network = load_network("efficientnet_lite0", input_size=32, classes=3)
+    return Classifier(network.chain, network.spec).eval()
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    random = np.random.default_rng(0)
+    return [
+        Sample(str(n), n % 3, array=random.integers(0, 255, (32, 32, 3), dtype=np.uint8), digest=f"{n + 1:064x}")
+        for n in range(12)
+    ]
+
+
+def ready(classifier: Classifier, samples: list[Sample], folder: Path, **given: Any) -> Preparation:
+    asked = {"cache_dir": folder, "input_size": 32, "workers": 0, **given}
+    chosen = settings.make(settings.FitSettings, asked)
+    return Preparation(classifier, samples, 8, chosen, Resolved(CHOICE, "fp32"))
+
+
+def test_a_budget_that_is_too_small_is_refused_with_what_would_do(
+    classifier: Classifier, samples: list[Sample], tmp_path: Path
+) -> None:
+    found = ready(classifier, samples, tmp_path)
+    found._costs = {name: GroupCost(1.0, 2.0, 9) for name in classifier.groups}
+    base = (len(classifier.groups) - 1) / 3
+    needed = 12 * base + 2.5
+    found.require_time(needed + 0.1)
+    with pytest.raises(UsageError, match=r"too small for even the head: 12 images take about .* give a larger"):
+        found.require_time(needed - 0.1)
+    with pytest.raises(UsageError, match="0 s are left"):
+        found.require_time(-5.0)
+    found.features(False)
+    found.require_time(3.0)  # what the cache holds takes no time
+
+
+def test_familiarity_is_how_sure_the_published_classifier_is(
+    classifier: Classifier, samples: list[Sample], tmp_path: Path
+) -> None:
+    found = ready(classifier, samples, tmp_path)
+    computed, pooled = found.features(True)
+    assert list(pooled) == [name for name in classifier.groups if name != "head"]
+    published = load_network("efficientnet_lite0", input_size=32)
+    whole = Classifier(published.chain, published.spec).eval()
+    pixels = open_pixels(samples[:8], classifier.spec, workers=0, keep=True, description="decode").kept
+    assert pixels is not None
+    with torch.inference_mode():
+        expected = float(torch.softmax(whole(pixels), 1).max(1).values.mean())
+    pair = Labelled(computed.rows[:8], np.arange(8) % 3)
+    assert found._familiarity(pair) == pytest.approx(expected, abs=0.01)
+    with torch.inference_mode():
+        features = classifier.features(pixels).numpy()
+    np.testing.assert_allclose(computed.rows[:8], features, atol=0.02 * np.abs(features).max())
+    narrow = Labelled(computed.rows[:8, :7], pair.labels)
+    assert found._familiarity(narrow) is None
+
+
+def test_a_phase_gets_activations_or_pixels_as_decided(
+    classifier: Classifier, samples: list[Sample], tmp_path: Path
+) -> None:
+    groups = tuple(classifier.groups)
+    tried = Phase("from stage7", thawed(groups, "stage7"), 2, 1e-4)
+    rows = table(groups, tried.rules)
+    for asked, kind in (("on", StoredMaterial), ("off", PixelMaterial)):
+        found = ready(classifier, samples, tmp_path, boundary_cache=asked)
+        material = found.material(tried, rows)
+        assert type(material) is kind
+        assert len(next(iter(material.batches(np.arange(8), 8, 1)))[0]) == 8
+    whole = dict.fromkeys(groups, 1.0)
+    assert type(ready(classifier, samples, tmp_path, boundary_cache="on").material(tried, whole)) is PixelMaterial
+    # Tried in folds and trained, one name has two decisions; each is replayed as it was.
+    found = ready(classifier, samples, tmp_path)
+    found.resolved = replace(found.resolved, caching={"from stage7": False, "from stage7, 3 folds": True})
+    assert type(found.material(tried, rows)) is PixelMaterial
+    assert type(found.material(replace(tried, folds=3), rows)) is StoredMaterial
+    assert {name: entry["cached"] for name, entry in found.decisions.items()} == found.resolved.caching
+
+
+def test_a_plan_tells_seconds_for_every_group(classifier: Classifier, samples: list[Sample], tmp_path: Path) -> None:
+    found = ready(classifier, samples, tmp_path)
+    found._costs = {name: GroupCost(1.0, 2.0, 9) for name in classifier.groups}
+    found._store = 1e-12
+    pair = Labelled(np.zeros((8, 1280), dtype=np.float32), np.arange(8) % 3), labels(4)
+    facts = found.plan(Facts(8, 4, 3, epochs=5), pair, {}, 0.0)
+    base = [name for name in classifier.groups if name != "head"]
+    assert list(facts.epoch_seconds) == base
+    # Eight images forward and back, four forward, through all groups.
+    assert facts.epoch_seconds[base[0]] == pytest.approx((8 * 3 + 4) * len(classifier.groups), rel=0.01)
+    assert facts.setup_seconds[base[0]] == 0
+    seconds = [facts.epoch_seconds[name] for name in base]
+    assert seconds[0] > seconds[-1]
+    assert facts.familiarity is None
+    assert facts.probes == {}

@@ -1,0 +1,59 @@
+"""What is said about why a fit did what it did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from topgraft import metrics
+from topgraft.plan import Phase, Rule
+from topgraft.reasons import explained, reasoned, remarks
+from topgraft.records import EpochRecord
+from topgraft.strategies.spec import HEAD, Facts
+from topgraft.train import Outcome
+
+GROUPS = ("stem", "stage1", "head")
+FACTS = Facts(
+    1000, 400, 4, probes={"stem": 0.5, "stage1": 0.875}, probe_images=400, familiarity=0.314,
+    epoch_seconds={"stem": 20.0, "stage1": 4.0}, setup_seconds={"stage1": 2.0}, budget=300.0, spent=7.0, epochs=5,
+)  # fmt: skip
+SOLVED = EpochRecord(0, "head", 0, 1.0, chosen=True, hits=metrics.pack(np.arange(400) < 300), scaled_loss=1.0)
+TOP = Phase("top", (Rule("*", 1.0),), 1, 1e-4)
+
+
+def test_the_table_says_data_likeness_and_compute() -> None:
+    said = dict(line.split(maxsplit=1) for line in reasoned(GROUPS, FACTS))
+    assert list(said) == ["data", "familiar", "features", "cut", "compute", "budget"]
+    assert "1,000 training images, 250 for each of 4 classes" in said["data"]
+    assert "so validation chooses" in said["data"]
+    assert "31 % sure" in said["familiar"]
+    assert "stem 50.0, stage1 87.5 (n = 400)" in said["features"]
+    assert "below stage1" in said["cut"]
+    assert "from stage1 4 s" in said["compute"]
+    assert "from stem 20 s" in said["compute"]
+
+
+def test_what_was_not_measured_is_not_said() -> None:
+    bare = Facts(100, 30, 4)
+    assert [line.split()[0] for line in reasoned(GROUPS, bare)] == ["data"]
+    assert "cross-validation chooses" in reasoned(GROUPS, bare)[0]
+
+
+def test_the_config_says_what_was_known_and_what_was_left() -> None:
+    found = explained(GROUPS, replace(FACTS, budget=8.0), [SOLVED])
+    assert found["suggested"] == "stage1"
+    assert found["ladder"] == ["stage1", "stem"]
+    assert found["untried"] == "stage1"
+    assert found["images_per_class"] == 250
+    assert found["why"] == reasoned(GROUPS, replace(FACTS, budget=8.0))
+
+
+def test_remarks_are_about_what_did_not_help_and_what_was_stopped() -> None:
+    tables: dict[str, dict[str, float | None]] = {"head": {}, "top": {}}
+    assert remarks(Outcome(tables, {"phase": "top"}, (HEAD, TOP))) == []
+    assert remarks(Outcome(tables, {"phase": "head"}, (HEAD,))) == []
+    (kept,) = remarks(Outcome(tables, {"phase": "head"}, (HEAD, TOP)))
+    assert "no epoch of top was better" in kept
+    (stopped,) = remarks(Outcome(tables, {"phase": "top"}, (HEAD, TOP), interrupted=True))
+    assert "Ctrl-C" in stopped

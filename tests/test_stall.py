@@ -1,0 +1,64 @@
+"""Curves of losses: what is lost, what is at chance, what holds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from topgraft.stall import BLOCK, at_chance, curve_of, diverges, holds, look_lower
+
+CHANCE = math.log(4)
+
+
+def test_a_curve_has_the_mean_of_each_full_block() -> None:
+    losses = [1.0] * BLOCK + [2.0] * BLOCK + [9.0] * (BLOCK - 1)
+    assert curve_of(losses) == ((BLOCK, 1.0), (2 * BLOCK, 2.0))
+    assert curve_of([1.0] * (BLOCK - 1)) == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "lost"),
+    [(0.1, 0.1, False), (0.1, 0.1 + 0.49 * CHANCE, False), (0.1, 0.1 + 0.51 * CHANCE, True), (0.1, 0.05, False),
+     (CHANCE + 0.1, 9.0, False)],
+)  # fmt: skip
+def test_a_network_that_knew_something_has_lost_it_or_not(first: float, last: float, lost: bool) -> None:
+    assert diverges([first] * 5 + [last] * BLOCK, CHANCE) == lost
+    assert not diverges([first] * 5 + [last] * (BLOCK - 6), CHANCE), "too few to tell"
+
+
+def test_at_chance_is_about_the_last_two_blocks() -> None:
+    assert at_chance([0.1] * 100 + [CHANCE] * 2 * BLOCK, CHANCE)
+    assert not at_chance([CHANCE] * 100 + [0.97 * CHANCE] * 2 * BLOCK, CHANCE)
+
+
+def test_what_holds() -> None:
+    assert holds([0.94 * CHANCE] * BLOCK, CHANCE, known=False)
+    assert not holds([0.96 * CHANCE] * BLOCK, CHANCE, known=False)
+    assert not holds([0.1] * (BLOCK - 1), CHANCE, known=False)
+    assert not holds([0.1] * BLOCK + [math.nan] + [0.1] * BLOCK, CHANCE, known=True)
+    assert holds([0.1] * 5 + [0.2] * BLOCK, CHANCE, known=True)
+    assert not holds([0.1] * 5 + [CHANCE] * BLOCK, CHANCE, known=True)
+
+
+def test_the_first_lower_rate_that_holds_is_named() -> None:
+    def tried(rate: float) -> list[float]:
+        asked.append(rate)
+        return [0.5 if rate < 0.05 else CHANCE] * BLOCK
+
+    asked: list[float] = []
+    found = look_lower(1.0, [CHANCE] * 60, CHANCE, False, tried)
+    assert found is not None
+    assert (found.lr, found.rate) == (1.0, pytest.approx(0.01))
+    assert asked == pytest.approx([0.1, 0.01])
+    assert set(found.curves) == {1.0, *asked}
+    assert "--lr 0.01" in str(found)
+
+
+def test_where_no_rate_does_better_only_a_loss_that_is_no_number_stops(capsys: pytest.CaptureFixture[str]) -> None:
+    assert look_lower(1.0, [CHANCE] * 60, CHANCE, False, lambda rate: [CHANCE] * BLOCK) is None
+    assert "going on" in capsys.readouterr().err
+    found = look_lower(1.0, [0.1] * 59 + [math.nan], CHANCE, False, lambda rate: [CHANCE] * BLOCK)
+    assert found is not None
+    assert found.rate is None
+    assert "no lower rate was seen that" in str(found)
