@@ -30,10 +30,12 @@ def ours(network: str, batch: int, images: int, precision: str) -> float:
     from topgraft import freeze, progress
     from topgraft.backbones import find_backbone
     from topgraft.classifier import Classifier
+    from topgraft.material import PixelMaterial
     from topgraft.pixels import open_pixels
     from topgraft.plan import Phase, Rule, table
     from topgraft.records import Sample
-    from topgraft.steps import StepChoices, run_phase
+    from topgraft.stepping import StepChoices
+    from topgraft.steps import run_phase
     from topgraft.weights import load_network
 
     name = NETWORKS[network]
@@ -44,9 +46,8 @@ def ours(network: str, batch: int, images: int, precision: str) -> float:
         Sample(str(k), k % CLASSES, array=generator.integers(0, 256, (32, 32, 3), dtype=np.uint8))
         for k in range(images)
     ]
-    train, val = (
-        open_pixels(part, loaded.spec, workers=0, keep=True, description="decode") for part in (samples, samples[:1])
-    )
+    pixels = open_pixels(samples, loaded.spec, workers=0, keep=True, description="decode")
+    everything = np.arange(images)
     rules = (Rule("*", 1.0),)
     rows = table(tuple(classifier.groups), rules)
     freeze.apply(dict(classifier.groups.items()), rows)
@@ -54,7 +55,16 @@ def ours(network: str, batch: int, images: int, precision: str) -> float:
         "adam", batch, precision, "cpu", l2=find_backbone(name).l2, updates_batchnorm=True, stalled="ignore"
     )
     with progress.quiet():
-        (record,) = run_phase(classifier, Phase("full", rules, 1, 1e-4), 0, rows, train, val, choices)
+        (record,) = run_phase(
+            classifier,
+            Phase("full", rules, 1, 1e-4),
+            0,
+            rows,
+            PixelMaterial(pixels),
+            everything,
+            everything[:1],
+            choices,
+        )
     return images / record.seconds
 
 

@@ -1,9 +1,10 @@
-"""The peer of `benchmarks.fit`: feature extraction as the usual PyTorch tutorial writes it. Run by `fit`, not alone.
+"""The peer of `benchmarks.fit` and `benchmarks.finetune`: the usual PyTorch tutorial. Run by those, not alone.
 
 The recipe of https://docs.pytorch.org/tutorials/beginner/transfer_learning_tutorial.html ("ConvNet as fixed feature
-extractor"): random resized crop and flip in training, resize 256 and centre crop 224 in validation, every parameter but
-the new head's frozen, SGD 1e-3 with momentum 0.9, a step schedule, the best epoch by validation kept. The network is
-the same EfficientNet-Lite0 with the same weights, float32, eager. The tutorial's own batches are of 4.
+extractor", and "Finetuning the ConvNet", where every parameter trains): random resized crop and flip in training,
+resize 256 and centre crop 224 in validation, SGD 1e-3 with momentum 0.9, a step schedule, the best epoch by validation
+kept. The network is the same EfficientNet-Lite0 with the same weights, float32, eager. The tutorial's own batches are
+of 4.
 """
 
 from __future__ import annotations
@@ -86,8 +87,11 @@ def epoch(model: Classifier, loader: DataLoader[Item], optimizer: torch.optim.Op
     return right / n
 
 
-def main(root: str, epochs: str, batch: str) -> None:
-    """Train for `epochs` on ``root/train`` in batches of `batch`, validate on ``root/val``, print one JSON object."""
+def main(root: str, epochs: str, batch: str, part: str = "head") -> None:
+    """Train for `epochs` on ``root/train`` in batches of `batch`, validate on ``root/val``, print one JSON object.
+
+    `part` is what trains: ``head``, or ``all``.
+    """
     random.seed(0)
     torch.manual_seed(0)
     train, val = Photos(Path(root, "train"), True), Photos(Path(root, "val"), False)
@@ -97,11 +101,12 @@ def main(root: str, epochs: str, batch: str) -> None:
     ]
     model = load_pretrained("efficientnet_lite0", classes=len(train.classes))
     for parameter in model.parameters():
-        parameter.requires_grad = False
+        parameter.requires_grad = part == "all"
     model.head.reset_parameters()
     for parameter in model.head.parameters():
         parameter.requires_grad = True
-    optimizer = torch.optim.SGD(model.head.parameters(), lr=1e-3, momentum=0.9)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.9)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
     best, kept = 0.0, copy.deepcopy(model.state_dict())
     began = time.perf_counter()
