@@ -28,7 +28,7 @@ $(VENV)/installed: pyproject.toml constraints.txt tests/requirements-reference.t
 setup: $(VENV)/installed  ## make .venv with the pinned dependencies
 
 demo: setup  ## the main job on real scanned digits, offline: fit, evaluate, predict
-	$(BIN)/topgraft fit digits --out runs/demo --overwrite
+	$(BIN)/topgraft fit digits --budget 90s --out runs/demo --overwrite
 	$(BIN)/topgraft evaluate runs/demo digits
 
 test: setup  ## run the tests
