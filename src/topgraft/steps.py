@@ -274,7 +274,8 @@ def _look(run: Run, now: _Now, step: int, chance: float) -> None:
         return
     reached = _state(run.classifier)
     try:
-        stall = look_lower(now.lr, now.first, chance, lost, lambda rate: _try_rate(run, rate, chance, lost))
+        seen = now.losses if broken else now.first  # a loss may break later than is looked at otherwise
+        stall = look_lower(now.lr, seen, chance, lost, lambda rate: _try_rate(run, rate, chance, lost))
     finally:
         run.classifier.load_state_dict(reached)
     if stall is not None:
