@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from topgraft import settings
+from topgraft import preparing, settings
 from topgraft.classifier import Classifier
 from topgraft.engines import EngineChoice
-from topgraft.errors import UsageError
+from topgraft.errors import CacheError, UsageError
 from topgraft.group_costs import GroupCost
 from topgraft.material import PixelMaterial, StoredMaterial
 from topgraft.pixels import open_pixels
@@ -126,6 +126,22 @@ def test_a_phase_gets_activations_or_pixels_as_decided(
     assert type(found.material(tried, rows)) is PixelMaterial
     assert type(found.material(replace(tried, folds=3), rows)) is StoredMaterial
     assert {name: entry["cached"] for name, entry in found.decisions.items()} == found.resolved.caching
+
+
+@pytest.mark.parametrize("folds", [0, 5])
+def test_where_the_cache_cannot_be_kept_a_phase_goes_on_with_pixels(
+    classifier: Classifier, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: int
+) -> None:
+    def full(*given: Any, **more: Any) -> Any:
+        raise CacheError("the disk is full")
+
+    monkeypatch.setattr(preparing, "fill", full)
+    found = ready(classifier, samples, tmp_path, boundary_cache="on")
+    groups = tuple(classifier.groups)
+    phase = Phase("top", thawed(groups, "stage7"), 2, 1e-4, folds=folds)
+    assert isinstance(found.material(phase, table(groups, phase.rules)), PixelMaterial)
+    (decision,) = found.decisions.values()
+    assert (decision["cached"], decision["why"]) == (False, "the disk is full")
 
 
 def test_a_plan_tells_seconds_for_every_group(classifier: Classifier, samples: list[Sample], tmp_path: Path) -> None:

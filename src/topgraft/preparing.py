@@ -224,7 +224,7 @@ class Preparation:
         try:
             return self._from_cache(decision, in_folds=bool(phase.folds))
         except CacheError as error:
-            self.decisions[phase.name] |= {"cached": False, "why": str(error)}
+            self.decisions[name] |= {"cached": False, "why": str(error)}
             progress.note(f"{phase.name}: going on without the cache: {error}")
             return self._from_pixels()
 
