@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from disks import small_disk
 from fitted import CLASSES, TINY, fitted
 
 from topgraft import artifact, metrics
@@ -313,12 +313,7 @@ def test_a_full_disk_leaves_the_previous_artifact(saved: Path, what: str, after:
 
 
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=40k", "none", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting is not permitted here")
-    try:
+    with small_disk(tmp_path, 40) as disk:
         artifact.save(fitted(), disk / "run")
         (disk / "filler").write_bytes(bytes(40960 - sum(-(-len(b) // 4096) * 4096 for b in bytes_of(disk).values())))
         with pytest.raises(OSError, match="No space left"):
@@ -327,8 +322,6 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No space left"):
             artifact.add_results(disk / "run", evaluation("test"))
         assert artifact.load(disk / "run").config["seed"] == 0
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 SAVING = """

@@ -10,8 +10,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from . import afterwards, artifact, clock, cost, fitting, inspection, runs, settings
 from .catalogue import list_backbones as list_backbones
 from .catalogue import summary as summary
@@ -41,7 +39,7 @@ from .records import (
 )
 from .sources import Source, open_source
 from .sources.spec import unread
-from .splits import divide, divide_if_possible, refuse_unreadable
+from .splits import divide, divide_if_possible, labels_of, refuse_unreadable
 from .survey import Survey
 from .survey import survey as look
 from .unseen import choose_unseen, leave_out_seen
@@ -282,7 +280,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
     return Features(
         names=tuple(samples[index].name for index in computed.kept),
         features=computed.rows,
-        labels=np.array([fitting.label_of(samples[index]) for index in computed.kept], dtype=np.int64),
+        labels=labels_of(samples)[computed.kept],
         splits=tuple(names[index] for index in computed.kept),
         classes=splits.classes,
         backbone=chosen.backbone,

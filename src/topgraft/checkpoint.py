@@ -47,6 +47,17 @@ class Checkpoint:
     state: Mapping[str, Any]
 
 
+def sections(**parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of several things as one mapping, ``PART/NAME``."""
+    return {f"{part}/{key}": tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
+
+
+def section(tensors: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """One of the things that `sections` was given."""
+    start = f"{part}/"
+    return {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+
+
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write the file: whole or not at all. Equal tensors and state are equal bytes, in whatever order they come.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from .backbones import Chain
@@ -66,6 +68,16 @@ class Classifier(nn.Module):
         head = self.groups["head"]
         assert isinstance(head, nn.Linear)
         return head
+
+    def put_head(self, weight: NDArray[np.floating], bias: NDArray[np.floating]) -> None:
+        """Copy a solved head, classes×features and classes, into the last group."""
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(weight))
+            self.head.bias.copy_(torch.from_numpy(bias))
+
+    def snapshot(self) -> dict[str, torch.Tensor]:
+        """A copy of the state, which later changes leave as it is."""
+        return {key: tensor.detach().clone() for key, tensor in self.state_dict().items()}
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits, N×classes, of uint8 N×H×W×3 RGB pixels."""

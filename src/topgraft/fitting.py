@@ -25,7 +25,7 @@ from .preparing import Preparation
 from .reasons import explained, reasoned, remarks
 from .records import EpochRecord, Sample, Splits, Unreadable
 from .runs import Resolved, rate
-from .splits import refuse_unreadable, require_readable
+from .splits import labels_of, refuse_unreadable, require_readable
 from .stepping import StepChoices
 from .strategies import STRATEGIES
 from .strategies.spec import Facts, Strategy
@@ -134,6 +134,7 @@ def train_network(
     lap("head" if job.name == "head" else "train")
     untouched = computed is not None and (published is None or _base_fingerprint(classifier) == published)
     samples = (*splits.train, *splits.val)
+    before = None if computed is None else computed.rows[computed.kept >= len(splits.train)]
     extra = {
         "caching": list(preparation.decisions.values()),
         "auto": explained(tuple(classifier.groups), facts, records) if facts.probes and job.name == "auto" else None,
@@ -143,8 +144,8 @@ def train_network(
     decoded, cached = len(samples), 0
     if untouched:
         assert computed is not None
-        held = computed.kept >= len(splits.train)
-        rows, kept = computed.rows[held], [samples[index] for index in computed.kept[held]]
+        assert before is not None
+        rows, kept = before, [samples[index] for index in computed.kept if index >= len(splits.train)]
         unreadable = computed.unreadable
         decoded, cached = computed.decoded, len(computed.rows) - computed.decoded
     else:
@@ -154,7 +155,6 @@ def train_network(
         found = {entry.name: entry for entry in (*preparation.unreadable(), *final.unreadable)}
         unreadable = tuple(found.values())
         lap("validate")
-    before = None if computed is None else computed.rows[computed.kept >= len(splits.train)]
     return Trained(records, outcome, rows, kept, before, unreadable, decoded, cached, extra, resolved, untouched)
 
 
@@ -314,7 +314,7 @@ def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]) 
     failed = {entry.name for entry in known}
     readable = np.array([at for at, sample in enumerate(samples) if sample.name not in failed], dtype=np.int64)
     first = readable < len(job.splits.train)
-    labels = [label_of(samples[index]) for index in readable]
+    labels = labels_of(samples)[readable].tolist()
     require_readable(
         job.splits.classes,
         {label for label, inside in zip(labels, first, strict=True) if inside},
@@ -358,15 +358,10 @@ def labelled(
     Raises:
         DataError: a class without a readable training image, or no readable validation image.
     """
-    labels = np.array([label_of(samples[index]) for index in computed.kept], dtype=np.int64)
+    labels = labels_of(samples)[computed.kept]
     first = int((computed.kept < train_size).sum())
     require_readable(classes, set(labels[:first].tolist()), labels[first:].tolist())
     return Labelled(computed.rows[:first], labels[:first]), Labelled(computed.rows[first:], labels[first:])
-
-
-def label_of(sample: Sample) -> int:
-    """The label; -1 where there is none."""
-    return -1 if sample.label is None else sample.label
 
 
 def drain(run: Generator[EpochRecord, None, Outcome]) -> tuple[list[EpochRecord], Outcome]:

@@ -24,6 +24,7 @@ from .features import FeatureRows, compute, open_base
 from .original import Original, untouched
 from .records import Difference, Interval, Sample, Unreadable
 from .sources.spec import unread
+from .splits import labels_of
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def measure(
             raise DataError(f"none of the images to compare on can be read.\n{unread(pair[0].unreadable, 20)}")
         left_out += {entry.name: entry for part in pair for entry in part.unreadable}.values()
         if samples is source:
-            labels = np.array([-1 if samples[i].label is None else samples[i].label for i in indices], dtype=np.int64)
+            labels = labels_of(samples)[indices]
             of_source = kept(original, before, after, labels, where)
         else:
             of_own = similarity(original, before, after)

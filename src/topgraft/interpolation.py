@@ -30,6 +30,7 @@ from .head import HeadChoice, choose_head
 from .original import Original, base_state, untouched
 from .records import Difference, Interval, Sample
 from .sources.spec import unread
+from .splits import labels_of
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares of the tuned weights that are tried: every second one of WiSE-FT's figures, as each costs a pass over all
@@ -192,7 +193,7 @@ def keep_from_forgetting(
             f"{first:,} training, {last - first:,} validation and {len(choosing):,} judging images that can be read "
             "are too few to limit what is forgotten: half of the judging images chooses, and the other is reported"
         )
-    labels = np.array([-1 if sample.label is None else sample.label for sample in samples], dtype=np.int64)
+    labels = labels_of(samples)
     truth = labels[judges] if source else answers(original, before.rows[judges])
     right_before = answers(original, before.rows[judges]) == truth
     tuned = {key: value.clone() for key, value in base_state(classifier).items()}
@@ -217,9 +218,7 @@ def keep_from_forgetting(
     allowed = [entry for entry in tried if 100 * entry[0].lost.value <= at_most + _ROUNDING]
     point, head = max(allowed, key=lambda entry: (entry[0].target.value, -entry[0].share))
     put(interpolate(base_state(original.classifier), tuned, point.share), classifier)
-    with torch.no_grad():
-        classifier.head.weight.copy_(torch.from_numpy(head.weight))
-        classifier.head.bias.copy_(torch.from_numpy(head.bias))
+    classifier.put_head(head.weight, head.bias)
     judged_by = "source" if source else "agreement"
     return Trade(at_most, judged_by, tuple(entry for entry, _ in tried), point.share, head.strength)
 

@@ -32,7 +32,7 @@ from .features import (
     open_probes,
 )
 from .folders import cache_folder
-from .group_costs import GroupCost, above, measure_groups
+from .group_costs import GroupCost, above, below, measure_groups
 from .material import Material, PixelMaterial
 from .metrics import softmax
 from .networks import find_network
@@ -41,6 +41,7 @@ from .plan import Phase, frozen_prefix
 from .probes import probe
 from .records import Sample, Unreadable
 from .runs import Resolved
+from .splits import labels_of
 from .strategies.spec import Facts
 from .train import Labelled
 from .weights import RANDOM, load_network
@@ -163,18 +164,17 @@ class Preparation:
         probes, answered = probe(pooled, pair, facts.classes, self.chosen.seed, patience)
         rates = self.rates
         epochs, setups = {}, {}
+        folds = FOLDS if facts.val_images < SELECTION_MINIMUM else 0
         for at, first in enumerate(groups):
             trained, judged = above(rates.costs, first)
             seconds = facts.train_images * trained + facts.val_images * judged
             setup = 0.0
             if at:
-                decision = self._decide(groups, first, facts.epochs, FOLDS if _crossed(facts) else 0)
+                decision = self._decide(groups, first, facts.epochs, folds)
                 if decision.cached:
-                    setup = decision.seconds[0] - (FOLDS if _crossed(facts) else 1) * facts.epochs * seconds
+                    setup = decision.seconds[0] - max(folds, 1) * facts.epochs * seconds
                 else:
-                    seconds += (facts.train_images + facts.val_images) * (
-                        sum(cost.forward for cost in list(rates.costs.values())[:at]) + rates.decode
-                    )
+                    seconds += (facts.train_images + facts.val_images) * (below(rates.costs, first) + rates.decode)
             else:
                 seconds += (facts.train_images + facts.val_images) * rates.decode
             epochs[first], setups[first] = seconds, max(setup, 0.0)
@@ -207,7 +207,7 @@ class Preparation:
     def material(self, phase: Phase, rows: Mapping[str, float | None]) -> Material:
         """The images as the phase's first training group takes them, from the cache where that pays."""
         prefix = frozen_prefix(rows)
-        if not prefix or self.chosen.boundary_cache == "off" or not self._kept_still():
+        if not prefix or self.chosen.boundary_cache == "off":
             return self._from_pixels()
         groups = list(rows)
         first = groups[len(prefix)]
@@ -249,10 +249,6 @@ class Preparation:
         readable = [at for at in range(len(self.samples)) if at not in self.failed]
         return fill(bases, self.samples, self._labels, np.array(readable), self.train_images, in_folds)
 
-    def _kept_still(self) -> bool:
-        """Whether what is frozen gives the same in every epoch: BatchNorm that updates belongs to groups that train."""
-        return find_network(self.chosen.backbone).demand is None
-
     def _decide(self, groups: Sequence[str], first: str, epochs: int, passes: int) -> Decision:
         augmentation = self._augmentation
         views = 0 if augmentation is None else min(self.chosen.views or VIEWS, epochs)
@@ -283,7 +279,7 @@ class Preparation:
 
     @property
     def _labels(self) -> torch.Tensor:
-        return torch.tensor([-1 if sample.label is None else sample.label for sample in self.samples])
+        return torch.from_numpy(labels_of(self.samples))
 
     def decode(self) -> None:
         """Decode all images once: to keep them where they fit, and to know which cannot be."""
@@ -313,7 +309,3 @@ class Preparation:
         """Images that could not be read, and why."""
         failed = {**self.failed, **(self._pixels.failed if self._pixels is not None else {})}
         return tuple(Unreadable(self.samples[at].name, reason) for at, reason in sorted(failed.items()))
-
-
-def _crossed(facts: Facts) -> bool:
-    return facts.val_images < SELECTION_MINIMUM

@@ -24,8 +24,7 @@ SMOOTHING = 0.8  # share of the mean until now in the running mean of the loss; 
 RISE = 0.2  # share of the chance loss by which the running mean may be above its lowest value
 MARGIN = 10
 """How far below the rate that is borne no longer the suggested one is. The test takes one step at each rate, and a
-phase takes hundreds: Smith, https://arxiv.org/abs/1506.01186, section 3.3, takes a third to a quarter of it as the
-highest rate of a schedule; for weights that are to be kept, ten times less was what held in every phase tried."""
+phase takes hundreds. A range test and what is read from it: Smith, https://arxiv.org/abs/1506.01186, section 3.3."""
 
 
 def find_rate(
@@ -57,15 +56,16 @@ def find_rate(
     order = shuffled(train, choices.seed, 0)
     needed = STEPS * choices.batch_size
     endless = np.resize(order, needed)
+    chance = run.chance
     losses: list[float] = []
     with progress.bar("range test", STEPS, "steps") as bar:
         for step, (images, labels) in enumerate(material.batches(endless, choices.batch_size, 1)):
             set_rates(optimizer, float(rates[step]))
             losses.append(float(one_step(run, optimizer, images, labels, (choices.seed, 0, step)).loss))
             bar.advance()
-            if not borne(losses, run.chance):
+            if not borne(losses, chance):
                 break
-    found = suggest(rates[: len(losses)].tolist(), losses, run.chance)
+    found = suggest(rates[: len(losses)].tolist(), losses, chance)
     return found, list(zip(rates.tolist(), smooth(losses), strict=False))
 
 

@@ -7,6 +7,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import DataError
 from .records import SPLIT_NAMES, Duplicate, Sample, SplitName, Splits, Unreadable
 from .sources.spec import Source, listing, unread
@@ -344,3 +347,8 @@ def _counts(samples: Sequence[Any], classes: Sequence[str]) -> dict[str, int]:
 
 def _classes(names: Sequence[str]) -> str:
     return f"{'the class' if len(names) == 1 else 'the classes'} {listing(names)}"
+
+
+def labels_of(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """The label of each sample; -1 where there is none."""
+    return np.array([-1 if sample.label is None else sample.label for sample in samples], dtype=np.int64)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import freeze, metrics, progress
-from .checkpoint import pack_optimizer, unpack_optimizer
+from .checkpoint import pack_optimizer, section, sections, unpack_optimizer
 from .classifier import Classifier
 from .defaults import STALL_STEPS
 from .errors import Stalled, TopgraftError
@@ -101,12 +101,12 @@ def run_phase(
         TopgraftError: the validation loss is no number.
     """
     classifier.to(device=choices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Run(classifier, rows, material, train, val, choices, _state(classifier))
+    run = Run(classifier, rows, material, train, val, choices, classifier.snapshot())
     memory = ExitStack()
     now = _Now(phase.lr)
     optimizer = run.optimizer(phase.lr)
     best: dict[str, torch.Tensor] = {}
-    mean = _state(classifier) if choices.ema else {}
+    mean = classifier.snapshot() if choices.ema else {}
     if resumed is not None:
         now, optimizer = _resume(run, resumed, best, mean)
     run = replace(run, folded=folded_of(run))  # of the state that it goes on from: what is frozen is folded once
@@ -127,14 +127,14 @@ def run_phase(
                 classifier.load_state_dict(run.started)
                 now = _Now(stall.rate, elapsed=time.perf_counter() - began)
                 optimizer = run.optimizer(now.lr)
-                mean = _state(classifier) if choices.ema else {}
+                mean = classifier.snapshot() if choices.ema else {}
                 continue
             record = _judge(run, now, mean, phase, number)
             record = replace(record, seconds=time.perf_counter() - began)
             if now.best is None or choices.keep_last or standing(record) > tuple(now.best):
                 now.best, now.behind = list(standing(record)), 0
                 best.clear()
-                best.update(_state(classifier) if not mean else {k: v.clone() for k, v in mean.items()})
+                best.update(classifier.snapshot() if not mean else {k: v.clone() for k, v in mean.items()})
             else:
                 now.behind += 1
             stopping = cut or (choices.patience is not None and now.behind >= choices.patience)
@@ -233,7 +233,7 @@ def _trained(run: Run) -> dict[str, torch.Tensor]:
 def _judge(run: Run, now: _Now, mean: Mapping[str, torch.Tensor], phase: Phase, number: int) -> EpochRecord:
     """The record of the epoch that has ended, without its seconds."""
     began = time.perf_counter()
-    trained = _state(run.classifier) if mean else {}
+    trained = run.classifier.snapshot() if mean else {}
     if mean:
         run.classifier.load_state_dict(mean)
     logits, labels = validate(run)
@@ -272,7 +272,7 @@ def _look(run: Run, now: _Now, step: int, chance: float) -> None:
     stuck = step == STALL_STEPS and at_chance(now.first, chance)
     if not broken and (run.choices.stalled == "ignore" or not (lost or stuck)):
         return
-    reached = _state(run.classifier)
+    reached = run.classifier.snapshot()
     try:
         seen = now.losses if broken else now.first  # a loss may break later than is looked at otherwise
         stall = look_lower(now.lr, seen, chance, lost, lambda rate: _try_rate(run, rate, chance, lost))
@@ -310,11 +310,7 @@ def _position(
     mean: Mapping[str, torch.Tensor],
 ) -> Position:
     packed, plain = pack_optimizer(optimizer)
-    tensors = {f"network/{key}": tensor for key, tensor in run.classifier.state_dict().items()}
-    tensors |= {f"optimizer/{key}": tensor for key, tensor in packed.items()}
-    tensors |= {f"best/{key}": tensor for key, tensor in best.items()}
-    tensors |= {f"mean/{key}": tensor for key, tensor in mean.items()}
-    tensors |= {f"started/{key}": tensor for key, tensor in run.started.items()}
+    tensors = sections(network=run.classifier.state_dict(), optimizer=packed, best=best, mean=mean, started=run.started)
     return Position(tensors, {"now": dict(vars(now)), "optimizer": plain})
 
 
@@ -322,12 +318,7 @@ def _resume(
     run: Run, position: Position, best: dict[str, torch.Tensor], mean: dict[str, torch.Tensor]
 ) -> tuple[_Now, torch.optim.Optimizer]:
     def part(name: str) -> dict[str, torch.Tensor]:
-        prefix = f"{name}/"
-        return {
-            key.removeprefix(prefix): tensor.to(run.choices.device)
-            for key, tensor in position.tensors.items()
-            if key.startswith(prefix)
-        }
+        return {key: tensor.to(run.choices.device) for key, tensor in section(position.tensors, name).items()}
 
     now = _Now(**position.state["now"])
     optimizer = run.optimizer(now.lr)
@@ -339,10 +330,6 @@ def _resume(
     for key, tensor in part("started").items():
         run.started[key].copy_(tensor)
     return now, optimizer
-
-
-def _state(classifier: Classifier) -> dict[str, torch.Tensor]:
-    return {key: tensor.detach().clone() for key, tensor in classifier.state_dict().items()}
 
 
 # --- Before it runs -------------------------------------------------------------------------------------------------

@@ -196,11 +196,11 @@ def _solve(
             refit=choices.refit,
             seed=choices.seed,
         )
-    put_head(job.classifier, choice.weight, choice.bias)
+    job.classifier.put_head(choice.weight, choice.bias)
     logits = val_set.rows @ choice.weight.T + choice.bias
     right = int(metrics.right(logits, val_set.labels).sum())
     now.standing = (right, -metrics.scaled_log_loss(logits, val_set.labels))
-    now.best = _state(job.classifier)
+    now.best = job.classifier.snapshot()
     now.strength = choice.strength
     now.selection = {
         "by": choice.selected_by,
@@ -227,13 +227,6 @@ def _solve(
         )
         now.history.append(entry)
         yield entry
-
-
-def put_head(classifier: Classifier, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-    """Copy a solved head into the classifier."""
-    with torch.no_grad():
-        classifier.head.weight.copy_(torch.from_numpy(weight))
-        classifier.head.bias.copy_(torch.from_numpy(bias))
 
 
 def _step(
@@ -270,7 +263,7 @@ def _step(
         run.close()
         best = mine[-1] if mine and chosen_in_folds else max(mine, key=standing, default=None)
         if best is not None and (chosen_in_folds or now.standing is None or standing(best) > now.standing):
-            now.standing, now.best = standing(best), _state(job.classifier)
+            now.standing, now.best = standing(best), job.classifier.snapshot()
             assert best.val_top1 is not None
             judged = {"by": "validation", "images": best.val_top1.n}
             if chosen_in_folds:
@@ -306,7 +299,7 @@ def _try(
                     (now.strength,),
                     class_weight=None if job.choices.class_weight == "none" else job.choices.class_weight,
                 )
-                put_head(job.classifier, path.weight[0], path.bias[0])
+                job.classifier.put_head(path.weight[0], path.bias[0])
                 seconds = None
                 if phase.seconds is not None:
                     seconds = (phase.seconds - (time.perf_counter() - began)) / (phase.folds - fold)
@@ -348,7 +341,3 @@ def _prepared(job: _Job, phase: Phase, rows: Mapping[str, float | None]) -> tupl
     if job.choices.class_weight != "none":
         weights = class_weights(material.labels.numpy()[job.inputs.train], job.facts.classes)
     return material, replace(job.choices.steps, class_weights=weights)
-
-
-def _state(classifier: Classifier) -> dict[str, torch.Tensor]:
-    return {key: tensor.detach().clone() for key, tensor in classifier.state_dict().items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, section, sections
 from .plan import Phase, phase_from_json
 from .records import EpochRecord, epoch_from_json
 from .steps import Position
@@ -19,8 +19,8 @@ class Standing:
     """What changes from phase to phase. All but the tensors is JSON-able; a checkpoint holds all of it.
 
     `number` is that of the phase under way, or of the last one; `standing` is that of the state `best` on the
-    validation images; `folds` are the records of those folds of a phase
-    under way that are done; `position` is where a phase under way was when it was interrupted.
+    validation images; `folds` are the records of those folds of a phase under way that are done; `position` is where a
+    phase under way was when it was interrupted.
     """
 
     history: list[EpochRecord] = field(default_factory=list)
@@ -39,9 +39,7 @@ class Standing:
 def to_checkpoint(now: Standing, facts: Facts) -> Checkpoint:
     """All of it, with the facts that the strategy has been told."""
     position = now.position
-    tensors = {f"best/{key}": tensor for key, tensor in now.best.items()}
-    if position is not None:
-        tensors |= {f"position/{key}": tensor for key, tensor in position.tensors.items()}
+    tensors = sections(best=now.best, position={} if position is None else position.tensors)
     return Checkpoint(
         tensors,
         {
@@ -64,11 +62,6 @@ def to_checkpoint(now: Standing, facts: Facts) -> Checkpoint:
 def from_checkpoint(checkpoint: Checkpoint) -> Standing:
     """What `to_checkpoint` was given."""
     state = checkpoint.state
-
-    def part(name: str) -> dict[str, torch.Tensor]:
-        start = f"{name}/"
-        return {k.removeprefix(start): t for k, t in checkpoint.tensors.items() if k.startswith(start)}
-
     return Standing(
         history=[epoch_from_json(entry) for entry in state["history"]],
         phases={name: dict(rows) for name, rows in state["phases"]},
@@ -79,6 +72,6 @@ def from_checkpoint(checkpoint: Checkpoint) -> Standing:
         selection=dict(state["selection"]),
         strength=float(state["strength"]),
         folds=[[epoch_from_json(entry) for entry in records] for records in state["folds"]],
-        best=part("best"),
-        position=None if state["inner"] is None else Position(part("position"), state["inner"]),
+        best=section(checkpoint.tensors, "best"),
+        position=None if state["inner"] is None else Position(section(checkpoint.tensors, "position"), state["inner"]),
     )

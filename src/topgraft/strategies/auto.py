@@ -33,11 +33,11 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
         return None
     rungs = ladder(groups, facts)
     crossed = facts.val_images < SELECTION_MINIMUM
-    tried = [record for record in _bests(history) if not crossed or record.folds or record.phase == 0]
+    tried = _tried(facts, history)
     if crossed and history[-1].phase > 0 and not history[-1].folds:
         return None  # the rung that the folds chose has been trained
     at = len(tried) - 1  # rungs that were tried; the first of `tried` is the head
-    if at == 0 or not _worse(tried[-1], _best(tried[:-1])):
+    if _goes_on(tried):
         phase = _fitting(groups, facts, rungs[at], history, crossed) if at < len(rungs) else None
         if phase is not None:
             return phase
@@ -45,8 +45,7 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
         best = _best(tried)
         if best.phase > 0:
             rung = rungs[tried.index(best) - 1]
-            chosen = Phase(rung, thawed(groups, rung), best.epoch, facts.lr)
-            return replace(chosen, name=f"from {rung}", seconds=_left(facts, history))
+            return Phase(f"from {rung}", thawed(groups, rung), best.epoch, facts.lr, seconds=_left(facts, history))
     return None
 
 
@@ -66,12 +65,20 @@ def untried(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord])
     """What would have come next with more time; None where the strategy ended by itself."""
     if not history or not facts.pretrained or not facts.trainable:
         return None
-    crossed = facts.val_images < SELECTION_MINIMUM
-    tried = [record for record in _bests(history) if not crossed or record.folds or record.phase == 0]
+    tried = _tried(facts, history)
     rungs, at = ladder(groups, facts), len(tried) - 1
-    if at >= len(rungs) or (at > 0 and _worse(tried[-1], _best(tried[:-1]))):
-        return None
-    return rungs[at]
+    return rungs[at] if at < len(rungs) and _goes_on(tried) else None
+
+
+def _tried(facts: Facts, history: Sequence[EpochRecord]) -> list[EpochRecord]:
+    """The best record of the head, and of each rung that was tried: in folds, where those choose."""
+    crossed = facts.val_images < SELECTION_MINIMUM
+    return [record for record in _bests(history) if not crossed or record.folds or record.phase == 0]
+
+
+def _goes_on(tried: Sequence[EpochRecord]) -> bool:
+    """Whether the last rung, if one was tried, was not clearly worse than the best before it."""
+    return len(tried) == 1 or not _worse(tried[-1], _best(tried[:-1]))
 
 
 def _fitting(
