@@ -13,11 +13,12 @@ import torch
 from fitted import CHOICE
 from small import coloured, pixels_of, small_classifier
 
-from topgraft import freeze
+from topgraft import features, freeze
 from topgraft.augmentation import View
 from topgraft.boundary import Rates, decide, fill, free_bytes, measure_store, trim
 from topgraft.defaults import AUGMENTATIONS
-from topgraft.features import open_boundary
+from topgraft.engines import build_engine
+from topgraft.features import compute, open_boundary
 from topgraft.group_costs import GroupCost
 from topgraft.material import PixelMaterial
 from topgraft.plan import Phase, Rule, table
@@ -104,6 +105,23 @@ def test_losses_from_the_cache_are_those_through_the_prefix(tmp_path: Path) -> N
         records.append([(record.train_loss, record.val_loss) for record in run])
     np.testing.assert_allclose(records[0], records[1], rtol=2e-3)
     assert records[0][0][0] != records[0][2][0]
+
+
+def test_one_engine_runs_all_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+
+    def counted(*given: Any, **named: Any) -> Any:
+        built.append(named["input_size"])
+        return build_engine(*given, **named)
+
+    monkeypatch.setattr(features, "build_engine", counted)
+    samples = [replace(s, digest=f"{n:064x}") for n, s in enumerate(coloured(4, 1))]
+    views = [None, *(View(AUGMENTATIONS["strong"], 0, number) for number in range(2))]
+    bases = open_boundary(small_classifier(), "stem", CHOICE, 0, tmp_path, views)
+    rows = [compute(samples, base, strict=True, description="").rows for base in bases]
+    assert len(built) == 1
+    assert not np.array_equal(rows[0], rows[1])
+    assert not np.array_equal(rows[1], rows[2])
 
 
 def test_in_folds_all_images_have_all_rows(tmp_path: Path) -> None:

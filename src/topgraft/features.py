@@ -7,7 +7,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 
@@ -90,9 +91,11 @@ def open_boundary(
     prefix = classifier.prefix(boundary).eval()
     shape = activation_shape(prefix, classifier.spec)
     where = (folder or cache_folder()) / "boundaries"
-    return [
+    bases = [
         _open(classifier, prefix, boundary, shape, choice, workers, folder, where, _DRAWING, view) for view in views
     ]
+    built = cache(bases[0].build)  # one engine runs all views, one after the other
+    return [replace(base, build=built) for base in bases]
 
 
 def open_probes(classifier: Classifier, choice: EngineChoice, workers: int | None, folder: Path | None) -> Base:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from . import freeze
 from .classifier import Classifier
+from .dataset import to_device
 from .folding import Folded, fold, gradients
 from .folding import logits as folded_logits
 from .material import Material
@@ -135,7 +136,7 @@ def one_step(
     targets = make_targets(labels, classes, smoothing=choices.label_smoothing, weights=weights)
     if choices.mixup:
         images, targets = mix(images, targets, choices.mixup, np.random.default_rng(list(draw)))
-    targets = replace(targets, shares=targets.shares.to(choices.device, non_blocking=True))
+    targets = replace(targets, shares=to_device(targets.shares, choices.device))
     # One image alone has no variance where the map is 1×1: it is normalised by the running statistics.
     freeze.apply_modes(run.groups, run.rows, choices.updates_batchnorm and len(labels) > 1)
     with torch.random.fork_rng(devices=None if choices.device == "cuda" else []):
@@ -146,7 +147,7 @@ def one_step(
             logits = _logits(run, images)
             loss = loss_of(logits, targets)
             loss.backward()  # type: ignore[no-untyped-call]
-            right = (logits.detach().argmax(1) == labels.to(choices.device)).sum()
+            right = (logits.detach().argmax(1) == to_device(labels, choices.device)).sum()
     if choices.l2_sp:
         _pull(run)
     optimizer.step()
@@ -170,7 +171,7 @@ def _logits(run: Run, images: torch.Tensor) -> torch.Tensor:
     if run.folded is not None:
         return folded_logits(run.folded, images)
     with torch.autocast(choices.device, torch.bfloat16, enabled=choices.precision == "bf16"):
-        x = images.to(choices.device, non_blocking=True)
+        x = to_device(images, choices.device)
         return run.classifier.after(run.material.boundary, x).float()
 
 
