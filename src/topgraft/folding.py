@@ -53,6 +53,12 @@ class _Convolve(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, conv: nn.Conv2d, cut: float | None
     ) -> torch.Tensor:
         """`conv` gives stride, padding and groups; values are cut at 0 and `cut`, if that is not None."""
+        left, right, top, bottom = conv.margins(x) if isinstance(conv, SameConv2d) else (0, 0, 0, 0)
+        ctx.inside = None
+        if left or right or top or bottom:
+            height, width = x.shape[2:]
+            ctx.inside = slice(top, top + height), slice(left, left + width)
+            x = _padded(x, (height + top + bottom, width + left + right), *ctx.inside)
         y = _convolution(x, kernel, bias, conv)
         if cut is not None:
             y.clamp_(0, cut)
@@ -80,9 +86,25 @@ class _Convolve(torch.autograd.Function):
             )
         if wide:
             kernel_grad = _wide_gradient(gradient, x, kernel, ctx.conv)
+        if x_grad is not None and ctx.inside is not None:
+            x_grad = x_grad[:, :, *ctx.inside]
         # Apart from the kernel's, the bias's gradient is one pass over memory; oneDNN's own takes up to twice as long
         # as the kernel's.
         return x_grad, kernel_grad, gradient.sum((0, 2, 3)) if of_bias else None, None, None
+
+
+def _padded(x: torch.Tensor, sides: tuple[int, int], rows: slice, columns: slice) -> torch.Tensor:
+    """x with zeros around it. `F.pad` writes zeros everywhere first, and copies the gradient on the way back."""
+    padded = torch.empty((*x.shape[:2], *sides), dtype=x.dtype, memory_format=torch.channels_last)
+    for zeros in (
+        padded[:, :, : rows.start],
+        padded[:, :, rows.stop :],
+        padded[..., : columns.start],
+        padded[..., columns.stop :],
+    ):
+        zeros.zero_()
+    padded[:, :, rows, columns] = x
+    return padded
 
 
 def _convolution(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
@@ -176,10 +198,7 @@ class FoldedConv2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pad, convolve, cut."""
-        conv = self.parts[0]
-        if isinstance(conv, SameConv2d):
-            x = conv.pad(x)
-        y: torch.Tensor = _Convolve.apply(x, *self.tensors, conv, self.cut)  # type: ignore[no-untyped-call]
+        y: torch.Tensor = _Convolve.apply(x, *self.tensors, self.parts[0], self.cut)  # type: ignore[no-untyped-call]
         self.values = y[0].numel()
         return y
 

@@ -47,12 +47,16 @@ class SameConv2d(nn.Conv2d):
 
     def pad(self, x: torch.Tensor) -> torch.Tensor:
         """The zeros that the convolution does not put there itself."""
+        return x if self.stride[0] == 1 else F.pad(x, self.margins(x))
+
+    def margins(self, x: torch.Tensor) -> tuple[int, int, int, int]:
+        """How many zeros those are: left, right, top and bottom of x."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
-            return x
+            return 0, 0, 0, 0
         top, bottom = same_padding(x.shape[2], kernel, stride)
         left, right = same_padding(x.shape[3], kernel, stride)
-        return F.pad(x, (left, right, top, bottom))
+        return left, right, top, bottom
 
 
 class Conv2dReLU(nn.Conv2d):
