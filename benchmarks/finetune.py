@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.fit import _move, timed
+from topgraft.defaults import VIEWS
 
 
 def unpack(target: Path) -> Path:
@@ -59,27 +60,27 @@ def against_the_loop(root: Path, scratch: Path, runs: int, epochs: int) -> None:
     )
 
 
-def with_and_without_cache(root: Path, scratch: Path, runs: int, epochs: int, first: str) -> None:
+def with_and_without_cache(root: Path, scratch: Path, runs: int, epochs: int, first: str, views: list[int]) -> None:
     """Print the ratio of the training seconds, the filling of the cache included, and the accuracies of both."""
-    cached, plain = [], []
+    kinds = [f"{number} views" for number in views]
+    seconds: dict[str, list[float]] = {kind: [] for kind in (*kinds, "not cached")}
     for run in range(runs):
         fit = ["topgraft", "fit", str(root), "--strategy", "partial", "--from", first, "--epochs", str(epochs)]
-        fit += ["--seed", str(run), "--json", "--boundary-cache"]
-        places = ["--out", f"{scratch}/partial{run}", "--overwrite", "--cache-dir", f"{scratch}/cache-partial{run}"]
-        _, result = timed([*fit, "auto", *places])
-        _, other = timed([*fit, "off", *places])
-        cached.append(result["seconds"]["train"])  # type: ignore[index]
-        plain.append(other["seconds"]["train"])  # type: ignore[index]
+        fit += ["--seed", str(run), "--json", "--out", f"{scratch}/partial{run}", "--overwrite"]
+        for kind in seconds:
+            cached = kind in kinds
+            own = ["--boundary-cache", "auto" if cached else "off", "--cache-dir", f"{scratch}/cache-{run}-{kind}"]
+            _, result = timed([*fit, *own, *(["--views", kind.split()[0]] if cached else [])])
+            seconds[kind].append(result["seconds"]["train"])  # type: ignore[index]
+            said = f"; decided: {result['resolved']['caching']}" if cached else ""  # type: ignore[index]
+            print(f"run {run + 1}, {kind}: {seconds[kind][-1]:.1f} s, top-1 {_top1(result)}{said}", flush=True)
+    plain = seconds["not cached"]
+    for kind in kinds:
+        ratios = [b / a for a, b in zip(seconds[kind], plain, strict=True)]
         print(
-            f"run {run + 1}: cached {cached[-1]:.1f} s, top-1 {_top1(result)}; "
-            f"not cached {plain[-1]:.1f} s, top-1 {_top1(other)}; {result['resolved']}",
-            flush=True,
+            f"partial from {first}, {epochs} epochs, {kind}: {median(seconds[kind]):.1f} s, not {median(plain):.1f}: "
+            f"{median(ratios):.2f} times faster ({min(ratios):.2f} to {max(ratios):.2f}), n = {runs}"
         )
-    ratios = [b / a for a, b in zip(cached, plain, strict=True)]
-    print(
-        f"partial from {first}, {epochs} epochs: {median(cached):.1f} s against {median(plain):.1f} s: "
-        f"{median(ratios):.2f} times faster ({min(ratios):.2f} to {max(ratios):.2f}), n = {runs}"
-    )
 
 
 def _top1(result: dict[str, Any]) -> str:
@@ -95,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--first", default="stage7", help="first group that trains in partial")
+    parser.add_argument("--views", type=int, nargs="+", default=[VIEWS], help="that the cache keeps of each image")
     asked = parser.parse_args(arguments)
     if "TOPGRAFT_DATA" not in os.environ:
         print("skipped: set TOPGRAFT_DATA to a folder that holds data/sign-digits.zip")
@@ -105,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
         if asked.only != "cache":
             against_the_loop(root, Path(scratch), asked.runs, asked.epochs)
         if asked.only != "loop":
-            with_and_without_cache(root, Path(scratch), asked.runs, asked.epochs, asked.first)
+            with_and_without_cache(root, Path(scratch), asked.runs, asked.epochs, asked.first, asked.views)
 
 
 if __name__ == "__main__":
