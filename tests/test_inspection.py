@@ -18,7 +18,12 @@ def test_every_station_is_shown_with_its_range() -> None:
     image[..., 0], image[..., 2] = 255, 51
     samples = [Sample(f"{n}.png", 0, array=image) for n in range(10)]
     got = inspect_line(
-        fitted().classifier, samples, {"stem": None, "head": 1.0}, backbone="tiny", strategy="head", pretrained=True
+        fitted().classifier,
+        samples,
+        {"stem": None, "head": 1.0},
+        backbone="tiny",
+        strategy="head",
+        updates_batchnorm=False,
     )
     assert (got.backbone, got.strategy) == ("tiny", "head")
     assert got.table == (
@@ -41,10 +46,12 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path) -> N
     bad = Sample("gone.png", 0, path=tmp_path / "gone.png")
     good = Sample("good", 0, array=np.zeros((9, 9), np.uint8))
     table = {"stem": None, "head": 1.0}
-    got = inspect_line(fitted().classifier, [bad, good], table, backbone="tiny", strategy="head", pretrained=True)
+    got = inspect_line(
+        fitted().classifier, [bad, good], table, backbone="tiny", strategy="head", updates_batchnorm=False
+    )
     assert (got.images, [u.name for u in got.unreadable]) == (("good",), ["gone.png"])
     assert got.stations[0].shape == (1, 32, 32, 3)
-    nothing = inspect_line(fitted().classifier, [bad], table, backbone="tiny", strategy="head", pretrained=True)
+    nothing = inspect_line(fitted().classifier, [bad], table, backbone="tiny", strategy="head", updates_batchnorm=False)
     assert (nothing.images, nothing.stations, len(nothing.table)) == ((), (), 2)
 
 
@@ -55,7 +62,7 @@ def test_batchnorm_of_random_weights_takes_its_statistics_from_the_batches() -> 
         {"stem": 1.0, "head": 1.0},
         backbone="tiny",
         strategy="full",
-        pretrained=False,
+        updates_batchnorm=True,
     )
     assert [row.batchnorm for row in got.table] == ["takes its statistics from the batches", "–"]
 

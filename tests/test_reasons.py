@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -32,6 +33,13 @@ def test_the_table_says_data_likeness_and_compute() -> None:
     assert "below stage1" in said["cut"]
     assert "from stage1 4 s" in said["compute"]
     assert "from stem 20 s" in said["compute"]
+
+
+def test_the_probes_stand_in_the_networks_order_after_a_resume_too() -> None:
+    sorted_by_name = Facts.of(json.loads(json.dumps(asdict(FACTS), sort_keys=True)))
+    turned = replace(sorted_by_name, probes=dict(reversed(sorted_by_name.probes.items())))
+    assert reasoned(GROUPS, turned) == reasoned(GROUPS, FACTS)
+    assert list(explained(GROUPS, turned, [SOLVED])["probes"]) == ["stem", "stage1"]
 
 
 def test_what_was_not_measured_is_not_said() -> None:

@@ -22,7 +22,7 @@ from topgraft.strategies import STRATEGIES
 from topgraft.strategies.spec import Facts
 from topgraft.train import Inputs, Labelled, Outcome, TrainChoices, train
 
-CHOICES = TrainChoices("none", False, 0, StepChoices("adam", 16, "fp32", "cpu"))
+CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 16, "fp32", "cpu"))
 
 
 def some(count: int, seed: int) -> Labelled:

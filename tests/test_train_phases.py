@@ -28,7 +28,7 @@ from topgraft.strategies.spec import HEAD, Facts, Strategy
 from topgraft.train import Inputs, Labelled, Outcome, TrainChoices, train
 
 TRAIN, VAL = 52, 26
-CHOICES = TrainChoices("none", False, 0, StepChoices("adam", 2, "fp32", "cpu", keep_minutes=0.0))
+CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 2, "fp32", "cpu", keep_minutes=0.0))
 TOP = Phase("top", (Rule("stem", None), Rule("*", 1.0)), 2, 0.003)
 WHOLE = Phase("whole", (Rule("*", 1.0),), 2, 0.002)
 FACTS = Facts(TRAIN, VAL, 3, epochs=2, lr=0.003, probes={"stem": 0.5, "stage1": 0.4}, probe_images=TRAIN + VAL)
@@ -285,6 +285,22 @@ def test_a_range_test_gives_the_rate_and_a_resumed_phase_keeps_it(pixels: PixelM
     assert (heard, ended) == (records, outcome)
     assert same(again.state_dict(), straight.state_dict())
     assert len(more.log) == 2 * (TRAIN // 2) - 25, "the range test was not run again"
+
+
+def test_what_is_tried_in_folds_has_the_rate_of_the_range_test_too(pixels: PixelMaterial) -> None:
+    choices, noted = replace(CHOICES, find_lr=True), Noted(pixels)
+    kept: list[Checkpoint] = []
+    trying = replace(WHOLE, folds=2, epochs=1)
+    facts = rules(HEAD, trying, replace(WHOLE, epochs=1))
+    records, _ = fit(small_classifier(), pixels, "rules", facts, choices=choices, noted=noted, save=kept.append)
+    rates = {record.lr for record in records if record.epoch}
+    assert len(rates) == 1, "tried and trained at one rate"
+    assert rates != {WHOLE.lr}
+    tried = next(state for state in kept if len(state.state["folds"]) == 1)
+    more = Noted(pixels)
+    heard, _ = fit(small_classifier(), pixels, "rules", facts, choices=choices, noted=more, resumed=tried)
+    assert heard == records
+    assert len(more.log) < len(noted.log) - TRAIN // 2, "neither that test nor the first fold was run again"
 
 
 def test_folds_of_auto_are_those_of_the_defaults(pixels: PixelMaterial) -> None:

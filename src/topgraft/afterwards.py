@@ -18,6 +18,7 @@ from .interpolation import Trade, keep_from_forgetting, short_trade
 from .networks import find_network
 from .original import Original, find_original, source_samples
 from .records import Sample, Splits
+from .runs import class_weight
 from .weights import LEARNT, RANDOM, Network
 
 
@@ -84,7 +85,7 @@ def limit_forgetting(
         at_most=chosen.forget_at_most,
         choice=engine,
         source=past.source,
-        class_weight=None if chosen.class_weight == "none" else chosen.class_weight,
+        class_weight=class_weight(chosen),
         seed=chosen.seed,
         workers=chosen.workers,
         folder=chosen.cache_dir,

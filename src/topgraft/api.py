@@ -326,24 +326,25 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     """
     chosen = settings.make(settings.InspectSettings, choices)
     if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
-        wrong = {"backbone", "weights", "input_size", "strategy", "from_", "rules"} & set(choices)
+        wrong = {"backbone", "weights", "input_size", "strategy", "from_", "rules", "batchnorm"} & set(choices)
         if wrong:
             raise UsageError(f"{what} is an artifact, which has its own {' and '.join(sorted(wrong))}; leave it out")
         model = load(what)
         splits = _of_artifact(model)
         classifier, config = model.classifier, model.config
         backbone, strategy, weights = config["backbone"]["name"], config["strategy"], config["backbone"]["weights"]
-        fitted = runs.recorded_phases(config)
+        fitted, asked = runs.recorded_phases(config), config["settings"].get("batchnorm", "auto")
     else:
         splits, _ = _opened(what, chosen)
         network, classifier = fitting.open_network(chosen, "scaled", len(splits.classes), splits.train)
         backbone, strategy, weights = chosen.backbone, chosen.strategy, network.weights
-        fitted = ()
+        fitted, asked = (), chosen.batchnorm
     groups = tuple(classifier.groups)
     phases = list(fitted) or inspection.foresee(*fitting.strategy_and_facts(chosen, splits), groups)
     rows = table(groups, phases[-1].rules)
+    updates = runs.updates_batchnorm(asked, weights != RANDOM)
     found = inspection.inspect_line(
-        classifier, splits.train, rows, backbone=backbone, strategy=strategy, pretrained=weights != RANDOM
+        classifier, splits.train, rows, backbone=backbone, strategy=strategy, updates_batchnorm=updates
     )
     found = replace(found, phases=inspection.planned(phases, groups))
     if not chosen.placement:

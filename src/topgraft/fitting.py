@@ -24,7 +24,7 @@ from .plan import Phase
 from .preparing import Preparation
 from .reasons import explained, reasoned, remarks
 from .records import EpochRecord, Sample, Splits, Unreadable
-from .runs import Resolved, rate
+from .runs import Resolved, class_weight, rate, updates_batchnorm
 from .splits import labels_of, refuse_unreadable, require_readable
 from .stepping import StepChoices
 from .strategies import STRATEGIES
@@ -182,9 +182,7 @@ class _Job:
     @property
     def name(self) -> str:
         """Of the strategy; a replayed run has its own phases."""
-        if self.chosen.rules is not None or self.resolved.phases:
-            return "rules"
-        return self.chosen.strategy
+        return "rules" if self.resolved.phases else _named(self.chosen)
 
     @property
     def strategy(self) -> Strategy:
@@ -196,7 +194,7 @@ class _Job:
         pretrained = self.facts.pretrained
         schedule = "cosine" if pretrained else "constant"
         return TrainChoices(
-            class_weight=chosen.class_weight,
+            class_weight=class_weight(chosen),
             refit=chosen.refit,
             seed=chosen.seed,
             steps=StepChoices(
@@ -205,7 +203,7 @@ class _Job:
                 precision=self.resolved.training,
                 device=self.resolved.engine.device,
                 l2=record.l2 if chosen.l2 == "published" and not pretrained else 0.0,
-                updates_batchnorm=not pretrained if chosen.batchnorm == "auto" else chosen.batchnorm == "update",
+                updates_batchnorm=updates_batchnorm(chosen.batchnorm, pretrained),
                 stalled=chosen.stalled,
                 seed=chosen.seed,
                 schedule=schedule if chosen.schedule == "auto" else chosen.schedule,
@@ -230,8 +228,11 @@ def strategy_and_facts(chosen: settings.InspectSettings, splits: Splits) -> tupl
         from_=chosen.from_,
         rules=chosen.rules,
     )
-    name = "rules" if chosen.rules is not None else chosen.strategy
-    return STRATEGIES[name], _facts(fit, (), splits)
+    return STRATEGIES[_named(fit)], _facts(fit, (), splits)
+
+
+def _named(chosen: settings.FitSettings) -> str:
+    return "rules" if chosen.rules is not None else chosen.strategy
 
 
 _Learnt = tuple[list[EpochRecord], Outcome, Preparation, FeatureRows | None, Facts]

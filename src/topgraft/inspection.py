@@ -62,7 +62,7 @@ def inspect_line(
     *,
     backbone: str,
     strategy: str,
-    pretrained: bool,
+    updates_batchnorm: bool,
 ) -> Inspection:
     """Run the first images through the line in float32 and note shape, type and range after every station."""
     shown = samples[:_IMAGES]
@@ -81,7 +81,7 @@ def inspect_line(
     return Inspection(
         backbone,
         strategy,
-        tuple(_row(name, module, rows[name], pretrained) for name, module in classifier.groups.items()),
+        tuple(_row(name, module, rows[name], updates_batchnorm) for name, module in classifier.groups.items()),
         tuple(stations),
         tuple(shown[int(index)].name for index in batch.indices),
         unreadable,
@@ -92,9 +92,9 @@ def _station(name: str, x: torch.Tensor) -> Station:
     return Station(name, tuple(x.shape), str(x.dtype).removeprefix("torch."), x.min().item(), x.max().item())
 
 
-def _row(name: str, module: nn.Module, multiplier: float | None, pretrained: bool) -> TableRow:
+def _row(name: str, module: nn.Module, multiplier: float | None, updates: bool) -> TableRow:
     norms = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
-    keeps = "keeps its statistics" if pretrained or multiplier is None else "takes its statistics from the batches"
+    keeps = "takes its statistics from the batches" if updates and multiplier is not None else "keeps its statistics"
     batchnorm = keeps if norms else "–"
     return TableRow(name, sum(p.numel() for p in module.parameters()), multiplier, batchnorm)
 

@@ -17,7 +17,7 @@ def explained(groups: Sequence[str], facts: Facts, records: Sequence[EpochRecord
     """What ``auto`` knew, and what it would have tried with more time."""
     return {
         "images_per_class": facts.train_images / facts.classes,
-        "probes": dict(facts.probes),
+        "probes": {name: facts.probes[name] for name in groups if name in facts.probes},
         "probe_images": facts.probe_images,
         "familiarity": facts.familiarity,
         "why": reasoned(groups, facts),
@@ -52,7 +52,8 @@ def reasoned(groups: Sequence[str], facts: Facts) -> list[str]:
             )
         )
     if facts.probes:
-        shown = ", ".join(f"{name} {100 * share:.1f}" for name, share in facts.probes.items())
+        # By the groups: a checkpoint does not keep the order.
+        shown = ", ".join(f"{name} {100 * facts.probes[name]:.1f}" for name in groups if name in facts.probes)
         rows.append(
             ("features", f"a linear head after each group answers right, in %: {shown} (n = {facts.probe_images:,})")
         )

@@ -195,6 +195,21 @@ def recorded_phases(config: Mapping[str, Any]) -> tuple[Phase, ...]:
     )
 
 
+def updates_batchnorm(asked: str, pretrained: bool) -> bool:
+    """Whether BatchNorm of groups that train takes its statistics from the batches; random weights have none to keep.
+
+    Args:
+        asked: the setting ``batchnorm``.
+        pretrained: whether the weights are published ones.
+    """
+    return not pretrained if asked == "auto" else asked == "update"
+
+
+def class_weight(chosen: settings.FitSettings) -> str | None:
+    """The setting as the solvers take it: None, or ``balanced``."""
+    return None if chosen.class_weight == "none" else chosen.class_weight
+
+
 def rate(chosen: settings.FitSettings) -> float:
     """The learning rate that was asked for, or the default."""
     return learning_rate(chosen.optimizer, chosen.weights != RANDOM) if chosen.lr is None else chosen.lr

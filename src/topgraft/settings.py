@@ -122,6 +122,11 @@ _STRATEGY_HELP = (
     "what trains: head keeps the base and solves the classifier; partial also trains the layers near it; full trains "
     "the whole network; auto starts as head and goes on while it helps and the time lasts; rules are your own"
 )
+_BATCHNORM = ("auto", "keep", "update")
+_BATCHNORM_HELP = (
+    "statistics of BatchNorm where its group trains: keep the published ones, or update them from the batches; "
+    "auto updates those of random weights only"
+)
 _FROM_HELP = "partial: the first group that trains; default: where the layers' own features stop helping"
 
 
@@ -146,12 +151,7 @@ class FitSettings(OpenSettings, NetworkSettings):
         ("auto", "cosine", "constant"),
     )
     find_lr: bool = _choice(False, "measure which learning rate the network bears, in a short test, and take that")
-    batchnorm: str = _choice(
-        "auto",
-        "statistics of BatchNorm where its group trains: keep the published ones, or update them from the batches; "
-        "auto updates those of random weights only",
-        ("auto", "keep", "update"),
-    )
+    batchnorm: str = _choice("auto", _BATCHNORM_HELP, _BATCHNORM)
     augment: str = _choice(
         "auto",
         "what is drawn at random for a training image: crop, standard (crop and mirror), strong (and colours); "
@@ -261,6 +261,7 @@ class InspectSettings(OpenSettings, NetworkSettings):
     rules: tuple[Phase, ...] | None = _choice(
         None, "your own phases: a TOML file, or a list of phases", read=read_phases
     )
+    batchnorm: str = _choice("auto", _BATCHNORM_HELP, _BATCHNORM)
     placement: bool = _choice(False, "also show the device, number type and engine of each group")
 
 

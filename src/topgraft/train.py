@@ -87,7 +87,7 @@ class TrainChoices:
     """The user's choices that phases need.
 
     Attributes:
-        class_weight: ``none`` or ``balanced``.
+        class_weight: None, or ``balanced``.
         refit: solve the head again on train and validation together.
         seed: of everything random.
         steps: how phases step that do; its class weights are filled in here.
@@ -95,7 +95,7 @@ class TrainChoices:
         solver: how the head is solved on features: a key of `SOLVERS`.
     """
 
-    class_weight: str
+    class_weight: str | None
     refit: bool
     seed: int
     steps: StepChoices
@@ -192,7 +192,7 @@ def _solve(
             val_set.rows,
             val_set.labels,
             job.facts.classes,
-            class_weight=None if choices.class_weight == "none" else choices.class_weight,
+            class_weight=choices.class_weight,
             refit=choices.refit,
             seed=choices.seed,
         )
@@ -235,11 +235,8 @@ def _step(
     """Train the groups that the table does not freeze; what is better than the best so far is the best from now on."""
     began = time.perf_counter()
     material, steps = _prepared(job, phase, rows)
-    if job.choices.find_lr and now.position is None:
-        usual = LEARNING_RATES[steps.optimizer]
-        rate, _ = find_rate(job.classifier, rows, material, job.inputs.train, steps, usual)
-        progress.note(f"{phase.name}: the range test suggests the learning rate {rate:g}")
-        phase = now.under_way = replace(phase, lr=rate)
+    if now.position is None:
+        phase = now.under_way = _with_rate(job, phase, rows, material, steps)
     chosen_in_folds = any(record.folds for record in now.history)
     steps = replace(steps, keep_last=chosen_in_folds)
     lead = time.perf_counter() - began  # filling a cache is a part of the first epoch
@@ -281,6 +278,8 @@ def _try(
     """Try a phase by cross-validation over train and validation together; the network is as before afterwards."""
     began = time.perf_counter()
     material, steps = _prepared(job, phase, rows)
+    if not now.folds:
+        phase = now.under_way = _with_rate(job, phase, rows, material, steps)
     assert job.inputs.features is not None
     features = np.concatenate([part.rows for part in job.inputs.features])
     pool = np.concatenate([job.inputs.train, job.inputs.val])
@@ -297,7 +296,7 @@ def _try(
                     labels[~out],
                     job.facts.classes,
                     (now.strength,),
-                    class_weight=None if job.choices.class_weight == "none" else job.choices.class_weight,
+                    class_weight=job.choices.class_weight,
                 )
                 job.classifier.put_head(path.weight[0], path.bias[0])
                 seconds = None
@@ -334,10 +333,22 @@ def _try(
     now.selection |= {"by": "out-of-fold", "images": len(pool)}
 
 
+def _with_rate(
+    job: _Job, phase: Phase, rows: Mapping[str, float | None], material: Material, steps: StepChoices
+) -> Phase:
+    """The phase at the rate that a range test suggests, if one is asked for. The same network gives the same rate."""
+    if not job.choices.find_lr:
+        return phase
+    usual = LEARNING_RATES[steps.optimizer]
+    rate, _ = find_rate(job.classifier, rows, material, job.inputs.train, steps, usual)
+    progress.note(f"{phase.name}: the range test suggests the learning rate {rate:g}")
+    return replace(phase, lr=rate)
+
+
 def _prepared(job: _Job, phase: Phase, rows: Mapping[str, float | None]) -> tuple[Material, StepChoices]:
     assert job.inputs.material is not None
     material = job.inputs.material(phase, rows)
     weights = None
-    if job.choices.class_weight != "none":
+    if job.choices.class_weight is not None:
         weights = class_weights(material.labels.numpy()[job.inputs.train], job.facts.classes)
     return material, replace(job.choices.steps, class_weights=weights)

@@ -214,6 +214,10 @@ def test_inspect_shows_the_table_and_the_stations(
         assert [s["name"] for s in said["stations"]][:3] == ["pixels", "normalise", "stem"]
         assert said["stations"][-1]["shape"] == [8, 3]
     assert "frozen" in ask(capsys, "inspect", photos)[1]
+    for asked, takes in (("auto", False), ("update", True)):
+        said = json.loads(ask(capsys, "inspect", photos, "--strategy", "full", "--batchnorm", asked, "--json")[1])
+        kept = {row["batchnorm"] for row in said["table"] if row["group"] != "head"}
+        assert kept == {"takes its statistics from the batches" if takes else "keeps its statistics"}
 
 
 def test_data_names_what_is_odd(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

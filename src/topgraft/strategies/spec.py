@@ -25,8 +25,8 @@ class Facts:
         trainable: whether the base can take steps; a baseline's is learnt at once.
         first: the first group that trains under ``partial``, as asked; None leaves it to the probes.
         phases: the user's own, for ``rules``.
-        probes: boundary → share of images that a linear head on its pooled activations answers right, out of fold,
-            in the network's order; empty where it was not measured.
+        probes: boundary → share of images that a linear head on its pooled activations answers right, out of fold;
+            empty where it was not measured.
         probe_images: images that the probes answered.
         familiarity: mean probability of the published classifier's best answer on the training images, 0 to 1: how much
             they look like what it was trained on. None where it has none.
