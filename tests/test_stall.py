@@ -27,6 +27,11 @@ def test_a_network_that_knew_something_has_lost_it_or_not(first: float, last: fl
     assert not diverges([first] * 5 + [last] * (BLOCK - 6), CHANCE), "too few to tell"
 
 
+def test_a_network_that_lost_all_in_the_second_step_is_noticed() -> None:
+    assert diverges([0.1, *[5 * CHANCE] * BLOCK], CHANCE)
+    assert not diverges([0.1, *[0.7 * CHANCE] * BLOCK], CHANCE), "the first batch was an easy one"
+
+
 def test_at_chance_is_about_the_last_two_blocks() -> None:
     assert at_chance([0.1] * 100 + [CHANCE] * 2 * BLOCK, CHANCE)
     assert not at_chance([CHANCE] * 100 + [0.97 * CHANCE] * 2 * BLOCK, CHANCE)

@@ -41,7 +41,9 @@ def diverges(losses: Sequence[float], chance: float) -> bool:
     """Whether a network that knew something when it began has lost it: the last block is far above the first steps."""
     if len(losses) < BLOCK:
         return False
-    first, last = sum(losses[:_FIRST]) / _FIRST, sum(losses[-BLOCK:]) / BLOCK
+    # A constant rate may spoil the second step already. The first alone, before any, is of one batch, and may be lucky.
+    first = min(sum(losses[:_FIRST]) / _FIRST, losses[0] + _LOST * chance)
+    last = sum(losses[-BLOCK:]) / BLOCK
     return first < chance and last > first + _LOST * chance
 
 
