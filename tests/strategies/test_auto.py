@@ -15,6 +15,7 @@ from topgraft.strategies.auto import ladder, next_phase, untried
 from topgraft.strategies.spec import HEAD, Facts
 
 GROUPS = ("stem", "stage1", "stage2", "stage3", "head")
+RUNGS = ("stage3", "stage2", "stage1", "stem")
 N = 400
 FACTS = Facts(
     2000, N, 10, epochs=5, lr=1e-4,
@@ -25,9 +26,11 @@ FACTS = Facts(
 
 
 def record(phase: int, right: int, *, epoch: int = 1, seconds: float = 1.0, loss: float = 0.5, n: int = N,
-           folds: int = 0) -> EpochRecord:  # fmt: skip
+           folds: int = 0, rung: str | None = None) -> EpochRecord:  # fmt: skip
+    """By default of one rung after the other."""
+    name = f"from {rung or RUNGS[phase - 1]}" if phase else "head"
     return EpochRecord(
-        phase, "x", epoch, seconds, chosen=epoch == 0, hits=metrics.pack(np.arange(n) < right), scaled_loss=loss,
+        phase, name, epoch, seconds, chosen=epoch == 0, hits=metrics.pack(np.arange(n) < right), scaled_loss=loss,
         folds=folds,
     )  # fmt: skip
 
@@ -69,6 +72,50 @@ def test_a_budget_shortens_phases_and_then_ends() -> None:
     assert untried(GROUPS, replace(FACTS, budget=35.5), [head]) == "stage3"
     filling = replace(tight, setup_seconds={"stage3": 10.0})
     assert next_phase(GROUPS, filling, [head]) is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        # Seconds of five epochs: 5, 10, 20, 40; of three: 3, 6, 12, 24. Before the first rung 16 are gone.
+        (300, [("stage3", 5), ("stage2", 5), ("stage1", 5), ("stem", 5)]),
+        (16 + 70, [("stage3", 5), ("stage2", 5), ("stage1", 5), ("stem", 3)]),
+        (16 + 50, [("stage3", 5), ("stage2", 5), ("stem", 3)]),  # the third would leave too little for the last
+        (16 + 30, [("stage3", 3), ("stem", 3)]),
+        (16 + 27, [("stem", 3)]),
+        (16 + 20, [("stage3", 5), ("stage1", 3)]),  # the last is out of reach from the start
+        (16 + 2, [("stage3", 1)]),  # no rung has three
+        (16 + 1, []),
+    ],
+)  # fmt: skip
+def test_a_rung_that_would_leave_too_little_for_the_lowest_within_reach_is_passed_over(
+    budget: float, expected: list[tuple[str, int]]
+) -> None:
+    facts, history = replace(FACTS, budget=float(budget)), [record(0, 300, epoch=0)]
+    seen: list[tuple[str, int]] = []
+    while (phase := next_phase(GROUPS, facts, history)) is not None:
+        rung = first_of(phase.rules)
+        seen.append((rung, phase.epochs))
+        each = FACTS.epoch_seconds[rung]
+        assert phase.seconds is not None
+        assert phase.epochs * each <= phase.seconds
+        number = len(seen)
+        history += [record(number, 300 + number, epoch=e + 1, seconds=each, rung=rung) for e in range(phase.epochs)]
+    assert seen == expected
+    passed = [rung for rung in RUNGS if rung not in dict(seen)]
+    assert untried(GROUPS, facts, history) == (passed[0] if passed else None)
+
+
+def test_rungs_that_took_longer_than_predicted_make_the_next_ones_shorter() -> None:
+    facts = replace(FACTS, budget=16.0 + 70)
+    history = [record(0, 300, epoch=0), *(record(1, 301, epoch=e + 1, seconds=3.0) for e in range(5))]
+    phase = next_phase(GROUPS, facts, history)
+    assert phase is not None
+    assert (first_of(phase.rules), phase.epochs) == ("stage1", 4), "three times as slow: the last is out of reach"
+    history = [record(0, 300, epoch=0), *(record(1, 301, epoch=e + 1, seconds=0.1) for e in range(5))]
+    phase = next_phase(GROUPS, facts, history)
+    assert phase is not None
+    assert (first_of(phase.rules), phase.epochs) == ("stage2", 5), "faster than predicted is not counted on"
 
 
 def test_without_a_budget_nothing_ends_it_but_the_ladder() -> None:
