@@ -24,7 +24,7 @@ def test_a_network_is_measured_and_left_as_it_is(precision: str, images: int) ->
     classifier = small_classifier()
     before, wanted = state_of(classifier), [p.requires_grad for p in classifier.parameters()]
     pixels = torch.randint(0, 256, (images, 16, 16, 3), dtype=torch.uint8)
-    found = measure_groups(classifier, pixels, "cpu", precision)
+    found = measure_groups(classifier, pixels, "cpu", precision, 32)
     assert list(found) == ["stem", "stage1", "head"]
     assert [cost.numbers for cost in found.values()] == [8 * 8 * 8, 12, 3]
     assert all(cost.forward > 0 and cost.backward > 0 for cost in found.values())

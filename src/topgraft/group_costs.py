@@ -36,15 +36,19 @@ class GroupCost:
     numbers: int
 
 
-def measure_groups(classifier: Classifier, pixels: torch.Tensor, device: str, precision: str) -> dict[str, GroupCost]:
+def measure_groups(
+    classifier: Classifier, pixels: torch.Tensor, device: str, precision: str, batch_size: int
+) -> dict[str, GroupCost]:
     """Run some images through the network, group by group, and back.
 
     Args:
         classifier: on the CPU, in evaluation mode; it is not changed.
-        pixels: uint8 N×H×W×3; the first four are taken.
-        device, precision: as a phase steps with.
+        pixels: uint8 N×H×W×3; on a processor the first four are taken.
+        device, precision, batch_size: as a phase steps with.
     """
-    pixels = pixels[:_IMAGES]
+    # A GPU takes as long for a few images as for a batch of them.
+    count = min(_IMAGES, len(pixels)) if device == "cpu" else batch_size
+    pixels = pixels[torch.arange(count) % len(pixels)]
     n = len(pixels)
     fastest: dict[str, tuple[float, float]] = {}
     numbers: dict[str, int] = {}

@@ -96,7 +96,9 @@ class Preparation:
         pixels = torch.cat([part.pixels for part in parts])
         if not len(pixels):
             raise DataError(f"none of the first {len(some)} images can be read; `topgraft data` says why")
-        self._costs = measure_groups(self.classifier, pixels, self.resolved.engine.device, self.resolved.training)
+        self._costs = measure_groups(
+            self.classifier, pixels, self.resolved.engine.device, self.resolved.training, self.chosen.batch_size
+        )
 
     @property
     def rates(self) -> Rates:

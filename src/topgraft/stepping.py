@@ -139,8 +139,11 @@ def one_step(
     targets = replace(targets, shares=to_device(targets.shares, choices.device))
     # One image alone has no variance where the map is 1×1: it is normalised by the running statistics.
     freeze.apply_modes(run.groups, run.rows, choices.updates_batchnorm and len(labels) > 1)
-    with torch.random.fork_rng(devices=None if choices.device == "cuda" else []):
-        torch.manual_seed(np.random.SeedSequence(list(draw)).generate_state(1, np.uint64)[0].item())
+    on_gpu = choices.device == "cuda"
+    seed = np.random.SeedSequence(list(draw)).generate_state(1, np.uint64)[0].item()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_gpu else []):
+        # On a processor the caller's generators of GPUs, which are not forked, are left alone.
+        (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(seed)
         if run.folded is not None:
             loss, right = gradients(run.folded, images, labels, targets)
         else:
@@ -196,9 +199,11 @@ def validate(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Logits and labels of the images that judge. Leaves the network in evaluation mode."""
     run.classifier.eval()
     parts: list[tuple[torch.Tensor, torch.Tensor]] = []
-    # On a processor small batches keep the activations in its cache.
-    small = run.classifier.spec.input_size <= 64
-    size = 128 if run.choices.device == "cuda" or small or run.folded is not None else 8
+    if run.choices.device == "cuda":
+        size = min(128, 4 * run.choices.batch_size)  # who lowers the batches for a small GPU lowers these
+    else:
+        # On a processor small batches keep the activations in its cache.
+        size = 128 if run.classifier.spec.input_size <= 64 or run.folded is not None else 8
     with torch.inference_mode():
         for images, labels in run.material.batches(run.val, size, None):
             parts.append((_logits(run, images).cpu(), labels))

@@ -113,6 +113,11 @@ def run_phase(
     try:
         if choices.device == "cpu":
             memory.enter_context(freed_memory_kept())
+        else:
+            # Left alone, fp32 would round to 10 bits, and a resumed fit would end in other bits.
+            memory.enter_context(
+                torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+            )
         if resumed is None and not phase.folds:
             _say_how_long(run, phase)
         while now.epoch <= phase.epochs:

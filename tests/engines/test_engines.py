@@ -13,6 +13,7 @@ import torch
 
 from topgraft import engines
 from topgraft.engines import EngineChoice, spec
+from topgraft.engines.torch import arithmetic
 from topgraft.errors import UsageError
 
 
@@ -180,3 +181,13 @@ def test_everything_works_without_openvino(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert done.stdout == "the engine openvino is not installed; pip install openvino, or use --engine torch\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_gpu_cudnn_stays_on_and_rounds_as_float32() -> None:
+    """Its switch is off by default where flags are set, and nothing but the speed would tell."""
+    choice = EngineChoice("torch", "fp32", "cuda", 64, 1)
+    for _ in range(2):
+        with arithmetic(choice):
+            assert torch.backends.cudnn.enabled
+            assert not torch.backends.cudnn.allow_tf32
+            assert torch.is_inference_mode_enabled()

@@ -85,7 +85,8 @@ def arithmetic(choice: EngineChoice) -> Iterator[None]:
     # Left alone, a GPU's fp32 convolutions round to 10 bits (TF32), and a faster kernel may be picked at random.
     exact: AbstractContextManager[object] = nullcontext()
     if choice.device == "cuda":
-        exact = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
+        # Without enabled=True the block would switch cuDNN off.
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         stack.enter_context(casts)
@@ -158,15 +159,17 @@ def recorded(network: Network, shape: tuple[int, ...]) -> Network:
         for _ in range(_WARM_UPS):  # libraries choose and load their kernels, which no graph may hold
             network(pixels)
     torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
+    graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may go on with the GPU
             rows = network(pixels)
     except RuntimeError as error:
+        torch.cuda.set_stream(here)  # where ending the recording fails too, its stream would stay the current one
         progress.note(f"the network runs layer by layer, as it cannot be recorded: {str(error).splitlines()[0]}")
         return network
 
-    def replay(images: torch.Tensor) -> torch.Tensor:
+    def replay(images: torch.Tensor, held: Network = network) -> torch.Tensor:
+        # A graph has the addresses of the weights alone: `held` keeps them where they are.
         pixels.copy_(images, non_blocking=True)
         graph.replay()
         return rows
