@@ -71,3 +71,14 @@ def test_wrong_choices_say_what_is_right(given: dict[str, object], message: str)
 
 def test_what_has_no_effect_are_choices_of_fit() -> None:
     assert {entry.name for entry in fields(settings.FitSettings)} >= settings.WITHOUT_EFFECT
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [(0, 0.0), ("2.5", 2.5), (100, 100.0), (-1, None), (101, None), ("x", None)]
+)
+def test_points_that_may_be_forgotten(given: float | str, found: float | None) -> None:
+    if found is None:
+        with pytest.raises(UsageError, match="0 to 100 points"):
+            settings.make(settings.FitSettings, {"forget_at_most": given})
+    else:
+        assert settings.make(settings.FitSettings, {"forget_at_most": given}).forget_at_most == found

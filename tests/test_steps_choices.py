@@ -11,7 +11,7 @@ import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 from torch import nn
 
-from topgraft import freeze
+from topgraft import freeze, steps
 from topgraft.classifier import Classifier
 from topgraft.errors import Stalled
 from topgraft.material import PixelMaterial
@@ -99,7 +99,7 @@ def test_the_pull_is_the_gradient_of_the_distance(pixels: PixelMaterial) -> None
         rows: dict[str, float | None] = dict.fromkeys(classifier.groups, 1.0)
         freeze.apply(dict(classifier.groups.items()), rows)
         choices = replace(CHOICES, l2_sp=pull)
-        job = Run(classifier, rows, pixels, np.arange(8), np.arange(8, 16), choices, started)
+        job = Run(classifier, rows, pixels, np.arange(8), np.arange(8, 16), choices, {}, started)
         one_step(job, job.optimizer(rate), images, labels, (0, 1, 0))
         found.append(state_of(classifier))
     begun = state_of(small_classifier())
@@ -116,6 +116,20 @@ def test_pulled_weights_stay_nearer(pixels: PixelMaterial) -> None:
         run(classifier, pixels, replace(CHOICES, l2_sp=pull, keep_last=True), replace(ALL, epochs=12))
         after = classifier.state_dict()
         away.append(float((after["groups.stage1.0.weight"] - begun["groups.stage1.0.weight"]).norm()))
+    assert away[1] < 0.5 * away[0]
+
+
+def test_what_weights_are_pulled_to_may_be_older_than_the_phase(pixels: PixelMaterial) -> None:
+    """A second phase begins from tuned weights, and is pulled to the published ones all the same."""
+    published, away = state_of(small_classifier(seed=1)), []
+    for anchor in (None, published):
+        classifier = small_classifier()
+        rows = table(tuple(classifier.groups), ALL.rules)
+        freeze.apply(dict(classifier.groups.items()), rows)
+        ends, choices = (np.arange(TRAIN), np.arange(TRAIN, TRAIN + VAL)), replace(CHOICES, l2_sp=5.0, keep_last=True)
+        list(run_phase(classifier, replace(ALL, epochs=30), 0, rows, pixels, *ends, choices, anchor=anchor))
+        after = classifier.state_dict()
+        away.append(float((after["groups.stage1.0.weight"] - published["groups.stage1.0.weight"]).norm()))
     assert away[1] < 0.5 * away[0]
 
 
@@ -179,3 +193,26 @@ def test_a_rate_that_tears_what_was_known_stops_and_one_that_holds_is_named() ->
     assert f"--lr {stall.rate:g}" in str(stall)
     losses = [loss for _, loss in stall.curves[stall.rate]]
     assert holds(losses * 25, stall.curves[3.0][-1][1], known=True)
+
+
+def test_few_images_are_walked_over_again_until_a_rate_has_shown_that_it_holds() -> None:
+    """An epoch of them has fewer steps than it takes to tell."""
+    many = PixelMaterial(pixels_of([*coloured(900, 1), *coloured(VAL, 2)]))
+    classifier = small_classifier()
+    known = replace(CHOICES, batch_size=16, optimizer="adam", updates_batchnorm=True)
+    run(classifier, many, known, replace(ALL, epochs=4, lr=0.02), train=900)
+    published = replace(known, updates_batchnorm=False, schedule="cosine")
+    few = PixelMaterial(pixels_of([*coloured(100, 1), *coloured(VAL, 2)]))
+    with pytest.raises(Stalled) as caught:
+        run(classifier, few, published, replace(ALL, lr=3.0, epochs=20), train=100)
+    assert caught.value.rate in (pytest.approx(0.3), pytest.approx(0.03), pytest.approx(0.003))
+
+
+def test_where_no_lower_rate_does_better_it_is_asked_once(
+    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(steps, "diverges", lambda losses, chance: len(losses) >= 25)
+    monkeypatch.setattr(steps, "look_lower", lambda lr, *_: asked.append(lr))
+    run(small_classifier(), pixels, replace(CHOICES, batch_size=4, patience=None), replace(ALL, epochs=12, lr=1e-3))
+    assert asked == [1e-3]

@@ -12,10 +12,12 @@ import pytest
 import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 
+import topgraft.train
 from topgraft import checkpoint
 from topgraft.checkpoint import Checkpoint
 from topgraft.classifier import Classifier
 from topgraft.defaults import FOLDS, SELECTION_MINIMUM
+from topgraft.errors import Stalled
 from topgraft.fitting import drain
 from topgraft.material import PixelMaterial
 from topgraft.metrics import standing
@@ -214,6 +216,44 @@ def test_what_folds_have_chosen_is_trained_to_its_last_epoch(many: PixelMaterial
     assert loss_of(classifier, many) == pytest.approx(records[-1].val_loss, rel=1e-4)
 
 
+def test_what_is_cut_before_the_epochs_that_folds_chose_has_to_be_better(many: PixelMaterial) -> None:
+    solved, classifier = small_classifier(), small_classifier()
+    choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore"))
+    fit(solved, many, "head")
+
+    def cut(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
+        phase = never_the_same(groups, facts, history)
+        return replace(phase, lr=0.5, seconds=1e-9) if phase is not None and phase == WHOLE else phase
+
+    records, outcome = fit(classifier, many, cut, choices=choices)
+    assert records[-1].train_top1 is not None
+    assert records[-1].train_top1.n < TRAIN, "or nothing was cut"
+    assert standing(records[-1]) < standing(best_of(records)), "or the test shows nothing"
+    assert outcome.selection["phase"] == "head"
+    assert same(classifier.state_dict(), solved.state_dict())
+
+
+@pytest.mark.parametrize("budget", [100.0, None])
+def test_a_rung_of_auto_that_loses_what_was_known_is_no_loss(
+    many: PixelMaterial, monkeypatch: pytest.MonkeyPatch, budget: float | None
+) -> None:
+    def stalls(*_: Any, **__: Any) -> Any:
+        raise Stalled(1.0, 25, 9.0, 1.0, None, {}, known=True)
+        yield
+
+    solved, classifier = small_classifier(), small_classifier()
+    fit(solved, many, "head")
+    monkeypatch.setattr(topgraft.train, "run_phase", stalls)
+    facts = replace(rules(HEAD, WHOLE), budget=budget)
+    if budget is None:  # the user has asked for this phase
+        with pytest.raises(Stalled):
+            fit(classifier, many, "rules", facts)
+        return
+    _, outcome = fit(classifier, many, "rules", facts)
+    assert [phase.name for phase in outcome.taken] == list(outcome.phases) == ["head"]
+    assert same(classifier.state_dict(), solved.state_dict())
+
+
 def test_ctrl_c_within_a_phase_leaves_the_best_epoch(many: PixelMaterial) -> None:
     base = rules(HEAD, replace(WHOLE, epochs=3, lr=0.01))
     steps = TRAIN // 2
@@ -261,7 +301,8 @@ def test_ctrl_c_while_a_state_is_written_is_no_loss(pixels: PixelMaterial) -> No
 
 
 def test_a_range_test_gives_the_rate_and_a_resumed_phase_keeps_it(pixels: PixelMaterial, tmp_path: Path) -> None:
-    choices, kept = replace(CHOICES, find_lr=True), list[Path]()
+    steps = replace(CHOICES.steps, stalled="ignore")  # of pairs of images a loss jumps about
+    choices, kept = replace(CHOICES, find_lr=True, steps=steps), list[Path]()
 
     def save(state: Checkpoint) -> None:
         kept.append(tmp_path / f"{len(kept)}.safetensors")
@@ -288,7 +329,8 @@ def test_a_range_test_gives_the_rate_and_a_resumed_phase_keeps_it(pixels: PixelM
 
 
 def test_what_is_tried_in_folds_has_the_rate_of_the_range_test_too(pixels: PixelMaterial) -> None:
-    choices, noted = replace(CHOICES, find_lr=True), Noted(pixels)
+    steps = replace(CHOICES.steps, stalled="ignore")
+    choices, noted = replace(CHOICES, find_lr=True, steps=steps), Noted(pixels)
     kept: list[Checkpoint] = []
     trying = replace(WHOLE, folds=2, epochs=1)
     facts = rules(HEAD, trying, replace(WHOLE, epochs=1))

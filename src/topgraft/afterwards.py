@@ -65,6 +65,8 @@ def open_past(chosen: settings.FitSettings, classifier: Classifier, network: Net
     if chosen.forget_at_most is None and source is None:
         return Past()
     original = original_network(chosen, classifier, network)
+    if chosen.forget_at_most is not None and (original.classifier is None or not original.answers):
+        raise UsageError(f"what is forgotten cannot be limited: {original.why}; leave --forget-at-most out")
     if source is None:
         return Past(original)
     everything = [sample for part in source.parts.values() for sample in part]
@@ -151,8 +153,7 @@ def look_back(
     after, before = trained.rows, trained.before
     if chosen.forget_at_most is not None:
         trade = limit_forgetting(chosen, classifier, past, splits, engine)
-        before = None  # the base has moved since
-    if trade is not None and not past.source:
+    if trade is not None:  # it says what is lost on the images that did not choose; all of them would flatter
         return None, trade
     return forgotten(chosen, classifier, past, engine, before, after), trade
 

@@ -326,7 +326,7 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     """
     chosen = settings.make(settings.InspectSettings, choices)
     if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
-        wrong = {"backbone", "weights", "input_size", "strategy", "from_", "rules", "batchnorm"} & set(choices)
+        wrong = settings.OF_A_FIT & set(choices)
         if wrong:
             raise UsageError(f"{what} is an artifact, which has its own {' and '.join(sorted(wrong))}; leave it out")
         model = load(what)

@@ -129,7 +129,7 @@ def train_network(
     first = job.strategy(tuple(classifier.groups), job.facts, ())
     solves = first is None or first.solves_head
     published = None if job.name == "head" else _base_fingerprint(classifier)
-    learnt = _on_features(job, saved, lap, began) if solves else _on_pixels(job, saved, lap)
+    learnt = _on_features(job, saved, lap, began) if solves else _on_pixels(job, saved, lap, began)
     records, outcome, preparation, computed, facts = learnt
     lap("head" if job.name == "head" else "train")
     untouched = computed is not None and (published is None or _base_fingerprint(classifier) == published)
@@ -227,6 +227,9 @@ def strategy_and_facts(chosen: settings.InspectSettings, splits: Splits) -> tupl
         strategy=chosen.strategy,
         from_=chosen.from_,
         rules=chosen.rules,
+        epochs=chosen.epochs,
+        optimizer=chosen.optimizer,
+        lr=chosen.lr,
     )
     return STRATEGIES[_named(fit)], _facts(fit, (), splits)
 
@@ -234,6 +237,8 @@ def strategy_and_facts(chosen: settings.InspectSettings, splits: Splits) -> tupl
 def _named(chosen: settings.FitSettings) -> str:
     return "rules" if chosen.rules is not None else chosen.strategy
 
+
+_RESERVE = 0.05  # share of a budget for validating and saving, where nothing was measured before
 
 _Learnt = tuple[list[EpochRecord], Outcome, Preparation, FeatureRows | None, Facts]
 
@@ -303,7 +308,7 @@ def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]
     return records, outcome, preparation, computed, facts
 
 
-def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]) -> _Learnt:
+def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None], began: float) -> _Learnt:
     """Random weights, or a user's rules: groups step from the beginning."""
     samples = (*job.splits.train, *job.splits.val)
     preparation = Preparation(job.classifier, samples, len(job.splits.train), job.chosen, job.resolved)
@@ -323,6 +328,9 @@ def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]) 
     )
     inputs = Inputs(material=preparation.material, train=readable[first], val=readable[~first])
     facts = job.facts if saved is None else Facts.of(saved.state["facts"])
+    if facts.budget is not None:
+        reserve = _RESERVE * facts.budget
+        facts = replace(facts, spent=facts.spent + time.perf_counter() - began, reserve=reserve)
     records, outcome = _run(job, facts, inputs, preparation, saved, keeps=True)
     return records, outcome, preparation, None, facts
 

@@ -147,7 +147,7 @@ def run_config(
             "licence": network.licence,
             "paper": record.paper,
         },
-        "strategy": chosen.strategy,
+        "strategy": "rules" if chosen.rules is not None else chosen.strategy,
         "phases": outcome.phases,
         "selection": outcome.selection,
         "settings": settings.as_json(_replayable(chosen, outcome)),

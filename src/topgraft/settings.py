@@ -59,6 +59,21 @@ def seconds(given: Any) -> str:
     return text
 
 
+def points(given: Any) -> float:
+    """A number from 0 to 100.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        value = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise UsageError(f"forget_at_most must be 0 to 100 points, not {given!r}")
+    return value
+
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -127,6 +142,9 @@ _BATCHNORM_HELP = (
     "statistics of BatchNorm where its group trains: keep the published ones, or update them from the batches; "
     "auto updates those of random weights only"
 )
+_EPOCHS_HELP = "passes over the training images, where the base trains; default: by their number"
+_OPTIMIZERS, _OPTIMIZER_HELP = ("adam", "adamw", "sgd"), "what steps, where the base trains"
+_LR_HELP = "learning rate; default: 3e-4 (sgd 0.01) for published weights, 1e-3 (sgd 0.1) for random ones"
 _FROM_HELP = "partial: the first group that trains; default: where the layers' own features stop helping"
 
 
@@ -140,11 +158,9 @@ class FitSettings(OpenSettings, NetworkSettings):
         None, "your own phases: a TOML file, or a list of phases in Python; see the README", read=read_phases
     )
     budget: str | None = _choice(None, "auto: wall time for everything, as 90s, 5m or 1h; default: 5m", read=seconds)
-    epochs: int | None = _choice(
-        None, "passes over the training images, where the base trains; default: by their number", low=1
-    )
+    epochs: int | None = _choice(None, _EPOCHS_HELP, low=1)
     batch_size: int = _choice(32, "images of one step, where the base trains", low=1)
-    optimizer: str = _choice("adam", "what steps, where the base trains", ("adam", "adamw", "sgd"))
+    optimizer: str = _choice("adam", _OPTIMIZER_HELP, _OPTIMIZERS)
     schedule: str = _choice(
         "auto",
         "how rates change within a phase: cosine rises and falls; auto is constant for random weights, else cosine",
@@ -174,12 +190,10 @@ class FitSettings(OpenSettings, NetworkSettings):
         None, "end a phase where so many epochs in a row are no better than the best; default: 5", low=1
     )
     forget_at_most: float | None = _choice(
-        None, "points of the original task's accuracy (see --source), or of agreement, that may be lost", low=0
+        None, "points of the original task's accuracy (see --source), or of agreement, that may be lost", read=points
     )
     source: str | None = _choice(None, "labelled images of the original task, to measure what is forgotten")
-    lr: float | None = _choice(
-        None, "learning rate; default: 3e-4 (sgd 0.01) for published weights, 1e-3 (sgd 0.1) for random ones", low=0
-    )
+    lr: float | None = _choice(None, _LR_HELP, low=0)
     l2: str = _choice(
         "published", "the penalty on weights that the network's authors add to the loss", ("published", "none")
     )
@@ -261,8 +275,17 @@ class InspectSettings(OpenSettings, NetworkSettings):
     rules: tuple[Phase, ...] | None = _choice(
         None, "your own phases: a TOML file, or a list of phases", read=read_phases
     )
+    epochs: int | None = _choice(None, _EPOCHS_HELP, low=1)
+    optimizer: str = _choice("adam", _OPTIMIZER_HELP, _OPTIMIZERS)
+    lr: float | None = _choice(None, _LR_HELP, low=0)
     batchnorm: str = _choice("auto", _BATCHNORM_HELP, _BATCHNORM)
     placement: bool = _choice(False, "also show the device, number type and engine of each group")
+
+
+OF_A_FIT = frozenset(
+    {"backbone", "weights", "input_size", "strategy", "from_", "rules", "epochs", "optimizer", "lr", "batchnorm"}
+)
+"""Choices of ``inspect`` that an artifact has made."""
 
 
 def make(kind: type[S], given: Mapping[str, Any]) -> S:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class StepChoices:
         label_smoothing, mixup: see `topgraft.targets`.
         ema: share of a step's old mean in the running mean of the weights, which is what is validated and kept;
             0 for the weights themselves.
-        l2_sp: pull of the weights towards those that the phase began with, α of α/2·‖w - w₀‖²
+        l2_sp: pull of the weights towards the published ones, α of α/2·‖w - w₀‖²
             (https://arxiv.org/abs/1802.01483, section 3); the head is not pulled.
         keep_last: the last epoch stays, as how many there are was chosen before.
         patience: the phase ends where so many epochs in a row are no better than the best; None for never.
@@ -77,6 +77,7 @@ class Run:
         train, val: indices into it.
         choices: how to step.
         started: the network's state before the first step.
+        anchor: the state that `StepChoices.l2_sp` pulls to.
         folded: computes the same faster, where it can; see `topgraft.folding`.
     """
 
@@ -87,6 +88,7 @@ class Run:
     val: NDArray[np.int64]
     choices: StepChoices
     started: Mapping[str, torch.Tensor]
+    anchor: Mapping[str, torch.Tensor] = field(default_factory=dict)
     folded: Folded | None = None
 
     @property
@@ -142,8 +144,10 @@ def one_step(
     on_gpu = choices.device == "cuda"
     seed = np.random.SeedSequence(list(draw)).generate_state(1, np.uint64)[0].item()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_gpu else []):
-        # On a processor the caller's generators of GPUs, which are not forked, are left alone.
-        (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(seed)
+        if on_gpu:
+            torch.manual_seed(seed)
+        else:  # the caller's generators of GPUs are not forked, and are left alone
+            torch.default_generator.manual_seed(seed)
         if run.folded is not None:
             loss, right = gradients(run.folded, images, labels, targets)
         else:
@@ -165,7 +169,7 @@ def _pull(run: Run) -> None:
         for group, module in run.groups.items():
             for parameter in penalised(module) if group != "head" else ():
                 if parameter.grad is not None:
-                    away = parameter - run.started[names[id(parameter)]]
+                    away = parameter - run.anchor[names[id(parameter)]]
                     parameter.grad.add_(away, alpha=run.choices.l2_sp)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,7 @@ class _Now:
     behind: int = 0  # epochs since the best one
     validating: float = 0.0  # seconds that the last validation took
     first: list[float] = field(default_factory=list)  # losses of the first steps of the phase
+    looked: bool = False  # whether lower rates were tried and did no better
 
 
 def run_phase(
@@ -79,6 +80,7 @@ def run_phase(
     choices: StepChoices,
     keep: Keep | None = None,
     resumed: Position | None = None,
+    anchor: Mapping[str, torch.Tensor] | None = None,
 ) -> Generator[EpochRecord, None, None]:
     """Train for the phase's epochs; yields a record after each. The best epoch by validation is what stays.
 
@@ -95,13 +97,16 @@ def run_phase(
         choices: how to step.
         keep: is given the position after each epoch and every few minutes.
         resumed: where an earlier run of the same phase was.
+        anchor: what `StepChoices.l2_sp` pulls to; None for the state that the phase begins with.
 
     Raises:
         Stalled: see `StepChoices.stalled`.
         TopgraftError: the validation loss is no number.
     """
     classifier.to(device=choices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Run(classifier, rows, material, train, val, choices, classifier.snapshot())
+    started = classifier.snapshot()
+    pulled = started if anchor is None else {key: tensor.to(choices.device) for key, tensor in anchor.items()}
+    run = Run(classifier, rows, material, train, val, choices, started, pulled)
     memory = ExitStack()
     now = _Now(phase.lr)
     optimizer = run.optimizer(phase.lr)
@@ -275,8 +280,9 @@ def _look(run: Run, now: _Now, step: int, chance: float) -> None:
     broken = not math.isfinite(sum(now.losses[-BLOCK:]))
     lost = not run.choices.updates_batchnorm and diverges(now.first, chance)
     stuck = step == STALL_STEPS and at_chance(now.first, chance)
-    if not broken and (run.choices.stalled == "ignore" or not (lost or stuck)):
+    if not broken and (run.choices.stalled == "ignore" or now.looked or not (lost or stuck)):
         return
+    now.looked = True
     reached = run.classifier.snapshot()
     try:
         seen = now.losses if broken else now.first  # a loss may break later than is looked at otherwise
@@ -294,7 +300,11 @@ def _try_rate(run: Run, lr: float, chance: float, known: bool) -> list[float]:
     steps = 2 * BLOCK if known else STALL_STEPS
     with progress.bar(f"trying {lr:g}", steps, "steps") as bar:
         phase = Phase("try", (), 1, lr)
-        walk = _walk(replace(run, choices=replace(run.choices, schedule="constant")), optimizer, phase, _Now(lr), {}, 1)
+        twin = replace(run, choices=replace(run.choices, schedule="constant"))
+        # Few images are walked over again, as the phase does.
+        walk = chain.from_iterable(
+            _walk(twin, optimizer, phase, _Now(lr, epoch=epoch), {}, 1) for epoch in range(1, steps + 1)
+        )
         while block := list(islice(walk, BLOCK)):
             losses += [float(step.loss) for step in block]
             bar.advance(len(block))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from . import freeze, metrics, progress
 from .checkpoint import Checkpoint
 from .classifier import Classifier
 from .defaults import LEARNING_RATES
-from .errors import TopgraftError
+from .errors import Stalled, TopgraftError
 from .head import HeadChoice, choose_head, class_weights, folds, solve_path
 from .material import Material
 from .metrics import standing
@@ -108,13 +108,14 @@ Save = Callable[[Checkpoint], None]
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """What stays the same from phase to phase."""
+    """What stays the same from phase to phase; `published` is the network's state before the first."""
 
     classifier: Classifier
     facts: Facts
     inputs: Inputs
     choices: TrainChoices
     save: Save | None
+    published: Mapping[str, torch.Tensor]
 
 
 def train(
@@ -139,7 +140,7 @@ def train(
         Stalled: see `topgraft.steps.run_phase`.
     """
     names, groups = tuple(classifier.groups), dict(classifier.groups.items())
-    job = _Job(classifier, facts, inputs, choices, save)
+    job = _Job(classifier, facts, inputs, choices, save, classifier.snapshot() if choices.steps.l2_sp else {})
     now = Standing() if resumed is None else from_checkpoint(resumed)
     if now.best:
         classifier.load_state_dict(now.best)
@@ -153,11 +154,21 @@ def train(
             now.under_way, now.phases[phase.name] = phase, rows
             freeze.apply(groups, rows)
             run = _solve if phase.solves_head else _try if phase.folds else _step
+            stalled: Stalled | None = None
             with freeze.frozen_stays_frozen(groups, rows):
-                yield from run(job, now, phase, now.number, rows)
+                try:
+                    yield from run(job, now, phase, now.number, rows)
+                except Stalled as stall:
+                    if facts.budget is None or now.standing is None:
+                        raise
+                    stalled = stall  # auto has something to fall back on, and nobody asked for this phase by name
             classifier.load_state_dict(now.best)
             now.under_way, now.position = None, None
             now.folds.clear()
+            if stalled is not None:
+                progress.note(f"{phase.name}: {stalled}\nthe best state until then stays")
+                now.phases.pop(phase.name, None)
+                break
             _save(job, now)
     except KeyboardInterrupt:
         if now.standing is None:
@@ -247,9 +258,12 @@ def _step(
             history = [*now.history, replace(record, seconds=record.seconds + lead)] if record else now.history
             _save(job, replace(now, history=history, position=position))
 
+    # What came before the first step is a part of the phase's time.
+    timed = phase if phase.seconds is None else replace(phase, seconds=phase.seconds - lead)
     run = run_phase(
-        job.classifier, phase, number, rows, material, job.inputs.train, job.inputs.val, steps, keep, now.position
-    )
+        job.classifier, timed, number, rows, material, job.inputs.train, job.inputs.val, steps, keep, now.position,
+        job.published or None,
+    )  # fmt: skip
     try:
         for record in run:
             entry, lead = replace(record, seconds=record.seconds + lead), 0.0
@@ -259,7 +273,9 @@ def _step(
     finally:
         run.close()
         best = mine[-1] if mine and chosen_in_folds else max(mine, key=standing, default=None)
-        if best is not None and (chosen_in_folds or now.standing is None or standing(best) > now.standing):
+        # Folds chose a number of epochs; what was cut before that has to show that it is better.
+        whole = chosen_in_folds and _whole(mine, phase.epochs, len(job.inputs.train))
+        if best is not None and (whole or now.standing is None or standing(best) > now.standing):
             now.standing, now.best = standing(best), job.classifier.snapshot()
             assert best.val_top1 is not None
             judged = {"by": "validation", "images": best.val_top1.n}
@@ -270,6 +286,12 @@ def _step(
             progress.note(f"{phase.name}: no epoch is better than what was there before, which stays")
         if mine:  # also of a phase that Ctrl-C has ended
             now.taken.append(phase)
+
+
+def _whole(records: Sequence[EpochRecord], epochs: int, images: int) -> bool:
+    """Whether all epochs of a phase were run, the last one over all images."""
+    last = records[-1] if records else None
+    return last is not None and last.epoch == epochs and last.train_top1 is not None and last.train_top1.n >= images
 
 
 def _try(
@@ -303,7 +325,10 @@ def _try(
                 if phase.seconds is not None:
                     seconds = (phase.seconds - (time.perf_counter() - began)) / (phase.folds - fold)
                 each = replace(phase, seconds=seconds)
-                run = run_phase(job.classifier, each, number, rows, material, pool[~out], pool[out], steps)
+                run = run_phase(
+                    job.classifier, each, number, rows, material, pool[~out], pool[out], steps,
+                    anchor=job.published or None,
+                )  # fmt: skip
                 with progress.quiet():
                     now.folds.append(list(run))
                 _save(job, now)

@@ -130,6 +130,7 @@ def test_what_may_be_forgotten_is_kept_to(photos: Path, tmp_path: Path) -> None:
         assert config["forgetting"]["lost"] == 0
     else:
         assert config["trade"]["short"]
+        assert config["forgetting"] is None, "images that chose are not reported on"
     assert main(["predict", str(out), str(photos / "rising" / "00.png"), "--quiet"]) == 0
 
 

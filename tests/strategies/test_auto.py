@@ -138,6 +138,8 @@ def test_few_validation_images_are_not_asked() -> None:
     tried = next_phase(GROUPS, few, [head])
     assert tried is not None
     assert tried.folds == FOLDS
+    assert tried.seconds is not None
+    assert tried.seconds + 5 * 1.0 <= 300 - 10 - 5 - 1, "five epochs of the best rung are left to train it"
     worse = [record(1, 150, epoch=1, n=300, folds=FOLDS), record(1, 151, epoch=2, n=300, folds=FOLDS)]
     assert next_phase(GROUPS, few, [head, *worse]) is None
     better = [record(1, 220, epoch=1, n=300, folds=FOLDS), record(1, 240, epoch=2, n=300, folds=FOLDS)]
@@ -152,4 +154,5 @@ def test_random_weights_train_whole_and_a_learnt_base_takes_no_steps() -> None:
     phase = next_phase(GROUPS, replace(FACTS, pretrained=False), ())
     assert phase is not None
     assert set(table(GROUPS, phase.rules).values()) == {1.0}
+    assert phase.seconds == pytest.approx(300 - 10 - 5)
     assert next_phase(GROUPS, replace(FACTS, trainable=False), [record(0, 9, epoch=0)]) is None

@@ -33,7 +33,8 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
     only if it was the best.
     """
     if not facts.pretrained:
-        return None if history else Phase("full", (Rule("*", 1.0),), facts.epochs, facts.lr)
+        whole = (Rule("*", 1.0),)
+        return None if history else Phase("full", whole, facts.epochs, facts.lr, seconds=_left(facts, history))
     if not history:
         return HEAD
     if not facts.trainable:
@@ -110,6 +111,8 @@ def _next_rung(
         spare = room - kept - pace * _seconds(facts, rung, 0)
         epochs = facts.epochs if each <= 0 else min(facts.epochs, int(spare / each))
         if epochs >= (1 if goal is None else least) and spare > 0:
+            if folds:  # the last of them is for training it, if it is the best
+                kept += epochs * each / folds
             return Phase(_FROM + rung, thawed(groups, rung), epochs, facts.lr, folds, left - kept)
         if goal is None:
             return None
