@@ -179,15 +179,23 @@ def test_batchnorm_of_groups_that_train(pixels: PixelMaterial, updates: bool) ->
         assert ("groups.stem.1.num_batches_tracked" in moved) == (trains and updates)
 
 
-def test_a_rate_that_tears_what_was_known_stops_and_one_that_holds_is_named() -> None:
-    many = PixelMaterial(pixels_of([*coloured(900, 1), *coloured(VAL, 2)]))
+def many_images() -> PixelMaterial:
+    return PixelMaterial(pixels_of([*coloured(900, 1), *coloured(VAL, 2)]))
+
+
+def knowing() -> tuple[Classifier, StepChoices]:
+    """A network that has learnt from many images, and how it steps from there, as from published weights."""
     classifier = small_classifier()
-    known = replace(CHOICES, batch_size=16, optimizer="adam", updates_batchnorm=True)
-    run(classifier, many, known, replace(ALL, epochs=4, lr=0.02), train=900)
+    learning = replace(CHOICES, batch_size=16, optimizer="adam", updates_batchnorm=True)
+    run(classifier, many_images(), learning, replace(ALL, epochs=4, lr=0.02), train=900)
+    return classifier, replace(learning, updates_batchnorm=False, schedule="cosine")
+
+
+def test_a_rate_that_tears_what_was_known_stops_and_one_that_holds_is_named() -> None:
+    classifier, published = knowing()
     # Its first steps, at a rate that is rising still, show that it knew something.
-    published = replace(known, updates_batchnorm=False, schedule="cosine")
     with pytest.raises(Stalled) as caught:
-        run(classifier, many, published, replace(ALL, lr=3.0), train=900)
+        run(classifier, many_images(), published, replace(ALL, lr=3.0), train=900)
     stall = caught.value
     assert stall.rate in (pytest.approx(0.3), pytest.approx(0.03))
     assert f"--lr {stall.rate:g}" in str(stall)
@@ -197,11 +205,7 @@ def test_a_rate_that_tears_what_was_known_stops_and_one_that_holds_is_named() ->
 
 def test_few_images_are_walked_over_again_until_a_rate_has_shown_that_it_holds() -> None:
     """An epoch of them has fewer steps than it takes to tell."""
-    many = PixelMaterial(pixels_of([*coloured(900, 1), *coloured(VAL, 2)]))
-    classifier = small_classifier()
-    known = replace(CHOICES, batch_size=16, optimizer="adam", updates_batchnorm=True)
-    run(classifier, many, known, replace(ALL, epochs=4, lr=0.02), train=900)
-    published = replace(known, updates_batchnorm=False, schedule="cosine")
+    classifier, published = knowing()
     few = PixelMaterial(pixels_of([*coloured(100, 1), *coloured(VAL, 2)]))
     with pytest.raises(Stalled) as caught:
         run(classifier, few, published, replace(ALL, lr=3.0, epochs=20), train=100)

@@ -14,7 +14,7 @@ from .engines import EngineChoice
 from .errors import UsageError
 from .fitting import Trained
 from .forgetting import Forgetting, measure, settled, short, similarity
-from .interpolation import Trade, keep_from_forgetting, short_trade
+from .interpolation import Trade, keep_from_forgetting, require_answers, short_trade
 from .networks import find_network
 from .original import Original, find_original, source_samples
 from .records import Sample, Splits
@@ -65,8 +65,8 @@ def open_past(chosen: settings.FitSettings, classifier: Classifier, network: Net
     if chosen.forget_at_most is None and source is None:
         return Past()
     original = original_network(chosen, classifier, network)
-    if chosen.forget_at_most is not None and (original.classifier is None or not original.answers):
-        raise UsageError(f"what is forgotten cannot be limited: {original.why}; leave --forget-at-most out")
+    if chosen.forget_at_most is not None:
+        require_answers(original)
     if source is None:
         return Past(original)
     everything = [sample for part in source.parts.values() for sample in part]
@@ -149,13 +149,10 @@ def look_back(
     if past.original is None:
         past = replace(past, original=original_network(chosen, classifier, network))
     engine = trained.resolved.engine
-    trade = None
-    after, before = trained.rows, trained.before
     if chosen.forget_at_most is not None:
-        trade = limit_forgetting(chosen, classifier, past, splits, engine)
-    if trade is not None:  # it says what is lost on the images that did not choose; all of them would flatter
-        return None, trade
-    return forgotten(chosen, classifier, past, engine, before, after), trade
+        # It says what is lost on the images that did not choose; all of them would flatter.
+        return None, limit_forgetting(chosen, classifier, past, splits, engine)
+    return forgotten(chosen, classifier, past, engine, trained.before, trained.rows), None
 
 
 def never_touched(backbone: str, weights: str) -> Forgetting | None:

@@ -77,11 +77,6 @@ def batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def to_device(batch: torch.Tensor, device: str) -> torch.Tensor:
-    """A batch on a device. A GPU fetches it while the caller goes on: from memory that stays in its place."""
-    return batch if device == "cpu" else batch.pin_memory().to(device, non_blocking=True)
-
-
 def _room(count: int, spec: ImageSpec) -> torch.Tensor:
     return torch.empty((count, spec.input_size, spec.input_size, 3), dtype=torch.uint8)
 

@@ -24,7 +24,7 @@ from .plan import Phase
 from .preparing import Preparation
 from .reasons import explained, reasoned, remarks
 from .records import EpochRecord, Sample, Splits, Unreadable
-from .runs import Resolved, class_weight, rate, updates_batchnorm
+from .runs import Resolved, class_weight, rate, strategy_name, updates_batchnorm
 from .splits import labels_of, refuse_unreadable, require_readable
 from .stepping import StepChoices
 from .strategies import STRATEGIES
@@ -182,7 +182,7 @@ class _Job:
     @property
     def name(self) -> str:
         """Of the strategy; a replayed run has its own phases."""
-        return "rules" if self.resolved.phases else _named(self.chosen)
+        return "rules" if self.resolved.phases else strategy_name(self.chosen)
 
     @property
     def strategy(self) -> Strategy:
@@ -221,21 +221,8 @@ class _Job:
 
 def strategy_and_facts(chosen: settings.InspectSettings, splits: Splits) -> tuple[Strategy, Facts]:
     """What ``fit`` would begin with, for whoever wants to look before."""
-    fit = settings.FitSettings(
-        backbone=chosen.backbone,
-        weights=chosen.weights,
-        strategy=chosen.strategy,
-        from_=chosen.from_,
-        rules=chosen.rules,
-        epochs=chosen.epochs,
-        optimizer=chosen.optimizer,
-        lr=chosen.lr,
-    )
-    return STRATEGIES[_named(fit)], _facts(fit, (), splits)
-
-
-def _named(chosen: settings.FitSettings) -> str:
-    return "rules" if chosen.rules is not None else chosen.strategy
+    fit = settings.FitSettings(**{name: getattr(chosen, name) for name in settings.OF_A_FIT})
+    return STRATEGIES[strategy_name(fit)], _facts(fit, (), splits)
 
 
 _RESERVE = 0.05  # share of a budget for validating and saving, where nothing was measured before

@@ -11,7 +11,6 @@ from torch import nn
 
 from .classifier import Classifier
 from .dataset import batches
-from .defaults import SELECTION_MINIMUM
 from .engines import EngineChoice
 from .metrics import pack
 from .plan import Phase, frozen_prefix, table
@@ -34,7 +33,7 @@ def foresee(strategy: Strategy, facts: Facts, groups: Sequence[str]) -> list[Pha
     history: list[EpochRecord] = []
     while (phase := strategy(groups, facts, tuple(history))) is not None and len(phases) < _ENOUGH:
         phases.append(phase)
-        images = facts.val_images + (facts.train_images if facts.val_images < SELECTION_MINIMUM else 0)
+        images = facts.val_images + (facts.train_images if facts.folds else 0)
         right = np.arange(images) <= len(phases)
         history.append(
             EpochRecord(

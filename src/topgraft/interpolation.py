@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from .forgetting import answers, points
 from .head import HeadChoice, choose_head
 from .original import Original, base_state, untouched
 from .records import Difference, Interval, Sample
+from .settings import loss_limit
 from .sources.spec import unread
 from .splits import labels_of
 
@@ -134,6 +134,17 @@ def halves(samples: Sequence[Sample]) -> NDArray[np.bool_]:
     return np.array([sample.digest in choosing for sample in samples], dtype=np.bool_)
 
 
+def require_answers(original: Original) -> Classifier:
+    """The original network, where it has a classifier whose answers can be compared.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if original.classifier is None or not original.answers:
+        raise UsageError(f"what is forgotten cannot be limited: {original.why}; leave the limit out")
+    return original.classifier
+
+
 def keep_from_forgetting(
     classifier: Classifier,
     original: Original,
@@ -172,15 +183,13 @@ def keep_from_forgetting(
         UsageError: a limit out of range, too few images to be halved, or an original without classifier.
         DataError: images that can no longer be read.
     """
-    if not (math.isfinite(at_most) and 0 <= at_most <= 100):
-        raise UsageError(f"at most 0 to 100 points can be lost, not {at_most:g}")
-    if original.classifier is None or not original.answers:
-        raise UsageError(f"what is forgotten cannot be limited: {original.why}; leave the limit out")
+    loss_limit(at_most)
+    published = require_answers(original)
     if list(shares) != sorted(set(shares)) or not shares or shares[0] != 0 or shares[-1] > 1:
         raise UsageError("shares must ascend from 0 to at most 1")
     if untouched(classifier, original):
         shares = (0.0,)
-    base = open_base(original.classifier, choice, workers, folder, libraries)
+    base = open_base(published, choice, workers, folder, libraries)
     asked = [*train, *val, *source]
     before = compute(asked, base, strict=False, description="original base")
     samples = [asked[index] for index in before.kept]
@@ -197,12 +206,12 @@ def keep_from_forgetting(
     truth = labels[judges] if source else answers(original, before.rows[judges])
     right_before = answers(original, before.rows[judges]) == truth
     tuned = {key: value.clone() for key, value in base_state(classifier).items()}
-    between = copy.deepcopy(original.classifier)
+    between = copy.deepcopy(published)
     tried: list[tuple[TradePoint, HeadChoice]] = []
     for share in shares:
         rows = before.rows
         if share > 0:
-            put(interpolate(base_state(original.classifier), tuned, share), between)
+            put(interpolate(base_state(published), tuned, share), between)
             rows = _rows(samples, between, choice, workers, libraries, f"{100 * share:.0f} % of the tuning")
         head = choose_head(
             rows[learnt],
@@ -217,7 +226,7 @@ def keep_from_forgetting(
         tried.append((_point(share, _target(head, rows[held], labels[held]), right_before, right, choosing), head))
     allowed = [entry for entry in tried if 100 * entry[0].lost.value <= at_most + _ROUNDING]
     point, head = max(allowed, key=lambda entry: (entry[0].target.value, -entry[0].share))
-    put(interpolate(base_state(original.classifier), tuned, point.share), classifier)
+    put(interpolate(base_state(published), tuned, point.share), classifier)
     classifier.put_head(head.weight, head.bias)
     judged_by = "source" if source else "agreement"
     return Trade(at_most, judged_by, tuple(entry for entry, _ in tried), point.share, head.strength)

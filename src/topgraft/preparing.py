@@ -19,7 +19,7 @@ from .augmentation import Augmentation, View
 from .boundary import Decision, Rates, decide, fill, free_bytes, measure_store, trim
 from .classifier import Classifier
 from .dataset import batches
-from .defaults import AUGMENTATIONS, FOLDS, SELECTION_MINIMUM, VIEWS
+from .defaults import AUGMENTATIONS, VIEWS
 from .errors import CacheError, DataError, TopgraftError, UsageError
 from .features import (
     Base,
@@ -166,15 +166,14 @@ class Preparation:
         probes, answered = probe(pooled, pair, facts.classes, self.chosen.seed, patience)
         rates = self.rates
         epochs, setups = {}, {}
-        folds = FOLDS if facts.val_images < SELECTION_MINIMUM else 0
         for at, first in enumerate(groups):
             trained, judged = above(rates.costs, first)
             seconds = facts.train_images * trained + facts.val_images * judged
             setup = 0.0
             if at:
-                decision = self._decide(groups, first, facts.epochs, folds)
+                decision = self._decide(groups, first, facts.epochs, facts.folds)
                 if decision.cached:
-                    setup = decision.seconds[0] - max(folds, 1) * facts.epochs * seconds
+                    setup = decision.seconds[0] - max(facts.folds, 1) * facts.epochs * seconds
                 else:
                     seconds += (facts.train_images + facts.val_images) * (below(rates.costs, first) + rates.decode)
             else:

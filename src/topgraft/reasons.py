@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import progress
-from .defaults import SELECTION_MINIMUM
 from .records import EpochRecord
 from .strategies import auto
 from .strategies.spec import Facts, suggested
@@ -34,7 +33,7 @@ def explained(groups: Sequence[str], facts: Facts, records: Sequence[EpochRecord
 def reasoned(groups: Sequence[str], facts: Facts) -> list[str]:
     """The rule of the notes in numbers, line by line: how much data, how like the original task, how much compute."""
     per_class = facts.train_images / facts.classes
-    selecting = "validation" if facts.val_images >= SELECTION_MINIMUM else "cross-validation"
+    selecting = "cross-validation" if facts.folds else "validation"
     rungs = auto.ladder(groups, facts)
     rows = [
         (

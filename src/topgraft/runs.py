@@ -147,7 +147,7 @@ def run_config(
             "licence": network.licence,
             "paper": record.paper,
         },
-        "strategy": "rules" if chosen.rules is not None else chosen.strategy,
+        "strategy": strategy_name(chosen),
         "phases": outcome.phases,
         "selection": outcome.selection,
         "settings": settings.as_json(_replayable(chosen, outcome)),
@@ -193,6 +193,11 @@ def recorded_phases(config: Mapping[str, Any]) -> tuple[Phase, ...]:
         Phase(name, tuple(Rule(group, multiplier) for group, multiplier in rows.items()), epochs)
         for name, rows in config["phases"].items()
     )
+
+
+def strategy_name(chosen: settings.FitSettings) -> str:
+    """Of the strategy that was asked for: whoever gives rules asks for those."""
+    return "rules" if chosen.rules is not None else chosen.strategy
 
 
 def updates_batchnorm(asked: str, pretrained: bool) -> bool:

@@ -59,8 +59,8 @@ def seconds(given: Any) -> str:
     return text
 
 
-def points(given: Any) -> float:
-    """A number from 0 to 100.
+def loss_limit(given: Any) -> float:
+    """Points that may be lost: a number from 0 to 100.
 
     Raises:
         UsageError: it is none.
@@ -70,7 +70,7 @@ def points(given: Any) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not 0 <= value <= 100:
-        raise UsageError(f"forget_at_most must be 0 to 100 points, not {given!r}")
+        raise UsageError(f"at most 0 to 100 points can be lost, not {given}")
     return value
 
 
@@ -190,7 +190,9 @@ class FitSettings(OpenSettings, NetworkSettings):
         None, "end a phase where so many epochs in a row are no better than the best; default: 5", low=1
     )
     forget_at_most: float | None = _choice(
-        None, "points of the original task's accuracy (see --source), or of agreement, that may be lost", read=points
+        None,
+        "points of the original task's accuracy (see --source), or of agreement, that may be lost",
+        read=loss_limit,
     )
     source: str | None = _choice(None, "labelled images of the original task, to measure what is forgotten")
     lr: float | None = _choice(None, _LR_HELP, low=0)
@@ -285,7 +287,7 @@ class InspectSettings(OpenSettings, NetworkSettings):
 OF_A_FIT = frozenset(
     {"backbone", "weights", "input_size", "strategy", "from_", "rules", "epochs", "optimizer", "lr", "batchnorm"}
 )
-"""Choices of ``inspect`` that an artifact has made."""
+"""Choices of ``inspect`` that are those of ``fit``, and that an artifact has made."""
 
 
 def make(kind: type[S], given: Mapping[str, Any]) -> S:

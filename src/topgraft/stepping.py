@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from . import freeze
 from .classifier import Classifier
-from .dataset import to_device
 from .folding import Folded, fold, gradients
 from .folding import logits as folded_logits
+from .gpu import to_device
 from .material import Material
 from .optim import make_optimizer, penalised
 from .stall import chance_loss

@@ -20,6 +20,7 @@ from .checkpoint import pack_optimizer, section, sections, unpack_optimizer
 from .classifier import Classifier
 from .defaults import STALL_STEPS
 from .errors import Stalled, TopgraftError
+from .gpu import exact_convolutions
 from .material import Material
 from .memory import freed_memory_kept
 from .metrics import standing
@@ -116,13 +117,7 @@ def run_phase(
         now, optimizer = _resume(run, resumed, best, mean)
     run = replace(run, folded=folded_of(run))  # of the state that it goes on from: what is frozen is folded once
     try:
-        if choices.device == "cpu":
-            memory.enter_context(freed_memory_kept())
-        else:
-            # Left alone, fp32 would round to 10 bits, and a resumed fit would end in other bits.
-            memory.enter_context(
-                torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-            )
+        memory.enter_context(freed_memory_kept() if choices.device == "cpu" else exact_convolutions())
         if resumed is None and not phase.folds:
             _say_how_long(run, phase)
         while now.epoch <= phase.epochs:

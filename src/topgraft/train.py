@@ -108,14 +108,15 @@ Save = Callable[[Checkpoint], None]
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """What stays the same from phase to phase; `published` is the network's state before the first."""
+    """What stays the same from phase to phase; `published` is the network's state before the first, where
+    weights are pulled to it."""
 
     classifier: Classifier
     facts: Facts
     inputs: Inputs
     choices: TrainChoices
     save: Save | None
-    published: Mapping[str, torch.Tensor]
+    published: Mapping[str, torch.Tensor] | None
 
 
 def train(
@@ -140,7 +141,7 @@ def train(
         Stalled: see `topgraft.steps.run_phase`.
     """
     names, groups = tuple(classifier.groups), dict(classifier.groups.items())
-    job = _Job(classifier, facts, inputs, choices, save, classifier.snapshot() if choices.steps.l2_sp else {})
+    job = _Job(classifier, facts, inputs, choices, save, classifier.snapshot() if choices.steps.l2_sp else None)
     now = Standing() if resumed is None else from_checkpoint(resumed)
     if now.best:
         classifier.load_state_dict(now.best)
@@ -262,7 +263,7 @@ def _step(
     timed = phase if phase.seconds is None else replace(phase, seconds=phase.seconds - lead)
     run = run_phase(
         job.classifier, timed, number, rows, material, job.inputs.train, job.inputs.val, steps, keep, now.position,
-        job.published or None,
+        job.published,
     )  # fmt: skip
     try:
         for record in run:
@@ -327,7 +328,7 @@ def _try(
                 each = replace(phase, seconds=seconds)
                 run = run_phase(
                     job.classifier, each, number, rows, material, pool[~out], pool[out], steps,
-                    anchor=job.published or None,
+                    anchor=job.published,
                 )  # fmt: skip
                 with progress.quiet():
                     now.folds.append(list(run))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .. import progress
-from ..dataset import Batch, to_device
+from ..dataset import Batch
+from ..gpu import exact_convolutions, to_device
 from ..processor import has_bf16
 from ..threads import torch_threads
 from .spec import EngineChoice, EngineKind, Precision, Rows, Tolerance, by_speed, installed_version, parts
@@ -82,15 +83,11 @@ def arithmetic(choice: EngineChoice) -> Iterator[None]:
     casts = torch.autocast(
         choice.device, torch.bfloat16, enabled=choice.precision == "bf16", cache_enabled=choice.device == "cpu"
     )
-    # Left alone, a GPU's fp32 convolutions round to 10 bits (TF32), and a faster kernel may be picked at random.
-    exact: AbstractContextManager[object] = nullcontext()
-    if choice.device == "cuda":
-        # Without enabled=True the block would switch cuDNN off.
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         stack.enter_context(casts)
-        stack.enter_context(exact)
+        if choice.device == "cuda":
+            stack.enter_context(exact_convolutions())
         stack.enter_context(torch_threads(choice.threads))
         yield
 

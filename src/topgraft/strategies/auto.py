@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..defaults import FOLDS, SELECTION_MINIMUM
 from ..metrics import paired_difference, standing, unpack
 from ..plan import Phase, Rule
 from ..records import EpochRecord
@@ -40,15 +39,14 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
     if not facts.trainable:
         return None
     rungs = ladder(groups, facts)
-    crossed = facts.val_images < SELECTION_MINIMUM
     tried = _tried(facts, history)
-    if crossed and history[-1].phase > 0 and not history[-1].folds:
+    if facts.folds and history[-1].phase > 0 and not history[-1].folds:
         return None  # the rung that the folds chose has been trained
     if _goes_on(tried):
         phase = _next_rung(groups, facts, rungs, history)
         if phase is not None:
             return phase
-    if crossed:
+    if facts.folds:
         best = _best(tried)
         if best.phase > 0:
             rules = thawed(groups, best.name.removeprefix(_FROM))
@@ -80,8 +78,7 @@ def untried(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord])
 
 def _tried(facts: Facts, history: Sequence[EpochRecord]) -> list[EpochRecord]:
     """The best record of the head, and of each rung that was tried: in folds, where those choose."""
-    crossed = facts.val_images < SELECTION_MINIMUM
-    return [record for record in _bests(history) if not crossed or record.folds or record.phase == 0]
+    return [record for record in _bests(history) if not facts.folds or record.folds or record.phase == 0]
 
 
 def _goes_on(tried: Sequence[EpochRecord]) -> bool:
@@ -93,14 +90,11 @@ def _next_rung(
     groups: Sequence[str], facts: Facts, rungs: Sequence[str], history: Sequence[EpochRecord]
 ) -> Phase | None:
     """The highest rung below those that were tried that leaves time for the lowest within reach; None if none fits."""
-    below = list(rungs)
-    for rung in rungs:
-        if _FROM + rung == history[-1].name:
-            below = below[below.index(rung) + 1 :]
-    folds = FOLDS if facts.val_images < SELECTION_MINIMUM else 0
+    names = [_FROM + rung for rung in rungs]
+    below = rungs[names.index(history[-1].name) + 1 :] if history[-1].name in names else rungs
     left = _left(facts, history)
     if left is None:
-        return Phase(_FROM + below[0], thawed(groups, below[0]), facts.epochs, facts.lr, folds) if below else None
+        return Phase(_FROM + below[0], thawed(groups, below[0]), facts.epochs, facts.lr, facts.folds) if below else None
     room, pace = left * _SHARE, _pace(facts, history)
     least = math.ceil(_LEAST * facts.epochs)
     within = [rung for rung in below if pace * _seconds(facts, rung, least) <= room]
@@ -111,9 +105,9 @@ def _next_rung(
         spare = room - kept - pace * _seconds(facts, rung, 0)
         epochs = facts.epochs if each <= 0 else min(facts.epochs, int(spare / each))
         if epochs >= (1 if goal is None else least) and spare > 0:
-            if folds:  # the last of them is for training it, if it is the best
-                kept += epochs * each / folds
-            return Phase(_FROM + rung, thawed(groups, rung), epochs, facts.lr, folds, left - kept)
+            if facts.folds:  # the last of them is for training it, if it is the best
+                kept += epochs * each / facts.folds
+            return Phase(_FROM + rung, thawed(groups, rung), epochs, facts.lr, facts.folds, left - kept)
         if goal is None:
             return None
     return None
@@ -122,8 +116,7 @@ def _next_rung(
 def _seconds(facts: Facts, rung: str, epochs: int) -> float:
     """What so many epochs of a rung are predicted to take; also those of trying it in folds, where that is done."""
     # A fold takes four fifths of the images, and there are five; once more if the rung is the best.
-    times = FOLDS if facts.val_images < SELECTION_MINIMUM else 1
-    return facts.setup_seconds.get(rung, 0.0) + times * epochs * facts.epoch_seconds.get(rung, 0.0)
+    return facts.setup_seconds.get(rung, 0.0) + (facts.folds or 1) * epochs * facts.epoch_seconds.get(rung, 0.0)
 
 
 def _pace(facts: Facts, history: Sequence[EpochRecord]) -> float:

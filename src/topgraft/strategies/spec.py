@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..defaults import FALL
+from ..defaults import FALL, FOLDS, SELECTION_MINIMUM
 from ..errors import UsageError
 from ..plan import Phase, Rule, phase_from_json
 from ..records import EpochRecord
@@ -54,6 +54,11 @@ class Facts:
     budget: float | None = None
     spent: float = 0.0
     reserve: float = 0.0
+
+    @property
+    def folds(self) -> int:
+        """In how many folds a phase is tried before it is trained; 0 where the validation images can judge it."""
+        return FOLDS if self.val_images < SELECTION_MINIMUM else 0
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Facts:

@@ -1,0 +1,21 @@
+"""What a GPU needs beside PyTorch's defaults."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+
+def to_device(batch: torch.Tensor, device: str) -> torch.Tensor:
+    """A batch on a device. A GPU fetches it while the caller goes on: from memory that stays in its place."""
+    return batch if device == "cpu" else batch.pin_memory().to(device, non_blocking=True)
+
+
+def exact_convolutions() -> AbstractContextManager[None]:
+    """Inside the block a GPU's convolutions are float32 where they say so, and the same each time.
+
+    Left alone they round to 10 bits (TF32), and a faster kernel may be picked at random.
+    """
+    # Without enabled=True the block would switch cuDNN off.
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
