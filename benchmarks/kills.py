@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks import common
 
-Position = tuple[int, int, int]  # phase, epoch, step
+Position = tuple[int, int, int, int]  # phase, fold (0 where there is none), epoch, step
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def start(where: str, flags: list[str], out: Path, cache: Path, seconds: float |
 
 def position_of(found: dict[str, Any] | None) -> Position | None:
     """``{"phase": 0, "epoch": 2, "step": 7}`` as a tuple that can be compared."""
-    return (found["phase"], found["epoch"], found["step"]) if found else None
+    return (found["phase"], found.get("fold", 0), found["epoch"], found["step"]) if found else None
 
 
 def checkpointed(out: Path) -> Position | None:

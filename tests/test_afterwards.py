@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from topgraft import settings
-from topgraft.afterwards import Past, as_config, forgotten, never_touched, open_past, original_network
+import topgraft as tg
+from topgraft import afterwards, fitting, settings
+from topgraft.afterwards import Past, as_config, forgotten, later, never_touched, open_past, original_network
 from topgraft.classifier import Classifier
 from topgraft.engines import EngineChoice
 from topgraft.errors import UsageError
+from topgraft.preparing import Later
+from topgraft.records import Sample, Splits
 from topgraft.weights import LEARNT, RANDOM, Network, load_network
 
 CHOICE = EngineChoice("torch", "fp32", "cpu", 4, threads=1)
@@ -27,10 +31,12 @@ def opened(tmp_path: Path) -> tuple[settings.FitSettings, Classifier, Network]:
     return chosen, Classifier(network.chain, network.spec).eval(), network
 
 
+images = torch.randint(0, 256, (12, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
 def features(classifier: Classifier) -> np.ndarray:
-    pixels = torch.randint(0, 256, (12, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        found: np.ndarray = classifier.features(pixels).numpy()
+        found: np.ndarray = classifier.features(images).numpy()
     return found
 
 
@@ -61,8 +67,11 @@ def test_a_base_that_is_as_published_has_lost_nothing_and_a_moved_one_is_compare
     assert found.own.agreement is not None
     assert found.lost == pytest.approx(100 * (1 - found.own.agreement.value))
     assert found.lost > 0
-    without = forgotten(chosen, classifier, past, CHOICE, None, after)
-    assert without.lost is None
+    own = [Sample(str(n), 0, array=images[n].numpy(), digest=f"{n + 1:064x}") for n in range(len(images))]
+    without = forgotten(chosen, classifier, past, CHOICE, None, after, own)
+    assert without.own is not None
+    assert without.own.n == len(images)
+    assert without.lost is not None
     assert as_config(found, None)["forgetting"]["short"]
 
 
@@ -78,3 +87,85 @@ def test_nothing_can_be_forgotten_by_random_weights(
             open_past(asked, classifier, fresh, None)
     else:
         assert open_past(asked, classifier, fresh, None) == Past()
+
+
+def test_a_budget_is_told_what_comes_after_training(opened: tuple[settings.FitSettings, Classifier, Network]) -> None:
+    chosen, classifier, network = opened
+    samples = tuple(Sample(str(n), 0) for n in range(40))
+    splits = Splits("photos", ("a",), samples[:20], samples[20:30], ())
+    past = Past(original_network(chosen, classifier, network), samples[30:37])
+    assert later(Past(), splits, chosen) == Later()
+    assert later(past, splits, chosen) == Later(images=14, networks=2)
+    limited = replace(chosen, forget_at_most=1.0)
+    # The published base, five shares of the tuning, and the chosen one on validation.
+    assert later(past, splits, limited) == Later(6 * 37 + 10, 7, 6)
+    assert later(replace(past, source=()), splits, limited) == Later(6 * 30 + 10, 7, 6)
+
+
+STEPS = {"rules": [{"name": "top", "epochs": 1, "lr": 1e-4, "rules": {"head": 1, "stage7": 1, "*": "frozen"}}]}
+QUICK = {"input_size": 32, "workers": 0, "engine": "torch", "boundary_cache": "off", "limit": 60, **STEPS}
+
+
+class Stop:
+    """Ctrl-C at the first calls of a function; the later ones are as they were."""
+
+    def __init__(self, real: Any, times: int = 1) -> None:
+        self.real, self.left = real, times
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            raise KeyboardInterrupt
+        return self.real(*given, **named)
+
+
+def test_ctrl_c_while_what_is_forgotten_is_measured_leaves_the_artifact_and_resume_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {**QUICK, "cache_dir": tmp_path, "forget_at_most": 5.0, "checkpoint": tmp_path / "run"}
+    with monkeypatch.context() as patch:
+        patch.setattr(afterwards, "_look_back", Stop(afterwards._look_back))
+        stopped = tg.fit("digits", **asked)
+    assert stopped.config["finished"] is False
+    assert stopped.config["trade"] is None
+    assert any("--forget-at-most is not met" in note for note in stopped.config["notes"])
+    ended = tg.fit("digits", **asked, resume=True)
+    assert ended.config["finished"] is True
+    assert ended.config["trade"]["at_most"] == 5.0
+    assert [record.val_loss for record in ended.history] == [record.val_loss for record in stopped.history]
+
+
+def test_ctrl_c_while_validating_is_heard_after_it_and_a_second_one_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {**QUICK, "cache_dir": tmp_path, "source": None}
+    for times in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting, "validate", Stop(fitting.validate, times))
+            if times == 2:
+                with pytest.raises(KeyboardInterrupt):
+                    tg.fit("digits", **asked)
+                continue
+            model = tg.fit("digits", **asked)
+        assert model.config["finished"] is False
+        assert model.validation.metrics.n > 0
+        assert model.config["forgetting"] is None, "nothing that takes time is begun after a Ctrl-C"
+
+
+def test_looking_back_has_the_recorded_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    real = afterwards._look_back
+
+    def spy(*given: Any) -> Any:
+        found.append(torch.get_num_threads())
+        return real(*given)
+
+    monkeypatch.setattr(afterwards, "_look_back", spy)
+    model = tg.fit("digits", **QUICK, cache_dir=tmp_path)
+    ambient = torch.get_num_threads()
+    config = json.loads(json.dumps(model.config))
+    config["resolved"]["engine"]["threads"] = ambient + 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tg.fit("digits", config=tmp_path / "config.json", cache_dir=tmp_path)
+    assert found == [config["resolved"]["engine"]["threads"] - 1, ambient + 1]
+    assert torch.get_num_threads() == ambient

@@ -11,19 +11,29 @@ import numpy as np
 import pytest
 import torch
 from fitted import CHOICE
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 from small import coloured, pixels_of, small_classifier
 
-from topgraft import features, freeze
+from topgraft import dataset, engines, features, freeze
 from topgraft.augmentation import View
 from topgraft.boundary import Rates, decide, fill, free_bytes, measure_store, trim
+from topgraft.cache import FeatureStore
+from topgraft.classifier import Classifier
 from topgraft.defaults import AUGMENTATIONS
-from topgraft.engines import build_engine
+from topgraft.engines import EngineChoice, build_engine
+from topgraft.errors import CacheError, ImageError
 from topgraft.features import compute, open_boundary
 from topgraft.group_costs import GroupCost
 from topgraft.material import PixelMaterial
+from topgraft.pixels import open_pixels
 from topgraft.plan import Phase, Rule, table
+from topgraft.records import Sample
 from topgraft.stepping import StepChoices
 from topgraft.steps import run_phase
+from topgraft.strategies.spec import thawed
+from topgraft.views import load_view
+from topgraft.weights import load_network
 
 GROUPS = ("stem", "stage1", "stage2", "head")
 COSTS = {
@@ -107,6 +117,43 @@ def test_losses_from_the_cache_are_those_through_the_prefix(tmp_path: Path) -> N
     assert records[0][0][0] != records[0][2][0]
 
 
+def learnt_digits(folder: Path, choice: EngineChoice | None) -> NDArray[np.float64]:
+    """Losses of training EfficientNet-Lite0 above stage5: from views that the engine has cached, or through PyTorch."""
+    network = load_network("efficientnet_lite0", input_size=64, classes=10)
+    classifier = Classifier(network.chain, network.spec).eval()
+    images, labels = load_digits(return_X_y=True)
+    samples = [
+        Sample(str(number), int(label), array=(16 * image.reshape(8, 8) - (image.reshape(8, 8) > 0)).astype(np.uint8),
+               digest=f"{number:064x}")
+        for number, (image, label) in enumerate(zip(images[:36], labels[:36], strict=True))
+    ]  # fmt: skip
+    pixels = open_pixels(samples, network.spec, workers=0, keep=True, description="")
+    drawn = AUGMENTATIONS["crop"]
+    material: Any = PixelMaterial(pixels, drawn, 5)
+    if choice is not None:
+        views = [None, *(View(drawn, 5, number) for number in range(3))]
+        bases = open_boundary(classifier, "stage5", choice, 0, folder, views)
+        material = fill(bases, samples, pixels.labels, np.arange(36), 24, False)
+    phase = Phase("top", thawed(tuple(classifier.groups), "stage6"), 3, 0.002)
+    rows = table(tuple(classifier.groups), phase.rules)
+    freeze.apply(dict(classifier.groups.items()), rows)
+    choices = StepChoices("sgd", 8, "fp32", "cpu")
+    run = run_phase(classifier, phase, 0, rows, material, np.arange(24), np.arange(24, 36), choices)
+    return np.array([[record.train_loss, record.val_loss] for record in run], dtype=np.float64)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_losses_from_another_engines_cache_are_within_its_tolerance(tmp_path: Path, precision: str) -> None:
+    choice = next((c for c in engines.possible() if (c.name, c.precision) == ("openvino", precision)), None)
+    if choice is None:
+        pytest.skip(f"OpenVINO does not compute in {precision} here")
+    through, cached = learnt_digits(tmp_path, None), learnt_digits(tmp_path, choice)
+    assert through[-1, 0] < 0.7 * through[0, 0], "or the test shows nothing"
+    # Activations of that cosine are so far apart, as a share of their length; a loss is a mean over images.
+    np.testing.assert_allclose(cached, through, rtol=(2 * (1 - engines.tolerance(choice).median_cosine)) ** 0.5)
+    assert not np.array_equal(cached, through)
+
+
 def test_one_engine_runs_all_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[int] = []
 
@@ -133,6 +180,48 @@ def test_in_folds_all_images_have_all_rows(tmp_path: Path) -> None:
         assert base.store.missing([s.digest for s in samples]) == [samples[5].digest], "the one that is unreadable"
     ((rows, _),) = material.batches(np.array([11, 0]), 4, 1)
     assert rows.shape == (2, 12)
+
+
+def test_a_view_that_cannot_be_made_is_left_out_of_its_epochs_as_from_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = coloured(6, 1)
+    views = [View(AUGMENTATIONS["crop"], 0, number) for number in range(2)]
+
+    def failing(source: Any, spec: Any, view: View, digest: str) -> Any:
+        if digest == samples[3].digest and view == views[1]:
+            raise ImageError("is cut short")
+        return load_view(source, spec, view, digest)
+
+    monkeypatch.setattr(dataset, "load_view", failing)
+    classifier = small_classifier()
+    bases = open_boundary(classifier, "stem", CHOICE, 0, tmp_path, [None, *views])
+    material = fill(bases, samples, torch.arange(6), np.arange(6), 6, False)
+    assert material.failed == {(1, 3): "is cut short"}
+    order = np.array([5, 3, 1, 0])
+    pixels = replace(pixels_of(samples), labels=torch.arange(6))
+    for size in (1, 2, 4):
+        for at in (1, 2, 3, 4):
+            drawn = PixelMaterial(pixels, AUGMENTATIONS["crop"], 0).batches(order, size, (at - 1) % 2 + 1)
+            found = [labels.tolist() for _, labels in material.batches(order, size, at)]
+            assert found == [labels.tolist() for _, labels in drawn]
+            assert any(3 in part for part in found) == (at % 2 == 1)
+
+
+def test_a_plain_image_that_is_gone_is_named(tmp_path: Path) -> None:
+    samples = [*coloured(3, 1), Sample("gone.png", 0, path=tmp_path / "gone.png", digest="f" * 64)]
+    bases = open_boundary(small_classifier(), "stem", CHOICE, 0, tmp_path)
+    with pytest.raises(CacheError, match=r"^gone\.png: .*, though it could be read before$"):
+        fill(bases, samples, torch.zeros(4), np.arange(4), 3, False)
+
+
+def test_filling_reads_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows of a large set do not fit into memory."""
+    monkeypatch.setattr(FeatureStore, "gather", lambda *given: pytest.fail("read back"))
+    bases = open_boundary(small_classifier(), "stem", CHOICE, 0, tmp_path)
+    samples = coloured(4, 1)
+    fill(bases, samples, torch.zeros(4), np.arange(4), 3, False)
+    assert not bases[0].store.missing([sample.digest for sample in samples])
 
 
 def test_a_disk_is_measured_and_left_clean(tmp_path: Path) -> None:

@@ -149,6 +149,16 @@ def test_versions_and_processor_are_in_the_key(monkeypatch: pytest.MonkeyPatch, 
     assert key().digest != before
 
 
+def test_the_gpu_is_in_the_keys_of_what_it_computes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for names in ([], ["NVIDIA A100"], ["NVIDIA T4"], ["NVIDIA T4", "NVIDIA A100"]):
+        monkeypatch.setattr(cache, "gpu_names", lambda names=names: names)
+        found.append((key().digest, key(choice=replace(CHOICE, device="cuda")).digest))
+    assert len({processor for processor, _ in found}) == 1
+    assert len({gpu for _, gpu in found}) == 3
+    assert found[2] == found[3], "the first one computes"
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [

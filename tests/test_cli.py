@@ -259,6 +259,24 @@ def test_a_fit_is_told_where_to_keep_its_state(
     assert (told["resume"], told["checkpoint"]) == (False, tmp_path / "other")
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_second_ctrl_c_says_whether_there_is_something_to_go_on_from(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kept: bool
+) -> None:
+    out = tmp_path / "run"
+
+    def interrupted(where: str, **choices: Any) -> Any:
+        if kept:
+            out.mkdir()
+            (out / CHECKPOINT_FILE).write_bytes(b"state")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("topgraft.api.fit", interrupted)
+    code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", out)
+    assert code == 130
+    assert ("--resume goes on" in err) == kept
+
+
 def test_a_fit_that_ctrl_c_stopped_leaves_its_best_epoch_and_its_checkpoint(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

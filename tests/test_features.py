@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fitted import CHOICE, base_of, fitted
 from PIL import Image
+from small import coloured, small_classifier
 
 from topgraft import progress
 from topgraft.digests import digest_arrays
 from topgraft.errors import DataError
-from topgraft.features import compute, open_base, run
+from topgraft.features import compute, open_base, open_probes, run
 from topgraft.records import Sample
 
 
@@ -130,3 +132,19 @@ def test_graphs_with_equal_tensors_do_not_share_rows(tmp_path: Path) -> None:
         classifier = Classifier(network.chain, network.spec).eval()
         folders.add(open_base(classifier, CHOICE, 0, tmp_path).store.folder)
     assert len(folders) == 2
+
+
+def test_probes_stand_side_by_side_and_the_network_runs_once_for_their_widths(tmp_path: Path) -> None:
+    classifier, ran = small_classifier(), list[int]()
+    classifier.groups["stem"].register_forward_hook(lambda *given: ran.append(1))
+    base, widths = open_probes(classifier, CHOICE, 0, tmp_path)
+    assert widths == {"stem": 8, "stage1": 12}
+    assert len(ran) == 1
+    samples = coloured(3)
+    rows = compute(samples, base, strict=True, description="").rows
+    assert rows.shape == (3, 20)
+    pixels = torch.from_numpy(np.stack([sample.array for sample in samples if sample.array is not None]))
+    with torch.inference_mode():
+        maps = classifier.groups["stem"](classifier.normalise(pixels))
+        expected = torch.cat([maps.mean((2, 3)), classifier.groups["stage1"](maps)], 1)
+    np.testing.assert_allclose(rows, expected, atol=1e-3)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
-from topgraft import fitting
+import topgraft as tg
+import topgraft.phases
+from topgraft import checkpoint, fitting
 from topgraft.errors import DataError, UsageError
 from topgraft.features import FeatureRows
-from topgraft.records import Sample
+from topgraft.folders import checkpoint_file
+from topgraft.plan import Phase
+from topgraft.records import EpochRecord, Fitted, Sample
+from topgraft.stepping import StepChoices
+from topgraft.steps import run_phase
+from topgraft.threads import torch_threads
 
 
 def rows(*kept: int) -> FeatureRows:
@@ -37,7 +49,103 @@ def test_laps_are_the_seconds_between_them(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_refit_goes_with_a_solved_head_only() -> None:
-    import topgraft as tg
-
     with pytest.raises(UsageError, match="use --strategy head"):
         tg.fit("digits", strategy="full", refit=True, weights="random", input_size=32)
+
+
+class _Reached(Exception):
+    """A phase was about to step."""
+
+
+def fit_tiny(**choices: Any) -> Fitted:
+    """Twenty lopsided images; all groups step."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    labels = np.repeat([0, 1], [14, 6])
+    tiny = {"backbone": "squeezenet1_1", "weights": "random", "strategy": "full", "input_size": 32, "device": "cpu"}
+    return tg.fit((images, labels), **{"epochs": 1, **tiny, **choices})
+
+
+def about_to_step(monkeypatch: pytest.MonkeyPatch, **choices: Any) -> tuple[Phase, StepChoices]:
+    """What the first phase of a fit is given; it takes no step."""
+
+    def spy(*given: Any, **named: Any) -> None:
+        raise _Reached(*given, *named.values())
+
+    monkeypatch.setattr(topgraft.phases, "run_phase", spy)
+    with pytest.raises(_Reached) as caught:
+        fit_tiny(**choices)
+    (phase,) = [given for given in caught.value.args if isinstance(given, Phase)]
+    (steps,) = [given for given in caught.value.args if isinstance(given, StepChoices)]
+    return phase, steps
+
+
+@pytest.mark.parametrize(
+    ("choice", "heard"),
+    [
+        ({"ema": 0.9}, {"ema": 0.9}),
+        ({"l2_sp": 0.25}, {"l2_sp": 0.25}),
+        ({"mixup": 0.3}, {"mixup": 0.3}),
+        ({"label_smoothing": 0.2}, {"label_smoothing": 0.2}),
+        ({"patience": 7}, {"patience": 7}),
+        ({"schedule": "cosine"}, {"schedule": "cosine"}),
+        ({"batchnorm": "keep"}, {"updates_batchnorm": False}),
+        ({"optimizer": "sgd"}, {"optimizer": "sgd"}),
+        ({"stalled": "lower"}, {"stalled": "lower"}),
+        ({"checkpoint_minutes": 0.5}, {"keep_minutes": 0.5}),
+        ({"batch_size": 5}, {"batch_size": 5}),
+        ({"seed": 3}, {"seed": 3}),
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_each_choice_arrives_where_steps_are_taken(
+    monkeypatch: pytest.MonkeyPatch, choice: dict[str, Any], heard: dict[str, Any]
+) -> None:
+    _, steps = about_to_step(monkeypatch, **choice)
+    assert vars(steps) == vars(steps) | heard
+
+
+def test_what_is_not_chosen_arrives_as_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, steps = about_to_step(monkeypatch, precision="fp32")
+    assert steps == StepChoices(
+        "adam", 32, "fp32", "cpu", pretrained=False, updates_batchnorm=True, stalled="ask", patience=5
+    )
+
+
+def test_balanced_classes_arrive_as_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, steps = about_to_step(monkeypatch, class_weight="balanced")
+    assert steps.class_weights is not None
+    common, rare = steps.class_weights
+    assert common < 1 < rare
+
+
+def test_the_rate_of_a_range_test_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topgraft.phases, "find_rate", lambda *_: (0.0123, []))
+    assert about_to_step(monkeypatch, find_lr=True)[0].lr == 0.0123
+    assert about_to_step(monkeypatch)[0].lr == 0.001
+
+
+def test_a_resumed_fit_steps_with_the_threads_that_its_state_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    heard: list[int] = []
+
+    def watched(*given: Any, **named: Any) -> Iterator[EpochRecord]:
+        for record in run_phase(*given, **named):
+            heard.append(torch.get_num_threads())
+            yield record
+            if len(heard) == 2:
+                raise _Reached
+
+    monkeypatch.setattr(topgraft.phases, "run_phase", watched)
+    with torch_threads(2):
+        with pytest.raises(_Reached):
+            fit_tiny(epochs=2, checkpoint=tmp_path)
+        saved = checkpoint.read(checkpoint_file(tmp_path))
+        assert saved is not None
+        assert saved.state["resolved"]["engine"]["threads"] == 2
+        saved.state["resolved"]["engine"]["threads"] = 1
+        checkpoint.write(checkpoint_file(tmp_path), saved)
+        model = fit_tiny(epochs=2, checkpoint=tmp_path, resume=True)
+        assert heard == [2, 2, 1]
+        assert [record.epoch for record in model.history] == [1, 2]
+        assert torch.get_num_threads() == 2

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from fitted import fitted
 
+from topgraft.defaults import FALL
 from topgraft.engines import EngineChoice
-from topgraft.inspection import inspect_line, place
+from topgraft.inspection import foresee, inspect_line, place, planned
 from topgraft.plan import Phase, Rule
 from topgraft.records import Sample, TableRow
+from topgraft.strategies import STRATEGIES
+from topgraft.strategies.spec import Facts
 
 
 def test_every_station_is_shown_with_its_range() -> None:
@@ -75,3 +79,14 @@ def test_each_group_is_placed_where_it_runs() -> None:
     full = Phase("full", (Rule("*", 1.0),), 1, 0.1)
     placed = place({"stem": 1.0, "head": 1.0}, full, engine, "bf16")
     assert {(p.engine, p.dtype) for p in placed} == {("torch", "bf16, weights and loss fp32")}
+
+
+def test_all_rungs_of_auto_are_foreseen_and_those_tried_in_folds_are_shown_once() -> None:
+    groups = ("stem", "stage1", "head")
+    few = Facts(60, 20, 2, epochs=4, lr=1e-3, budget=0.1, spent=1.0)
+    shown = planned(foresee(STRATEGIES["auto"], few, groups), groups)
+    assert [(phase.name, phase.epochs, phase.lr) for phase in shown] == [
+        ("head", 0, 0.0), ("from stage1", 4, 1e-3), ("from stem", 4, 1e-3),
+    ]  # fmt: skip
+    assert [phase.multipliers["stage1"] for phase in shown] == [None, 1.0, 1.0]
+    assert [phase.multipliers["stem"] for phase in shown] == [None, None, pytest.approx(FALL)]

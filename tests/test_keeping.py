@@ -11,15 +11,16 @@ import torch
 from fitted import CHOICE
 from small import coloured
 
-from topgraft import settings
+from topgraft import checkpoint, settings
 from topgraft.checkpoint import Checkpoint
-from topgraft.errors import UsageError
+from topgraft.errors import CheckpointError, UsageError
 from topgraft.folders import checkpoint_file
-from topgraft.keeping import keep_state, saved_state
+from topgraft.keeping import keep_state, require_weights, saved_state
 from topgraft.records import Splits
 from topgraft.runs import Resolved
 
 SPLITS = Splits("photos", ("a", "b", "c"), tuple(coloured(9, 1)), tuple(coloured(6, 2)), ())
+PREPARED = {"store": 1e-9, "decisions": [{"phase": "top", "cached": True, "keys": ["0123"]}]}
 RESOLVED = Resolved(CHOICE, "fp32", caching={"before": True})
 
 
@@ -28,10 +29,10 @@ def choices(folder: Path, **given: Any) -> settings.FitSettings:
 
 
 def keep(folder: Path, under_way: Any = None, inner: Any = None) -> None:
-    state = {"number": 1, "under_way": under_way, "inner": inner, "history": []}
+    state = {"number": 1, "under_way": under_way, "inner": inner, "history": [], "folds": [[]]}
     keep_state(
         checkpoint_file(folder), Checkpoint({"best/w": torch.ones(2)}, state), choices(folder, resume=False), SPLITS,
-        RESOLVED, {"top": False},
+        RESOLVED, PREPARED,
     )  # fmt: skip
 
 
@@ -41,9 +42,11 @@ def test_what_was_kept_is_found_with_all_that_it_belongs_to(tmp_path: Path) -> N
     found = saved_state(choices(tmp_path), SPLITS)
     assert found is not None
     assert torch.equal(found.tensors["best/w"], torch.ones(2))
-    assert Resolved.of(found.state["resolved"]) == replace(RESOLVED, caching={"before": True, "top": False})
+    assert Resolved.of(found.state["resolved"]) == RESOLVED
+    assert found.state["prepared"] == PREPARED
     assert saved_state(choices(tmp_path, resume=False), SPLITS) is None
-    assert saved_state(settings.make(settings.FitSettings, {"resume": True}), SPLITS) is None
+    with pytest.raises(UsageError, match="give that folder"):
+        saved_state(settings.make(settings.FitSettings, {"resume": True}), SPLITS)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,7 @@ def test_what_was_kept_is_found_with_all_that_it_belongs_to(tmp_path: Path) -> N
         (None, None, {"phase": 2, "epoch": 1, "step": 0}),
         ({"name": "top"}, None, {"phase": 1, "epoch": 1, "step": 0}),
         ({"name": "top"}, {"now": {"epoch": 3, "step": 25}}, {"phase": 1, "epoch": 3, "step": 25}),
+        ({"name": "top", "folds": 5}, {"now": {"epoch": 3, "step": 0}}, {"phase": 1, "fold": 2, "epoch": 3, "step": 0}),
     ],
 )
 def test_it_says_where_it_goes_on(tmp_path: Path, under_way: Any, inner: Any, position: dict[str, int]) -> None:
@@ -74,6 +78,61 @@ def test_other_settings_are_listed(tmp_path: Path) -> None:
 def test_settings_without_effect_may_differ(tmp_path: Path) -> None:
     keep(tmp_path)
     assert saved_state(choices(tmp_path, workers=3, checkpoint_minutes=9.0, cache_dir=tmp_path), SPLITS) is not None
+
+
+def test_another_way_to_the_same_place_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    keep(tmp_path)
+    assert saved_state(choices(tmp_path), replace(SPLITS, where=str(tmp_path / "photos"))) is not None
+    with pytest.raises(UsageError, match="WHERE: photos then"):
+        saved_state(choices(tmp_path), replace(SPLITS, where=str(tmp_path)))
+
+
+def test_a_setting_that_is_new_in_this_version_counts_as_its_default(tmp_path: Path) -> None:
+    path = checkpoint_file(tmp_path)
+    keep(tmp_path)
+    found = checkpoint.read(path)
+    assert found is not None
+    before = {name: value for name, value in found.state["settings"].items() if name != "mixup"}
+    checkpoint.write(path, Checkpoint(found.tensors, {**found.state, "settings": before}))
+    assert saved_state(choices(tmp_path), SPLITS) is not None
+    with pytest.raises(UsageError, match=r"--mixup: 0.0 then, 0.4 now"):
+        saved_state(choices(tmp_path, mixup=0.4), SPLITS)
+
+
+def test_other_versions_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep(tmp_path)
+    saved_state(choices(tmp_path), SPLITS)
+    assert "versions" not in capsys.readouterr().err
+    path = checkpoint_file(tmp_path)
+    found = checkpoint.read(path)
+    assert found is not None
+    older = {**found.state["versions"], "torch": "2.0.0"}
+    checkpoint.write(path, Checkpoint(found.tensors, {**found.state, "versions": older}))
+    assert saved_state(choices(tmp_path), SPLITS) is not None
+    assert f"torch 2.0.0 then, {torch.__version__} now" in capsys.readouterr().err
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    require_weights("ab" * 32, "ab" * 32, choices(tmp_path))
+    with pytest.raises(UsageError, match="begins with cdcdcdcdcdcd, not with abababababab; bring the file back"):
+        require_weights("ab" * 32, "cd" * 32, choices(tmp_path))
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, state: Checkpoint) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", full)
+        with pytest.raises(CheckpointError, match=r"No space left on device.*; make room$"):
+            keep(tmp_path)
+    keep(tmp_path)
+    monkeypatch.setattr(checkpoint, "write", full)
+    with pytest.raises(CheckpointError, match="the state before is whole: make room, and go on with --resume"):
+        keep(tmp_path)
+    assert saved_state(choices(tmp_path), SPLITS) is not None
 
 
 @pytest.mark.parametrize("change", ["content", "label", "order", "place"])

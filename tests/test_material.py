@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from small import coloured, pixels_of
 
@@ -71,10 +73,11 @@ class Rows:
         return rows.reshape(len(digests), 2, 1, 1).repeat(3, 2).repeat(3, 3) if self.map else rows
 
 
-def test_views_of_a_cache_come_in_turn() -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_views_of_a_cache_come_in_turn(ahead: bool) -> None:
     labels = torch.arange(9)
     stores: Any = tuple(Rows(number) for number in range(4))
-    material = StoredMaterial(labels, "stem", [str(n) for n in range(9)], stores[0], stores[1:])
+    material = StoredMaterial(labels, "stem", [str(n) for n in range(9)], stores[0], stores[1:], ahead=ahead)
     seen = {at: {int(row[0]) for rows, _ in batches(material, at=at) for row in rows} for at in (None, 1, 2, 3, 4)}
     assert seen == {None: {0}, 1: {1}, 2: {2}, 3: {3}, 4: {1}}
     found = batches(material, at=1)
@@ -91,3 +94,55 @@ def test_maps_lie_as_convolutions_take_them() -> None:
     rows, _ = batches(material)[0]
     assert rows.shape == (2, 2, 3, 3)
     assert rows.is_contiguous(memory_format=torch.channels_last)
+
+
+@dataclass
+class Slow:
+    """A store that notes what is read, and by which thread; it fails at one image, and waits where it is told to."""
+
+    bad: str = ""
+    read: list[list[str]] = field(default_factory=list)
+    threads: set[str] = field(default_factory=set)
+    second: threading.Event = field(default_factory=threading.Event)
+
+    def gather(self, digests: list[str]) -> np.ndarray:
+        self.read.append(digests)
+        self.threads.add(threading.current_thread().name)
+        if self.bad in digests:
+            raise KeyError(self.bad)
+        if len(self.read) > 1:
+            self.second.set()
+        return np.array([[int(digest)] for digest in digests], dtype=np.float32)
+
+
+def reading() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("topgraft-read")]
+
+
+def stored(store: Any) -> StoredMaterial:
+    return StoredMaterial(torch.arange(9), "stem", [str(n) for n in range(9)], store, ahead=True)
+
+
+def test_one_batch_is_read_ahead_and_no_more_and_the_thread_ends_with_the_iterator() -> None:
+    store = Slow()
+    walk: Any = stored(store).batches(np.arange(9), 2, None)
+    rows, labels = next(walk)
+    assert store.second.wait(10)
+    assert (rows[:, 0].tolist(), labels.tolist()) == ([0, 1], [0, 1])
+    assert store.read == [["0", "1"], ["2", "3"]]
+    assert threading.current_thread().name not in store.threads
+    assert reading()
+    walk.close()
+    assert not reading()
+    assert list(stored(store).batches(np.arange(0), 2, None)) == []
+    here = Slow()
+    next(replace(stored(here), ahead=False).batches(np.arange(9), 2, None))
+    assert here.threads == {threading.current_thread().name}
+
+
+def test_what_the_thread_meets_comes_through_in_its_turn() -> None:
+    walk = stored(Slow(bad="3")).batches(np.arange(9), 2, None)
+    assert len(next(walk)[0]) == 2
+    with pytest.raises(KeyError):
+        next(walk)
+    assert not reading()

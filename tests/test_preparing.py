@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,20 @@ import pytest
 import torch
 
 from topgraft import preparing, settings
+from topgraft.boundary import Decision
 from topgraft.classifier import Classifier
 from topgraft.engines import EngineChoice
 from topgraft.errors import CacheError, UsageError
 from topgraft.group_costs import GroupCost
 from topgraft.material import PixelMaterial, StoredMaterial
+from topgraft.networks import find_network
+from topgraft.phases import Labelled
 from topgraft.pixels import open_pixels
 from topgraft.plan import Phase, table
-from topgraft.preparing import Preparation, probe
-from topgraft.records import Sample
+from topgraft.preparing import Later, Preparation, probe
+from topgraft.records import Sample, Unreadable
 from topgraft.runs import Resolved
 from topgraft.strategies.spec import Facts, thawed
-from topgraft.train import Labelled
 from topgraft.weights import load_network
 
 CHOICE = EngineChoice("torch", "fp32", "cpu", 4, threads=1)
@@ -75,15 +78,20 @@ def test_a_budget_that_is_too_small_is_refused_with_what_would_do(
 ) -> None:
     found = ready(classifier, samples, tmp_path)
     found._costs = {name: GroupCost(1.0, 2.0, 9) for name in classifier.groups}
-    base = (len(classifier.groups) - 1) / 3
+    base = len(classifier.groups) - 1
     needed = 12 * base + 2.5
-    found.require_time(needed + 0.1)
+    found.require_time(needed + 0.1, False)
     with pytest.raises(UsageError, match=r"too small for even the head: 12 images take about .* give a larger"):
-        found.require_time(needed - 0.1)
+        found.require_time(needed - 0.1, False)
     with pytest.raises(UsageError, match="0 s are left"):
-        found.require_time(-5.0)
+        found.require_time(-5.0, False)
+    found.resolved = replace(found.resolved, engine=replace(CHOICE, name="openvino"))
+    found.require_time(12 * base / 3 + 2.6, False)  # which is faster
+    found.resolved = replace(found.resolved, engine=CHOICE)
     found.features(False)
-    found.require_time(3.0)  # what the cache holds takes no time
+    found.require_time(3.0, False)  # what the cache holds takes no time
+    with pytest.raises(UsageError, match="too small"):
+        found.require_time(3.0, True)  # the probes are not among it
 
 
 def test_familiarity_is_how_sure_the_published_classifier_is(
@@ -107,6 +115,40 @@ def test_familiarity_is_how_sure_the_published_classifier_is(
     assert found._familiarity(narrow) is None
 
 
+def test_a_resumed_fit_decides_about_caching_as_it_did(
+    classifier: Classifier, samples: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = tuple(classifier.groups)
+    phase = Phase("from stage7", thawed(groups, "stage7"), 2, 1e-4)
+    rows = table(groups, phase.rules)
+    first = ready(classifier, samples, tmp_path / "one")
+    untouched = ready(classifier, samples, tmp_path / "one")
+    untouched.remember(first.state())
+    assert untouched.state() == first.state()
+    first.material(phase, rows)
+    found = json.loads(json.dumps({**first.state(), "unseen": [[3, "is cut short"]]}, sort_keys=True))
+    again = ready(classifier, samples, tmp_path / "other")
+    again.remember(found)
+    assert [entry.name for entry in again.unreadable()] == [samples[3].name]
+    again.features(False)  # what that takes now changes nothing
+    again.material(phase, rows)
+    assert again.decisions == first.decisions
+    # The other way round, so that it cannot have been chance; and what was decided stays decided.
+    dear = {**found, "costs": [[name, 1.0, *rest] for name, _, *rest in found["costs"]], "decode": 1.0, "engine": 1e-6}
+    anew, decided = {**dear, "decisions": []}, [{**found["decisions"][0], "cached": True, "keys": ["another"]}]
+    for change, cached in (
+        (anew, True),
+        ({**anew, "free": 0}, False),
+        ({**dear, "free": 0, "decisions": decided}, True),
+    ):
+        other = ready(classifier, samples, tmp_path / "third")
+        other.remember(change)
+        capsys.readouterr()
+        other.material(phase, rows)
+        assert other.decisions[phase.name]["cached"] == cached
+        assert ("cached anew" in capsys.readouterr().err) == (change["decisions"] == decided), "another key than before"
+
+
 def test_a_phase_gets_activations_or_pixels_as_decided(
     classifier: Classifier, samples: list[Sample], tmp_path: Path
 ) -> None:
@@ -128,6 +170,39 @@ def test_a_phase_gets_activations_or_pixels_as_decided(
     assert {name: entry["cached"] for name, entry in found.decisions.items()} == found.resolved.caching
 
 
+def test_versions_of_what_else_computes_are_in_all_keys(
+    classifier: Classifier, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = replace(find_network("efficientnet_lite0"), libraries=("safetensors",))
+    monkeypatch.setattr(preparing, "find_network", lambda name: record)
+    found = ready(classifier, samples, tmp_path)
+    found.features(True)
+    found.features(False)
+    found.decisions["top"] = {"keys": []}
+    found._from_cache("top", Decision("stage6", "stage7", True, 1, 0, (0.0, 0.0), ""), in_folds=False)
+    keys = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.rglob("key.json")]
+    assert sorted(key["boundary"] for key in keys) == ["all, pooled", "stage6", "stage6", "stage7"]
+    assert all("safetensors" in key["versions"] for key in keys)
+    assert all("numpy" in key["versions"] for key in keys if key["boundary"] == "stage6")
+
+
+def test_for_a_gpu_a_thread_reads_ahead_and_views_that_fail_are_named(
+    classifier: Classifier, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = {(0, 3): "is cut short"}
+    made = StoredMaterial(torch.zeros(0), "stage6", (), None, failed=failed)  # type: ignore[arg-type]
+    monkeypatch.setattr(preparing, "fill", lambda *given: made)
+    decision = Decision("stage6", "stage7", True, 0, 0, (0.0, 0.0), "")
+    for device in ("cpu", "cuda"):
+        found = ready(classifier, samples, tmp_path)
+        found.resolved = Resolved(replace(CHOICE, device=device), "fp32")
+        found.decisions["top"] = {"keys": []}
+        material = found._from_cache("top", decision, in_folds=False)
+        assert isinstance(material, StoredMaterial)
+        assert material.ahead == (device == "cuda")
+        assert found.unreadable() == (Unreadable(samples[3].name, "is cut short"),)
+
+
 @pytest.mark.parametrize("folds", [0, 5])
 def test_where_the_cache_cannot_be_kept_a_phase_goes_on_with_pixels(
     classifier: Classifier, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: int
@@ -147,9 +222,9 @@ def test_where_the_cache_cannot_be_kept_a_phase_goes_on_with_pixels(
 def test_a_plan_tells_seconds_for_every_group(classifier: Classifier, samples: list[Sample], tmp_path: Path) -> None:
     found = ready(classifier, samples, tmp_path)
     found._costs = {name: GroupCost(1.0, 2.0, 9) for name in classifier.groups}
-    found._store = 1e-12
+    found._store, found._free = 1e-12, 1 << 40
     pair = Labelled(np.zeros((8, 1280), dtype=np.float32), np.arange(8) % 3), labels(4)
-    facts = found.plan(Facts(8, 4, 3, epochs=5), pair, {}, 0.0)
+    facts = found.plan(Facts(8, 4, 3, epochs=5), pair, {}, 0.0, Later())
     base = [name for name in classifier.groups if name != "head"]
     assert list(facts.epoch_seconds) == base
     # Eight images forward and back, four forward, through all groups.
@@ -159,3 +234,6 @@ def test_a_plan_tells_seconds_for_every_group(classifier: Classifier, samples: l
     assert seconds[0] > seconds[-1]
     assert facts.familiarity is None
     assert facts.probes == {}
+    more = found.plan(Facts(8, 4, 3, epochs=5), pair, {}, 0.0, Later(images=100, networks=2, solves=3))
+    assert more.reserve - facts.reserve == pytest.approx(100 * len(base) + 2 * 2.5)
+    assert (facts.solves, more.solves) == (0, 3)

@@ -7,11 +7,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from fitted import CHOICE
+from fitted import CHOICE, TINY, write_weights
 
+import topgraft as tg
 from topgraft import runs, settings
-from topgraft.errors import UsageError
+from topgraft.backbones import BACKBONES
+from topgraft.errors import UsageError, WeightsError
+from topgraft.plan import Phase, Rule
 from topgraft.records import Sample, Splits
 from topgraft.train import Outcome
 from topgraft.weights import load_network
@@ -49,6 +53,50 @@ def test_what_is_typed_wins_over_what_was_saved(tmp_path: Path) -> None:
     assert (chosen.seed, chosen.limit, recorded) == (6, 7, RECORDED)
     for forced in ({"engine": "torch"}, {"precision": "fp32"}, {"device": "cpu"}):
         assert runs.fit_settings({"config": path, **forced})[1] != RECORDED
+
+
+OWN = [{"epochs": 1, "lr": 1e-4, "rules": {"*": 1}}]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"from_": "stage5"}, "--from is where partial begins, and the strategy is auto; add --strategy partial"),
+        ({"from_": "stage5", "strategy": "full"}, "the strategy is full"),
+        ({"budget": "5m", "strategy": "head"}, "--budget is what auto keeps to, and the strategy is head"),
+        ({"budget": "5m", "rules": OWN}, "the strategy is rules"),
+        ({"rules": OWN, "strategy": "full"}, "--strategy full has others"),
+        ({"rules": OWN, "lr": 0.1}, "its own epochs and lr"),
+        ({"rules": OWN, "epochs": 3}, "its own epochs and lr"),
+        ({"lr": 0.1, "find_lr": True}, "give one of them"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        runs.fit_settings(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"from_": "stage5", "strategy": "partial"},
+        {"budget": "5m"},
+        {"rules": OWN, "strategy": "rules", "find_lr": True},
+        {"from_": None, "budget": None, "lr": 0.1, "find_lr": False},
+    ],
+)
+def test_what_has_an_effect_is_taken(given: dict[str, Any]) -> None:
+    assert runs.fit_settings(given)[0] == settings.make(settings.FitSettings, given)
+
+
+def test_what_a_saved_run_had_gives_way_to_what_is_typed(tmp_path: Path) -> None:
+    path = saved(tmp_path, from_="stage5", strategy="partial", find_lr=True)
+    chosen, _ = runs.fit_settings({"config": path, "strategy": "full", "lr": 0.1})
+    assert (chosen.strategy, chosen.find_lr, chosen.lr) == ("full", False, 0.1)
+    (tmp_path / "own").mkdir()
+    path = saved(tmp_path / "own", rules=OWN)
+    assert runs.strategy_name(runs.fit_settings({"config": path, "strategy": "full"})[0]) == "full"
+    assert runs.strategy_name(runs.fit_settings({"config": path})[0]) == "rules"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": {}}', '{"settings": {"seed": "x"}}', "null"])
@@ -112,7 +160,10 @@ def test_a_config_says_all_that_a_run_was_made_of(tmp_path: Path) -> None:
     assert [note.split(" ")[0] for note in notes] == ["so", "after"]
     assert {"topgraft", "python", "torch", "pillow", "numpy", "engine"} == set(config["versions"])
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert runs.fit_settings({"config": tmp_path}) == (replace(chosen, config=tmp_path), RECORDED)
+    assert runs.fit_settings({"config": tmp_path}) == (
+        replace(chosen, config=tmp_path),
+        replace(RECORDED, weights=network.sha256),
+    )
 
 
 def test_a_lowered_rate_is_what_a_replay_starts_with(tmp_path: Path) -> None:
@@ -137,3 +188,54 @@ def test_a_file_of_weights_is_found_from_anywhere(tmp_path: Path, monkeypatch: p
     network = load_network("efficientnet_lite0", classes=2)
     config = runs.run_config(chosen, splits, network, outcome, RECORDED, EXTRA)
     assert config["settings"]["weights"] == str((tmp_path / "mine.pth").resolve())
+
+
+def test_a_replay_with_other_weights_is_refused_unless_they_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
+    file = tmp_path / "mine.safetensors"
+    before = write_weights(file, classes=5)
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    photos = tg.open_images((images, np.arange(40) % 2))
+    given = {"cache_dir": tmp_path / "cache", "workers": 0}
+    model = tg.fit(photos, backbone="tiny", weights=str(file), strategy="head", engine="torch", **given)
+    (tmp_path / "config.json").write_text(json.dumps(model.config))
+    assert runs.fit_settings({"config": tmp_path})[1].weights == before
+    assert runs.fit_settings({"config": tmp_path, "precision": "fp32"})[1].weights == before
+    tg.fit(photos, config=tmp_path, **given)
+    after = write_weights(file, classes=5, seed=1)
+    said = rf"mine\.safetensors are not those .* begins with {after[:12]}, not with {before[:12]}; .* give --weights"
+    with pytest.raises(WeightsError, match=said):
+        tg.fit(photos, config=tmp_path, **given)
+    anew = tg.fit(photos, config=tmp_path, weights=str(file), **given)
+    assert anew.config["backbone"]["weights_sha256"] == after
+
+
+def test_another_network_may_have_any_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    config = json.loads(path.read_text()) | {"backbone": {"weights_sha256": "0" * 64}}
+    path.write_text(json.dumps(config))
+    assert runs.fit_settings({"config": path, "seed": 1})[1].weights == "0" * 64
+    assert runs.fit_settings({"config": path, "backbone": "vgg11", "engine": "torch"})[1].weights == ""
+
+
+def test_the_settings_of_a_run_can_be_given_as_they_were_saved() -> None:
+    """Of one with phases of its own, and of one whose rate was measured."""
+    splits = Splits("photos", ("a", "b"), (Sample("1", 0),), (Sample("2", 0),), ())
+    outcome = Outcome({"x": {"stem": 1.0}}, {"by": "validation", "images": 9, "epoch": 2, "lr": 2e-4})
+    network = load_network("efficientnet_lite0", classes=2)
+    for given in ({"rules": OWN, "find_lr": True}, {"strategy": "full", "find_lr": True}):
+        chosen = settings.make(settings.FitSettings, given)
+        saved_as = runs.run_config(chosen, splits, network, outcome, RECORDED, EXTRA)["settings"]
+        again, _ = runs.fit_settings({**saved_as, "lr": None} if "rules" in given else saved_as)
+        assert runs.strategy_name(again) == runs.strategy_name(chosen)
+
+
+def test_a_range_test_that_is_asked_for_anew_is_made(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    config = json.loads(path.read_text())
+    config["resolved"]["phases"] = [asdict(Phase("full", (Rule("*", 1.0),), 3, 1e-4))]
+    path.write_text(json.dumps(config))
+    assert runs.fit_settings({"config": path})[1].phases
+    assert not runs.fit_settings({"config": path, "find_lr": True})[1].phases

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from fitted import CLASSES, fitted
 
 from topgraft import metrics, show
 from topgraft.api import devices, list_backbones, summary
-from topgraft.records import Duplicate, Evaluation, Prediction, Predictions, Unreadable
+from topgraft.records import (
+    Duplicate,
+    Evaluation,
+    Inspection,
+    PlannedPhase,
+    Prediction,
+    Predictions,
+    TableRow,
+    Unreadable,
+)
 from topgraft.survey import Range, Survey
 
 Print = Callable[..., str]
@@ -153,3 +163,50 @@ def test_devices_say_what_is_here_and_that_nothing_was_measured(
     assert text.startswith("processor: ")
     assert "default: " in text
     assert "not measured yet" in text
+
+
+def inspection(*names: str) -> Inspection:
+    """The head, then phases that thaw one group more each, at a rate of 0.001."""
+    groups = ("stem", "stage1", "head")
+    phases = [PlannedPhase("head", 0, 0.0, {"stem": None, "stage1": None, "head": 1.0})]
+    for number, name in enumerate(names):
+        rates = {"stem": 0.5 if number else None, "stage1": 0.7, "head": 1.0}
+        phases.append(PlannedPhase(name, 3, 1e-3, rates))
+    modes = ("keeps its statistics", "takes its statistics from the batches", "–")
+    table = tuple(
+        TableRow(group, 1000 * (at + 1), phases[-1].multipliers[group], modes[at]) for at, group in enumerate(groups)
+    )
+    return Inspection("tiny", "auto", table, (), (), phases=tuple(phases))
+
+
+def test_an_inspection_shows_each_phases_rates_beside_parameters_and_batchnorm(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show.inspected(inspection("from stage1", "from stem"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "tiny, strategy auto"
+    rows = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
+    for row in (
+        ["group", "parameters", "head", "from stage1", "from stem", "BatchNorm"],
+        ["stem", "1,000", "frozen", "frozen", "0.0005", "keeps its statistics"],
+        ["stage1", "2,000", "frozen", "0.0007", "0.0007", "takes its statistics from the batches"],
+        ["head", "3,000", "solved", "0.001", "0.001", "–"],
+    ):
+        assert row in rows
+
+
+def test_an_inspection_of_many_phases_names_those_that_it_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
+    show.inspected(inspection("one", "two", "three", "four"))
+    text = capsys.readouterr().out
+    header = next(line.split() for line in text.splitlines() if "parameters" in line)
+    assert header == ["group", "parameters", "head", "one", "four", "BatchNorm"]
+    assert "if they help and the time lasts: two, three\n" in text
+
+
+def test_a_fit_says_what_it_would_try_with_more_time(capsys: pytest.CaptureFixture[str]) -> None:
+    model = fitted()
+    for untried in ("stage2", None):
+        found = replace(model, config={**model.config, "auto": {"untried": untried}})
+        show.fitted(found, Path("run"), {"total": 1.5}, quiet=False)
+        said = "with more time it would also train from stage2: --budget" in capsys.readouterr().out.splitlines()
+        assert said == (untried is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from topgraft.stall import BLOCK, at_chance, curve_of, diverges, holds, look_lower
@@ -32,6 +33,27 @@ def test_a_network_that_lost_all_in_the_second_step_is_noticed() -> None:
     assert not diverges([0.1, *[0.7 * CHANCE] * BLOCK], CHANCE), "the first batch was an easy one"
 
 
+@pytest.mark.parametrize(("images", "found"), [(2, 0.8), (32, 1.0)])
+def test_luck_with_few_images_is_not_taken_for_a_loss(images: int, found: float) -> None:
+    """Losses of single images are 0 mostly, and large at times: their means over 5 steps of 2 differ by themselves."""
+
+    def steps(seed: int, count: int, mean: float, shape: float) -> list[float]:
+        drawn = np.random.default_rng(seed).gamma(shape, mean / shape, (count, images))
+        return [float(loss) for loss in drawn.mean(1)]
+
+    def ever(losses: list[float]) -> bool:
+        return any(diverges(losses[:end], CHANCE) for end in range(BLOCK, len(losses) + 1, BLOCK))
+
+    seeds = range(200)
+    assert sum(ever(steps(seed, 200, 0.7 * CHANCE, 0.25)) for seed in seeds) <= 0.05 * len(seeds)
+    lost = [steps(seed, 10, 0.3 * CHANCE, 0.25) + steps(seed, 190, 1.5 * CHANCE, 1.0) for seed in seeds]
+    assert sum(map(ever, lost)) >= found * len(seeds)
+
+
+def test_a_fall_after_a_leap_is_no_luck() -> None:
+    assert diverges([0.1, *(CHANCE * (1.2 + 6 * 0.8**step) for step in range(BLOCK))], CHANCE)
+
+
 def test_at_chance_is_about_the_last_two_blocks() -> None:
     assert at_chance([0.1] * 100 + [CHANCE] * 2 * BLOCK, CHANCE)
     assert not at_chance([CHANCE] * 100 + [0.97 * CHANCE] * 2 * BLOCK, CHANCE)
@@ -52,7 +74,7 @@ def test_the_first_lower_rate_that_holds_is_named() -> None:
         return [0.5 if rate < 0.05 else CHANCE] * BLOCK
 
     asked: list[float] = []
-    found = look_lower(1.0, [CHANCE] * 60, CHANCE, False, tried)
+    found = look_lower(1.0, [CHANCE] * 60, CHANCE, False, tried, 60)
     assert found is not None
     assert (found.lr, found.rate) == (1.0, pytest.approx(0.01))
     assert asked == pytest.approx([0.1, 0.01])
@@ -61,9 +83,9 @@ def test_the_first_lower_rate_that_holds_is_named() -> None:
 
 
 def test_where_no_rate_does_better_only_a_loss_that_is_no_number_stops(capsys: pytest.CaptureFixture[str]) -> None:
-    assert look_lower(1.0, [CHANCE] * 60, CHANCE, False, lambda rate: [CHANCE] * BLOCK) is None
+    assert look_lower(1.0, [CHANCE] * 60, CHANCE, False, lambda rate: [CHANCE] * BLOCK, 60) is None
     assert "going on" in capsys.readouterr().err
-    found = look_lower(1.0, [0.1] * 59 + [math.nan], CHANCE, False, lambda rate: [CHANCE] * BLOCK)
+    found = look_lower(1.0, [0.1] * 59 + [math.nan], CHANCE, False, lambda rate: [CHANCE] * BLOCK, 60)
     assert found is not None
     assert found.rate is None
     assert "no lower rate was seen that" in str(found)

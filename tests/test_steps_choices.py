@@ -15,11 +15,13 @@ from topgraft import freeze, steps
 from topgraft.classifier import Classifier
 from topgraft.errors import Stalled
 from topgraft.material import PixelMaterial
+from topgraft.metrics import standing
 from topgraft.plan import Phase, Rule, table
+from topgraft.positions import Position
 from topgraft.records import EpochRecord
 from topgraft.stall import holds
 from topgraft.stepping import Run, StepChoices, one_step
-from topgraft.steps import Position, run_phase
+from topgraft.steps import run_phase
 
 TRAIN, VAL = 32, 30
 CHOICES = StepChoices("sgd", 32, "fp32", "cpu")  # one step an epoch
@@ -52,7 +54,7 @@ def run(
 def test_the_running_mean_is_what_is_kept(pixels: PixelMaterial, ema: float) -> None:
     weights: list[dict[str, torch.Tensor]] = [state_of(small_classifier())]
 
-    def keep(position: Position, record: EpochRecord | None) -> None:
+    def keep(position: Position) -> None:
         weights.append(
             {k.removeprefix("network/"): t.clone() for k, t in position.tensors.items() if k.startswith("network/")}
         )
@@ -159,8 +161,8 @@ def test_time_that_runs_out_cuts_an_epoch_which_is_judged_all_the_same() -> None
     # In folds nothing is rehearsed, so that all that is noted was stepped on.
     short = replace(ALL, seconds=1e-9, folds=2)
     (record,) = run(classifier, material, replace(CHOICES, batch_size=2), short, train=80)
-    assert len(material.log) == 25, "one block, after which the time is looked at"
-    assert (record.epoch, record.train_top1.n if record.train_top1 else 0) == (1, 50)
+    assert len(material.log) == 1, "one step, after which the time is looked at"
+    assert (record.epoch, record.train_top1.n if record.train_top1 else 0) == (1, 2)
     assert record.val_top1 is not None
     assert record.val_top1.n == VAL
     assert not same(classifier.state_dict(), before)
@@ -220,3 +222,42 @@ def test_where_no_lower_rate_does_better_it_is_asked_once(
     monkeypatch.setattr(steps, "look_lower", lambda lr, *_: asked.append(lr))
     run(small_classifier(), pixels, replace(CHOICES, batch_size=4, patience=None), replace(ALL, epochs=12, lr=1e-3))
     assert asked == [1e-3]
+
+
+def test_a_lower_rate_takes_over_after_some_epochs_too(pixels: PixelMaterial) -> None:
+    classifier, published = knowing()
+    few = PixelMaterial(pixels_of([*coloured(100, 1), *coloured(VAL, 2)]))
+    lowering = replace(published, stalled="lower")
+    records = run(classifier, few, lowering, replace(ALL, lr=3.0, epochs=20), train=100)
+    assert [record.epoch for record in records] == list(range(1, len(records) + 1)), "no epoch is told twice"
+    rates = [record.lr for record in records]
+    assert rates[0] == 3.0
+    assert rates[-1] in (pytest.approx(0.3), pytest.approx(0.03), pytest.approx(0.003))
+    assert max(records, key=standing).lr == rates[-1]
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("constant", 205), ("cosine", 355)])
+def test_a_rate_is_looked_at_until_it_is_at_its_height(
+    monkeypatch: pytest.MonkeyPatch, schedule: str, last: int
+) -> None:
+    """Epochs of 30 steps: 200 is within a block; 100 epochs rise for 300 steps."""
+    looks: list[tuple[int, bool]] = []
+    monkeypatch.setattr(steps, "_look", lambda run, now, last, *_: looks.append((len(now.first), last)))
+    material = PixelMaterial(pixels_of([*coloured(60, 1), *coloured(VAL, 2)]))
+    phase = replace(ALL, epochs=100, lr=1e-5, until=14.0)
+    run(small_classifier(), material, replace(CHOICES, batch_size=2, schedule=schedule, patience=None), phase, train=60)
+    assert [at for at, _ in looks[:3]] == [25, 30, 55]
+    assert looks[-1] == (last, True)
+    assert not any(is_last for _, is_last in looks[:-1])
+
+
+def test_random_weights_may_rise_above_chance_and_come_down(
+    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "diverges", lambda losses, chance: True)
+    monkeypatch.setattr(steps, "at_chance", lambda losses, chance: False)
+    tried = replace(CHOICES, batch_size=4, stalled="stop")
+    monkeypatch.setattr(steps, "look_lower", lambda lr, *_: Stalled(lr, 1, 1.0, 1.0, None, {}))
+    with pytest.raises(Stalled):
+        run(small_classifier(), pixels, replace(tried, updates_batchnorm=True), ALL)
+    run(small_classifier(), pixels, replace(tried, pretrained=False), ALL)

@@ -15,12 +15,13 @@ from topgraft.classifier import Classifier
 from topgraft.errors import TopgraftError
 from topgraft.fitting import drain
 from topgraft.material import PixelMaterial
+from topgraft.phases import Inputs, Labelled, TrainChoices
 from topgraft.plan import Phase
 from topgraft.records import EpochRecord
 from topgraft.stepping import StepChoices
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.spec import Facts
-from topgraft.train import Inputs, Labelled, Outcome, TrainChoices, train
+from topgraft.train import Outcome, train
 
 CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 16, "fp32", "cpu"))
 

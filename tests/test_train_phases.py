@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +14,24 @@ import pytest
 import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 
-import topgraft.train
-from topgraft import checkpoint
+import topgraft.phases
+from topgraft import checkpoint, steps
 from topgraft.checkpoint import Checkpoint
 from topgraft.classifier import Classifier
 from topgraft.defaults import FOLDS, SELECTION_MINIMUM
-from topgraft.errors import Stalled
+from topgraft.errors import NotANumber, Stalled
 from topgraft.fitting import drain
 from topgraft.material import PixelMaterial
-from topgraft.metrics import standing
+from topgraft.metrics import pack, standing, wilson
+from topgraft.phases import Inputs, Labelled, TrainChoices
 from topgraft.plan import Phase, Rule
 from topgraft.rates import find_rate
 from topgraft.records import EpochRecord
 from topgraft.stepping import StepChoices
 from topgraft.strategies import STRATEGIES
+from topgraft.strategies.auto import untried
 from topgraft.strategies.spec import HEAD, Facts, Strategy
-from topgraft.train import Inputs, Labelled, Outcome, TrainChoices, train
+from topgraft.train import Outcome, train
 
 TRAIN, VAL = 52, 26
 CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 2, "fp32", "cpu", keep_minutes=0.0))
@@ -107,6 +111,25 @@ def test_the_best_state_of_all_phases_stays(many: PixelMaterial, lrs: tuple[floa
         assert loss_of(classifier, many) == pytest.approx(best.val_loss, rel=1e-4)
 
 
+@pytest.mark.parametrize(("loss", "kept"), [(0.5, "top"), (0.51, "top"), (0.49, "whole")])
+def test_a_phase_that_only_ties_leaves_the_shallower_one(
+    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch, loss: float, kept: str
+) -> None:
+    right = np.arange(VAL) < 20
+
+    def stepping(classifier: Classifier, phase: Phase, number: int, *_: Any, **__: Any) -> Iterator[EpochRecord]:
+        torch.nn.init.constant_(classifier.head.bias, number)
+        yield EpochRecord(
+            number, phase.name, 1, 0.0, val_top1=wilson(20, VAL), hits=pack(right), scaled_loss=loss if number else 0.5
+        )
+
+    monkeypatch.setattr(topgraft.phases, "run_phase", stepping)
+    classifier = small_classifier()
+    _, outcome = fit(classifier, pixels, "rules", rules(replace(TOP, epochs=1), replace(WHOLE, epochs=1)))
+    assert outcome.selection["phase"] == kept
+    assert (classifier.head.bias == ("top", "whole").index(kept)).all()
+
+
 def test_every_phase_starts_from_the_best_state(many: PixelMaterial) -> None:
     """A phase that only did harm is as if it had not been."""
     choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore", batch_size=16))
@@ -180,8 +203,8 @@ def test_it_goes_on_from_every_checkpoint(
     records, outcome = fit(straight, pixels, strategy, facts, noted=noted, choices=choices, save=save)
     folds = len({record.name for record in records if record.folds})
     stepping = len({record.phase for record in records if record.epoch}) - folds
-    # Each phase's end; within each epoch and between the epochs; and each fold.
-    assert len(kept) >= (3 if batch == 2 else 1) * stepping + folds
+    # Each phase's end; within each epoch and between the epochs; and each epoch of each fold.
+    assert len(kept) >= (3 if batch == 2 else 1) * stepping + sum(record.folds for record in records)
     for path, stepped in kept:
         again, more, found = small_classifier(), Noted(pixels), checkpoint.read(path)
         assert found is not None
@@ -192,6 +215,128 @@ def test_it_goes_on_from_every_checkpoint(
         assert list(ended.phases) == list(outcome.phases)
         assert more.log == noted.log[stepped:], "an image was stepped on twice, or not at all"
         assert same(again.state_dict(), straight.state_dict())
+
+
+class Clock:
+    """Seconds that pass beside the real ones, so that a test need not wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real, self.passed = time.perf_counter, 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: real() + self.passed)
+
+
+class Slow(Noted):
+    """Material of which every batch takes a thousand seconds."""
+
+    def __init__(self, material: PixelMaterial, clock: Clock) -> None:
+        super().__init__(material)
+        self._clock = clock
+
+    def batches(self, order: Any, batch_size: int, at: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in super().batches(order, batch_size, at):
+            self._clock.passed += 1000 if at is not None else 0
+            yield batch
+
+
+@pytest.mark.parametrize("strategy", [never_the_same, "rules"])
+def test_the_seconds_of_a_phase_that_was_interrupted_count(
+    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch, strategy: Strategy | str
+) -> None:
+    clock, kept = Clock(monkeypatch), list[Checkpoint]()
+    facts = rules(HEAD, TOP, WHOLE)
+    sums: list[float] = []
+
+    def rounded(resumed: Checkpoint | None, save: Any) -> None:
+        classifier, pair = small_classifier(), features(small_classifier(), pixels)
+        slow = Slow(pixels, clock)
+        inputs = Inputs(pair, lambda phase, rows: slow, np.arange(TRAIN), np.arange(TRAIN, TRAIN + VAL))
+        chosen = STRATEGIES[strategy] if isinstance(strategy, str) else strategy
+        records, _ = drain(train(classifier, chosen, facts, inputs, CHOICES, save, resumed))
+        sums.append(sum(record.seconds for record in records if record.epoch))
+
+    rounded(None, lambda state: kept.append(copy.deepcopy(state)))
+    for state in kept:
+        rounded(state, None)
+    assert sums[0] > 100_000
+    assert sums[1:] == pytest.approx([sums[0]] * len(kept), abs=500), "what a fold had taken is forgotten"
+
+
+def test_time_that_no_record_counts_is_told_to_the_strategy(
+    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing states, and hashing what is frozen, are a part of a budget too."""
+    clock, told = Clock(monkeypatch), list[float]()
+    writes = 0
+
+    def save(state: Checkpoint) -> None:
+        nonlocal writes
+        writes += 1
+        clock.passed += 1000
+
+    def asked(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
+        told.append(facts.spent + sum(record.seconds for record in history) - 1000 * writes)
+        return STRATEGIES["rules"](groups, facts, history)
+
+    fit(small_classifier(), pixels, asked, replace(rules(HEAD, WHOLE), budget=1e6, spent=7.0), save=save)
+    assert writes > 3
+    assert told == pytest.approx([7.0] * 3, abs=60)
+
+
+def slow_auto(
+    monkeypatch: pytest.MonkeyPatch, val: int, budget: float, wrong: float = 1.0
+) -> tuple[float, list[EpochRecord], Outcome]:
+    """Seconds that ``auto`` takes where a batch takes a thousand and a state two thousand; what it did."""
+    with monkeypatch.context() as patch:
+        clock = Clock(patch)
+        material = PixelMaterial(pixels_of([*coloured(TRAIN, 1), *coloured(val, 2)]))
+        epoch = 1000.0 * (TRAIN // 2) * wrong
+        seconds = {"stem": epoch, "stage1": epoch / 2}
+        facts = replace(FACTS, val_images=val, epochs=5, budget=budget, epoch_seconds=seconds)
+
+        def save(state: Checkpoint) -> None:
+            clock.passed += 2000
+
+        slow, choices = Slow(material, clock), replace(CHOICES, steps=replace(CHOICES.steps, keep_minutes=1e9))
+        found = fit(small_classifier(), material, "auto", facts, noted=slow, choices=choices, blind=True, save=save)
+        return clock.passed, *found
+
+
+@pytest.mark.parametrize(("wrong", "share"), [(0.3, 0.35), (0.3, 0.6), (1.0, 0.6), (2.0, 0.6)])
+@pytest.mark.parametrize("val", [VAL, SELECTION_MINIMUM])
+def test_a_budget_is_kept_also_where_what_was_predicted_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, wrong: float, share: float, val: int
+) -> None:
+    """Within a tenth; and it is made use of."""
+    whole, _, _ = slow_auto(monkeypatch, val, 1e12)
+    budget = share * whole
+    took, records, outcome = slow_auto(monkeypatch, val, budget, wrong)
+    assert 0.3 * budget < took <= 1.1 * budget
+    assert len({record.phase for record in records}) > 1
+    assert outcome.taken
+
+
+def test_a_rung_that_loses_what_was_known_takes_no_time_to_try_other_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "diverges", lambda losses, chance: len(losses) >= 25)
+    budget = 60_000.0
+    took, _, outcome = slow_auto(monkeypatch, SELECTION_MINIMUM, budget, wrong=0.3)
+    assert took <= 1.1 * budget
+    assert outcome.stalled == ("from stem",) or outcome.stalled == ("from stage1",)
+    assert [phase.name for phase in outcome.taken] == ["head"]
+
+
+def test_what_coming_back_takes_is_taken_off_the_phase_under_way(pixels: PixelMaterial) -> None:
+    def timed(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
+        return (HEAD, replace(WHOLE, seconds=1000.0), None)[history[-1].phase + 1 if history else 0]
+
+    facts, kept = replace(FACTS, budget=2000.0, spent=5.0), list[Checkpoint]()
+    fit(small_classifier(), pixels, timed, facts, save=lambda state: kept.append(copy.deepcopy(state)))
+    begun = next(state for state in kept if state.state["under_way"] is not None)
+    assert begun.state["inner"] is None, "what was decided is kept before it is done"
+    for late, stepped in ((10.0, 2 * (TRAIN // 2)), (1100.0, 1)):
+        noted = Noted(pixels)
+        fit(small_classifier(), pixels, timed, replace(facts, spent=5.0 + late), noted=noted, resumed=begun)
+        rehearsed = 3
+        assert len(noted.log) == rehearsed + stepped
 
 
 def test_a_tried_rung_is_trained_under_a_number_of_its_own(pixels: PixelMaterial) -> None:
@@ -208,7 +353,7 @@ def test_what_folds_have_chosen_is_trained_to_its_last_epoch(many: PixelMaterial
 
     def harmful(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
         phase = never_the_same(groups, facts, history)
-        return replace(phase, lr=0.5) if phase is not None and phase == WHOLE else phase
+        return replace(phase, lr=0.5, keep_last=True) if phase is not None and phase == WHOLE else phase
 
     records, outcome = fit(classifier, many, harmful, choices=choices, blind=True)
     assert standing(records[-1]) < standing(best_of(records)), "or the test shows nothing"
@@ -223,7 +368,7 @@ def test_what_is_cut_before_the_epochs_that_folds_chose_has_to_be_better(many: P
 
     def cut(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
         phase = never_the_same(groups, facts, history)
-        return replace(phase, lr=0.5, seconds=1e-9) if phase is not None and phase == WHOLE else phase
+        return replace(phase, lr=0.5, seconds=1e-9, keep_last=True) if phase is not None and phase == WHOLE else phase
 
     records, outcome = fit(classifier, many, cut, choices=choices)
     assert records[-1].train_top1 is not None
@@ -243,7 +388,7 @@ def test_a_rung_of_auto_that_loses_what_was_known_is_no_loss(
 
     solved, classifier = small_classifier(), small_classifier()
     fit(solved, many, "head")
-    monkeypatch.setattr(topgraft.train, "run_phase", stalls)
+    monkeypatch.setattr(topgraft.phases, "run_phase", stalls)
     facts = replace(rules(HEAD, WHOLE), budget=budget)
     if budget is None:  # the user has asked for this phase
         with pytest.raises(Stalled):
@@ -252,6 +397,44 @@ def test_a_rung_of_auto_that_loses_what_was_known_is_no_loss(
     _, outcome = fit(classifier, many, "rules", facts)
     assert [phase.name for phase in outcome.taken] == list(outcome.phases) == ["head"]
     assert same(classifier.state_dict(), solved.state_dict())
+
+
+@pytest.mark.parametrize("keep_last", [False, True])
+def test_what_was_cut_is_replayed_as_far_as_it_came(many: PixelMaterial, keep_last: bool) -> None:
+    """Step by step, with the rates of the longer schedule."""
+    material = Noted(many, stop_at=3 + 2 * (TRAIN // 2) + 7)
+    lively = replace(WHOLE, epochs=4, lr=0.01, keep_last=keep_last)
+    straight = small_classifier()
+    records, outcome = fit(straight, many, "rules", rules(HEAD, lively), noted=material, blind=True)
+    assert outcome.interrupted
+    assert outcome.taken[-1].until == 2.0
+    again = small_classifier()
+    facts = rules(*outcome.taken)
+    heard, replayed = fit(again, many, "rules", facts, blind=True)
+    assert heard == records
+    assert replayed.taken == outcome.taken
+    assert same(again.state_dict(), straight.state_dict())
+
+
+def test_a_phase_that_time_has_cut_is_replayed_to_the_same_step(
+    many: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    def cut(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
+        lively = replace(WHOLE, epochs=4, lr=0.01, seconds=66_000.0)
+        return (HEAD, lively, None)[history[-1].phase + 1 if history else 0]
+
+    straight, again = small_classifier(), small_classifier()
+    slow = Slow(many, clock)
+    records, outcome = fit(straight, many, cut, noted=slow, blind=True)
+    (taken,) = outcome.taken[1:]
+    assert taken.until is not None
+    assert 2 < taken.until < 3
+    heard, replayed = fit(again, many, "rules", rules(*(replace(p, seconds=None) for p in outcome.taken)), blind=True)
+    assert heard == records
+    assert [replace(phase, seconds=None) for phase in outcome.taken] == list(replayed.taken)
+    assert same(again.state_dict(), straight.state_dict())
 
 
 def test_ctrl_c_within_a_phase_leaves_the_best_epoch(many: PixelMaterial) -> None:
@@ -297,6 +480,73 @@ def test_ctrl_c_while_a_state_is_written_is_no_loss(pixels: PixelMaterial) -> No
     fit(solved, pixels, "head")
     _, outcome = fit(classifier, pixels, "rules", rules(HEAD, WHOLE), save=save)
     assert outcome.interrupted
+    assert same(classifier.state_dict(), solved.state_dict())
+
+
+def test_ctrl_c_while_the_state_after_an_epoch_is_written_leaves_that_epoch(many: PixelMaterial) -> None:
+    """Its weights, its record, and a selection that names it."""
+    for at in (1, 2):
+        classifier = small_classifier()
+
+        def save(state: Checkpoint, at: int = at) -> None:
+            if state.state["inner"] is not None and state.state["inner"]["now"]["epoch"] == at + 1:
+                raise KeyboardInterrupt
+
+        choices = replace(CHOICES, steps=replace(CHOICES.steps, keep_minutes=1e9))
+        lively = rules(HEAD, replace(WHOLE, epochs=4, lr=0.01))
+        records, outcome = fit(classifier, many, "rules", lively, choices=choices, blind=True, save=save)
+        best = best_of(records)
+        assert records[-1].epoch == at
+        assert outcome.interrupted
+        assert outcome.taken[-1].until == at
+        assert outcome.selection["epoch"] == best.epoch
+        assert loss_of(classifier, many) == pytest.approx(best.val_loss, rel=1e-4)
+
+
+def test_a_rung_that_stalls_leaves_the_one_that_folds_have_chosen(
+    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = topgraft.phases.run_phase
+
+    def stalls(classifier: Any, phase: Phase, *given: Any, **named: Any) -> Any:
+        if phase.name == "from stem":
+            raise Stalled(phase.lr, 25, 9.0, 1.0, None, {}, known=True)
+        yield from real(classifier, phase, *given, **named)
+
+    monkeypatch.setattr(topgraft.phases, "run_phase", stalls)
+    choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore"))
+    facts = replace(FACTS, budget=1e6, epochs=6, lr=0.01, epoch_seconds={"stem": 1.0, "stage1": 0.5})
+    kept = list[Checkpoint]()
+    records, outcome = fit(
+        small_classifier(), pixels, "auto", facts, choices=choices, blind=True,
+        save=lambda state: kept.append(copy.deepcopy(state)),
+    )  # fmt: skip
+    assert outcome.stalled == ("from stem",)
+    assert [phase.name for phase in outcome.taken] == list(outcome.phases) == ["head", "from stage1"]
+    assert outcome.selection["phase"] == "from stage1"
+    assert untried(("stem", "stage1", "head"), replace(facts, stalled=outcome.stalled), records) is None
+    after = next(state for state in kept if state.state["facts"]["stalled"])
+    again = replace(facts, stalled=("from stem",))  # as whoever resumes takes them from the state
+    _, ended = fit(small_classifier(), pixels, "auto", again, choices=choices, blind=True, resumed=after)
+    assert [replace(phase, seconds=None) for phase in ended.taken] == [
+        replace(phase, seconds=None) for phase in outcome.taken
+    ]
+    assert replace(ended, taken=()) == replace(outcome, taken=())
+
+
+def test_answers_that_are_no_numbers_end_a_rung_and_not_the_fit(
+    many: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(run: Any) -> Any:
+        return np.full((SELECTION_MINIMUM, 3), np.nan, dtype=np.float32), many.labels.numpy()[TRAIN:]
+
+    solved, classifier = small_classifier(), small_classifier()
+    fit(solved, many, "head")
+    monkeypatch.setattr(steps, "validate", breaks)
+    with pytest.raises(NotANumber, match="lower --lr"):
+        fit(small_classifier(), many, "rules", rules(HEAD, WHOLE))
+    _, outcome = fit(classifier, many, "rules", replace(rules(HEAD, WHOLE), budget=100.0))
+    assert outcome.stalled == ("whole",)
     assert same(classifier.state_dict(), solved.state_dict())
 
 

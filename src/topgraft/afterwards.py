@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,13 +13,15 @@ from . import settings
 from .classifier import Classifier
 from .engines import EngineChoice
 from .errors import UsageError
-from .fitting import Trained
+from .fitting import Trained, validate
 from .forgetting import Forgetting, measure, settled, short, similarity
-from .interpolation import Trade, keep_from_forgetting, require_answers, short_trade
+from .interpolation import SHARES, Trade, keep_from_forgetting, require_answers, short_trade
 from .networks import find_network
 from .original import Original, find_original, source_samples
+from .preparing import Later
 from .records import Sample, Splits
 from .runs import class_weight
+from .threads import torch_threads
 from .weights import LEARNT, RANDOM, Network
 
 
@@ -73,6 +76,14 @@ def open_past(chosen: settings.FitSettings, classifier: Classifier, network: Net
     return Past(original, source_samples(everything, source.classes, original), source.where)
 
 
+def later(past: Past, splits: Splits, chosen: settings.FitSettings) -> Later:
+    """What `look_back` will do, for a budget."""
+    own, source = len(splits.train) + len(splits.val), len(past.source)
+    if chosen.forget_at_most is not None:  # the original, each share of the tuning, and the chosen one on validation
+        return Later(len(SHARES) * (own + source) + len(splits.val), len(SHARES) + 1, len(SHARES))
+    return Later(2 * source, 2) if source else Later()
+
+
 def limit_forgetting(
     chosen: settings.FitSettings, classifier: Classifier, past: Past, splits: Splits, engine: EngineChoice
 ) -> Trade:
@@ -102,35 +113,36 @@ def forgotten(
     engine: EngineChoice,
     before: NDArray[np.float32] | None,
     after: NDArray[np.float32],
+    own: Sequence[Sample] = (),
 ) -> Forgetting:
     """How much of the original task is left.
 
     Args:
         past: with the original network.
-        before, after: features of the same validation images under the original and the tuned base; without the
-            former only a source can tell.
+        before, after: features of the same validation images under the original and the tuned base; None where the
+            former were not needed.
+        own: those images, to make up for that.
     """
     original = past.original
     assert original is not None
     found = settled(classifier, original)
     if found is not None:
         return found
-    if past.source:
+    if past.source or before is None or before.shape != after.shape:
         return measure(
             classifier,
             original,
             engine,
+            own=() if past.source else own,
             source=past.source,
             where=past.where,
             workers=chosen.workers,
             folder=chosen.cache_dir,
             libraries=find_network(chosen.backbone).libraries,
         )
-    if before is None or before.shape != after.shape:
-        return Forgetting(original.backbone, original.weights, False, None, cannot="ask `topgraft forgetting`")
-    own = similarity(original, before, after)
-    lost = None if own.agreement is None else 100 * (1 - own.agreement.value)
-    return Forgetting(original.backbone, original.weights, False, lost, own, cannot=original.why)
+    alike = similarity(original, before, after)
+    lost = None if alike.agreement is None else 100 * (1 - alike.agreement.value)
+    return Forgetting(original.backbone, original.weights, False, lost, alike, cannot=original.why)
 
 
 def look_back(
@@ -140,19 +152,62 @@ def look_back(
     past: Past,
     splits: Splits,
     trained: Trained,
-) -> tuple[Forgetting | None, Trade | None]:
-    """What was forgotten, and, where a limit was asked for, what was given up to keep it; moves the base then."""
+) -> tuple[Trained, Forgetting | None, Trade | None]:
+    """What was forgotten, and, where a limit was asked for, what was given up to keep it; moves the base then.
+
+    It runs on the recorded number of threads, as the training did. Ctrl-C leaves it out, now or while training.
+
+    Returns:
+        what is left of the training: of a base that was moved with its own rows.
+    """
     if trained.untouched:
-        return never_touched(chosen.backbone, network.weights), None
+        return trained, never_touched(chosen.backbone, network.weights), None
     if network.weights in (RANDOM, LEARNT):
-        return None, None
+        return trained, None, None
+    costly = chosen.forget_at_most is not None or chosen.source is not None or trained.before is None
+    if trained.outcome.interrupted and costly:
+        return _without(trained, chosen), None, None
+    reached = classifier.snapshot()
+    try:
+        with torch_threads(trained.resolved.engine.threads):
+            return _look_back(chosen, classifier, network, past, splits, trained)
+    except KeyboardInterrupt:
+        if trained.outcome.interrupted:
+            raise
+        classifier.load_state_dict(reached)
+        return _without(trained, chosen), None, None
+
+
+def _look_back(
+    chosen: settings.FitSettings,
+    classifier: Classifier,
+    network: Network,
+    past: Past,
+    splits: Splits,
+    trained: Trained,
+) -> tuple[Trained, Forgetting | None, Trade | None]:
     if past.original is None:
         past = replace(past, original=original_network(chosen, classifier, network))
     engine = trained.resolved.engine
     if chosen.forget_at_most is not None:
         # It says what is lost on the images that did not choose; all of them would flatter.
-        return None, limit_forgetting(chosen, classifier, past, splits, engine)
-    return forgotten(chosen, classifier, past, engine, trained.before, trained.rows), None
+        trade = limit_forgetting(chosen, classifier, past, splits, engine)
+        final = validate(classifier, splits, chosen, trained.resolved)
+        samples = [splits.val[index] for index in final.kept]
+        return replace(trained, rows=final.rows, samples=samples), None, trade
+    return trained, forgotten(chosen, classifier, past, engine, trained.before, trained.rows, splits.val), None
+
+
+def _without(trained: Trained, chosen: settings.FitSettings) -> Trained:
+    """As stopped by Ctrl-C before it was measured what is forgotten, and before that was limited."""
+    said = list(trained.extra["remarks"])
+    if not trained.outcome.interrupted:
+        said.append("the fit was stopped by Ctrl-C after training")
+    limited = ", and --forget-at-most is not met" if chosen.forget_at_most is not None else ""
+    said.append(f"it was not measured what is forgotten{limited}")
+    return replace(
+        trained, outcome=replace(trained.outcome, interrupted=True), extra={**trained.extra, "remarks": said}
+    )
 
 
 def never_touched(backbone: str, weights: str) -> Forgetting | None:

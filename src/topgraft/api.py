@@ -19,6 +19,7 @@ from .features import Base, compute, open_base
 from .forgetting import Forgetting, settled
 from .forgetting import measure as compare
 from .networks import find_network
+from .opening import open_network
 from .original import original_of, source_samples
 from .plain import create_network as create_network  # a verb that needs nothing composed
 from .plan import table
@@ -101,25 +102,23 @@ def fit(images: Any, **choices: Any) -> Fitted:
     chosen, resolved = runs.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
     lap = fitting.laps(seconds)
-    network, classifier = fitting.open_network(
-        chosen, chosen.decode, len(splits.classes), splits.train, chosen.seed, lap
+    network, classifier = open_network(
+        chosen, chosen.decode, len(splits.classes), splits.train, chosen.seed, lap, resolved.weights
     )
     source = None if chosen.source is None else _whole(chosen.source, chosen)
     past = afterwards.open_past(chosen, classifier, network, source)
-    trained = fitting.train_network(classifier, splits, chosen, resolved, seconds, began)
+    later = afterwards.later(past, splits, chosen)
+    resolved = replace(resolved, weights=network.sha256)
+    trained = fitting.train_network(classifier, splits, chosen, resolved, seconds, began, later)
     lap = fitting.laps(seconds)
-    lost, trade = afterwards.look_back(chosen, classifier, network, past, splits, trained)
-    rows, samples = trained.rows, trained.samples
-    if trade is not None:
-        final = fitting.validate(classifier, splits, chosen, trained.resolved)
-        rows, samples = final.rows, [splits.val[index] for index in final.kept]
+    trained, lost, trade = afterwards.look_back(chosen, classifier, network, past, splits, trained)
     if not trained.untouched:
         lap("forgetting")
     held = {sample.name for sample in splits.val}
     validation = score(
         classifier,
-        rows,
-        samples,
+        trained.rows,
+        trained.samples,
         splits.classes,
         "val",
         used_for_selection=True,
@@ -266,15 +265,15 @@ def extract_features(images: Any, **choices: Any) -> Features:
         images: `Splits`, or whatever `open_images` takes.
     """
     chosen = settings.make(settings.FeaturesSettings, choices)
+    record = find_network(chosen.backbone)
+    choice = runs.engine_for(record, chosen)
     splits = _whole(images, chosen)
     samples = [sample for part in splits.parts.values() for sample in part]
     if not samples:
         raise DataError(str(splits.problem))
     names = [name for name, part in splits.parts.items() for _ in part]
-    record = find_network(chosen.backbone)
     # With a head of its own, as a published top need not stand on one vector.
-    _, classifier = fitting.open_network(chosen, chosen.decode, 1, splits.train or samples)
-    choice = runs.engine_for(record, chosen)
+    _, classifier = open_network(chosen, chosen.decode, 1, splits.train or samples)
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)
     computed = compute(samples, base, strict=chosen.strict, description="base")
     return Features(
@@ -335,8 +334,9 @@ def inspect(what: Any, **choices: Any) -> Inspection:
         backbone, strategy, weights = config["backbone"]["name"], config["strategy"], config["backbone"]["weights"]
         fitted, asked = runs.recorded_phases(config), config["settings"].get("batchnorm", "auto")
     else:
+        runs.require_effect(choices, chosen)
         splits, _ = _opened(what, chosen)
-        network, classifier = fitting.open_network(chosen, "scaled", len(splits.classes), splits.train)
+        network, classifier = open_network(chosen, "scaled", len(splits.classes), splits.train)
         backbone, strategy, weights = chosen.backbone, chosen.strategy, network.weights
         fitted, asked = (), chosen.batchnorm
     groups = tuple(classifier.groups)

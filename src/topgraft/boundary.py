@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from . import progress
 from .cache import BYTES
-from .features import Base, compute
+from .errors import CacheError
+from .features import Base, complete
 from .group_costs import GroupCost, above, below
 from .material import StoredMaterial
 from .records import Sample
@@ -159,16 +160,25 @@ def fill(
         readable: indices of those that can be read.
         train_images: how many samples are train.
         in_folds: all images train and judge in turn.
+
+    Raises:
+        CacheError: it cannot be kept; or a plain image cannot be read, which could be before. A view that cannot be
+            made is left out of the epochs that take it, as where they are drawn anew.
     """
     plain, *views = bases
     name = plain.store.boundary
-    train = [samples[index] for index in readable if in_folds or index < train_images]
-    judged = [samples[index] for index in readable if in_folds or not views or index >= train_images]
-    compute(judged, plain, strict=False, description=f"{name}, plain")
-    for number, base in enumerate(views, start=1):
-        compute(train, base, strict=False, description=f"{name}, view {number} of {len(views)}")
+    train = [int(index) for index in readable if in_folds or index < train_images]
+    judged = [int(index) for index in readable if in_folds or not views or index >= train_images]
+    found = complete([samples[index] for index in judged], plain, description=f"{name}, plain")
+    for at, reason in found.failed.items():
+        raise CacheError(f"{samples[judged[at]].name}: {reason}, though it could be read before")
+    failed = {}
+    for number, base in enumerate(views):
+        bar = f"{name}, view {number + 1} of {len(views)}"
+        found = complete([samples[index] for index in train], base, description=bar)
+        failed.update({(number, train[at]): reason for at, reason in found.failed.items()})
     digests = [sample.digest for sample in samples]
-    return StoredMaterial(labels, name, digests, plain.store, tuple(base.store for base in views))
+    return StoredMaterial(labels, name, digests, plain.store, tuple(base.store for base in views), failed=failed)
 
 
 def free_bytes(folder: Path) -> int:

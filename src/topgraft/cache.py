@@ -39,6 +39,7 @@ from .engines import EngineChoice
 from .engines import version as engine_version
 from .errors import CacheError
 from .folders import atomic_write
+from .gpu import gpu_names
 from .processor import processor_features
 from .records import ImageSpec
 from .version import __version__
@@ -65,7 +66,7 @@ class CacheKey:
         view: which pixels of an image; ``plain`` is the spec's central crop.
         engine: `topgraft.engines.EngineChoice` as a mapping.
         versions: of Topgraft, the engine, the image decoders, and what else computes.
-        processor: its features; the engines choose kernels by them.
+        processor: its features, and the name of the GPU where that computes; the engines choose kernels by them.
     """
 
     spec: ImageSpec
@@ -100,7 +101,8 @@ class CacheKey:
                 **decoder_versions(),
                 **library_versions(libraries),
             },
-            processor=processor_features(),
+            # The first GPU is the one that PyTorch takes; a processor's keys have no word of any.
+            processor=(*processor_features(), *(gpu_names()[:1] if choice.device == "cuda" else ())),
         )
 
     def as_json(self) -> str:

@@ -21,7 +21,7 @@ import torch
 from .errors import CheckpointError, UsageError
 from .folders import atomic_write
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _KEY = "topgraft"  # of the metadata; a second key would make the order of the two, and so the bytes, a matter of chance
 

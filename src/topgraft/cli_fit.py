@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import clock, progress, settings
+from . import clock, progress
 from .errors import Stalled, UsageError
 from .folders import checkpoint_file
 from .replies import print_json, remark, results
@@ -45,11 +45,17 @@ def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int
     from . import api
 
     start = time.perf_counter() - began
-    with clock.counting_from(began):
-        model = _fit_or_lower(asked, choices)
-    saving = time.perf_counter()
-    stopped = model.config.get("finished") is False
-    api.save(model, out, overwrite=asked.overwrite, keep_checkpoint=stopped)
+    try:
+        with clock.counting_from(began):
+            model = _fit_or_lower(asked, choices)
+        saving = time.perf_counter()
+        stopped = model.config.get("finished") is False
+        api.save(model, out, overwrite=asked.overwrite, keep_checkpoint=stopped)
+    except KeyboardInterrupt:
+        if not checkpoint_file(out).exists():
+            raise
+        print(f"topgraft: interrupted; {out} holds how far it came; --resume goes on", file=sys.stderr)
+        return 130
     seconds = {"start": start, **model.cost.seconds, "save": time.perf_counter() - saving}
     seconds["total"] = time.perf_counter() - began
     _show(asked, model, out, seconds)
@@ -70,7 +76,11 @@ def _fit_or_lower(asked: argparse.Namespace, choices: Mapping[str, Any]) -> Fitt
         silent = asked.quiet or asked.json or choices.get("stalled", "ask") != "ask"
         if stall.rate is None or silent or not _agrees(stall.rate):
             raise
-        return api.fit(asked.where, **{**choices, "lr": stall.rate, "resume": False})
+        again = {**choices, "resume": False}
+        if choices.get("rules") is not None or choices.get("config") is not None:  # their phases have their own rates
+            return api.fit(asked.where, **{**again, "stalled": "lower"})
+        again.pop("find_lr", None)
+        return api.fit(asked.where, **{**again, "lr": stall.rate})
 
 
 def _show(asked: argparse.Namespace, model: Fitted, out: Path, seconds: Mapping[str, float]) -> None:
@@ -100,37 +110,25 @@ def _show(asked: argparse.Namespace, model: Fitted, out: Path, seconds: Mapping[
 
 
 def _how_far(model: Fitted) -> str:
-    epochs = [record.epoch for record in model.history if record.epoch]
+    epochs = [record.epoch for record in model.history if record.epoch and not record.folds]
     return f"stopped by Ctrl-C after epoch {epochs[-1]}" if epochs else "stopped by Ctrl-C before the first epoch ended"
 
 
 def _already_finished(asked: argparse.Namespace, choices: Mapping[str, Any], out: Path) -> int:
     """Say so and change nothing, if it is the same fit that was asked for."""
     from . import artifact
-    from .checkpoint import require_same
+    from .keeping import require_as_before
     from .runs import fit_settings
 
     config = artifact.read_config(out)
-    unasked = settings.as_json(settings.FitSettings())  # what this version has and the one that saved it may not have
-    saved = {**unasked, **config.get("asked", config["settings"]), "where": config["data"]["where"]}
-    given = {**settings.as_json(fit_settings(choices)[0]), "where": asked.where}
-    for name in ("weights", "where"):  # another path to the same place is the same
-        if _same_place(saved[name], given[name]):
-            given[name] = saved[name]
-    require_same(out, saved, given, settings.WITHOUT_EFFECT)
+    saved = {**config.get("asked", config["settings"]), "where": config["data"]["where"]}
+    require_as_before(out, saved, fit_settings(choices)[0], asked.where)
     if asked.json:
         found = artifact.results(out).get("val", {})
         print_json({"artifact": str(out), "finished": True, "resumed_from": None, "top1": found.get("top1")})
     else:
         print(f"{out} is finished; there is nothing to go on with")
     return 0
-
-
-def _same_place(one: str | None, other: str | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    places = [Path(text).expanduser() for text in (one, other)]
-    return places[0].exists() and places[0].resolve() == places[1].resolve()
 
 
 def _agrees(rate: float) -> bool:

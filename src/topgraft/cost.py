@@ -21,6 +21,7 @@ from .classifier import Classifier, load_pretrained
 from .dataset import Batch
 from .engines import Engine, EngineChoice, build_engine
 from .folders import atomic_write, cache_folder
+from .gpu import gpu_names
 from .processor import has_bf16, memory_bytes, processor_features, processor_name, usable_cores
 from .transforms import load_pixels
 from .version import __version__
@@ -84,7 +85,7 @@ def describe_machine() -> dict[str, Any]:
         "memory": memory_bytes(),
         "processor": list(processor_features()),
         "bf16": has_bf16(),
-        "cuda": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+        "cuda": gpu_names(),
         "engines": engines.available(),
         "topgraft": __version__,
     }

@@ -43,7 +43,8 @@ def epochs(images: int, classes: int, pretrained: bool) -> int:
 
     Args:
         images: to train on.
-        classes: how many; each adds to what has to be learnt, so that a hundred classes take one pass more.
+        classes: how many; each adds to what has to be learnt, so that a hundred classes take one pass more, within
+            those bounds.
         pretrained: whether the weights are published ones.
     """
     if not pretrained:

@@ -41,6 +41,10 @@ class ImageError(TopgraftError):
     """One image that cannot be read; the message is the reason in one line, without the name."""
 
 
+class NotANumber(TopgraftError):
+    """Training has come to weights whose answers are no numbers."""
+
+
 class Stalled(TopgraftError):
     """Training does not get away from chance, or loses what the network knew; and whether a lower rate does better.
 
@@ -63,7 +67,9 @@ class Stalled(TopgraftError):
         self.lr, self.rate, self.curves = lr, rate, curves
         does = "loses what it knew" if known else "does not learn"
         better = "holds" if known else "learns"
-        advice = f"use --lr {rate:g}, which {better}" if rate is not None else f"no lower rate was seen that {better}"
+        advice = f"no lower rate was seen that {better}"
+        if rate is not None:
+            advice = f"use --lr {rate:g} (with --rules: as the lr of the phase), which {better}"
         lines = [
             f"  {name:g}: " + ", ".join(f"{value:.3f} at {step}" for step, value in curve[-1:] if value == value)
             for name, curve in curves.items()

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, islice
@@ -83,6 +83,7 @@ def open_boundary(
     workers: int | None,
     folder: Path | None,
     views: Sequence[View | None] = (None,),
+    libraries: Sequence[str] = (),
 ) -> list[Base]:
     """The groups up to and including `boundary`, once for each view; see `open_base`.
 
@@ -91,19 +92,28 @@ def open_boundary(
     prefix = classifier.prefix(boundary).eval()
     shape = activation_shape(prefix, classifier.spec)
     where = (folder or cache_folder()) / "boundaries"
-    bases = [
-        _open(classifier, prefix, boundary, shape, choice, workers, folder, where, _DRAWING, view) for view in views
-    ]
+    used = (*_DRAWING, *libraries)
+    bases = [_open(classifier, prefix, boundary, shape, choice, workers, folder, where, used, view) for view in views]
     built = cache(bases[0].build)  # one engine runs all views, one after the other
     return [replace(base, build=built) for base in bases]
 
 
-def open_probes(classifier: Classifier, choice: EngineChoice, workers: int | None, folder: Path | None) -> Base:
-    """The pooled activations after every group before the head, side by side; the last are the features."""
+def open_probes(
+    classifier: Classifier,
+    choice: EngineChoice,
+    workers: int | None,
+    folder: Path | None,
+    libraries: Sequence[str] = (),
+) -> tuple[Base, dict[str, int]]:
+    """The pooled activations after every group before the head, side by side, and how many numbers each gives.
+
+    The last are the features. See `open_base`.
+    """
     probes = PooledBoundaries(classifier).eval()
-    shape = activation_shape(probes, classifier.spec)
-    where = (folder or cache_folder()) / "features"
-    return _open(classifier, probes, "all, pooled", shape, choice, workers, folder, where, ())
+    widths = probes.widths(classifier.spec)
+    shape, where = (sum(widths.values()),), (folder or cache_folder()) / "features"
+    base = _open(classifier, probes, "all, pooled", shape, choice, workers, folder, where, libraries)
+    return base, widths
 
 
 class PooledBoundaries(nn.Module):
@@ -186,6 +196,23 @@ def decoding_threads(workers: int | None) -> int:
 
 
 @dataclass(frozen=True)
+class Completed:
+    """Which samples have rows in a store.
+
+    Attributes:
+        kept: indices of the samples that have one, ascending.
+        failed: index into the samples → why it could not be decoded.
+        decoded: images that ran through the base now; the others were there.
+        seconds: wall seconds of decoding and base together, 0 where nothing ran.
+    """
+
+    kept: NDArray[np.int64]
+    failed: Mapping[int, str]
+    decoded: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class FeatureRows:
     """Activations of the samples that could be read.
 
@@ -193,8 +220,7 @@ class FeatureRows:
         kept: index into the samples of each row, ascending.
         rows: float32, len(kept) × the boundary's shape.
         unreadable: the samples that could not be decoded, and why.
-        decoded: images that ran through the base now; the others came from the cache.
-        seconds: wall seconds of decoding and base together, 0 where nothing ran.
+        decoded, seconds: see `Completed`.
     """
 
     kept: NDArray[np.int64]
@@ -218,6 +244,16 @@ def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description:
     Raises:
         DataError: under `strict`, the unreadable images.
     """
+    found = complete(samples, base, description=description)
+    unreadable = tuple(Unreadable(samples[at].name, reason) for at, reason in found.failed.items())
+    if strict:
+        refuse_unreadable(unreadable)
+    rows = base.store.gather([samples[at].digest for at in found.kept])
+    return FeatureRows(found.kept, rows, unreadable, found.decoded, found.seconds)
+
+
+def complete(samples: Sequence[Sample], base: Base, *, description: str) -> Completed:
+    """Decode what the store has no row of, and run it through the engine. No more than a segment's rows are held."""
     digests = [sample.digest for sample in samples]
     missing = set(base.store.missing(digests))
     # One of each content: a duplicate is decoded once.
@@ -238,11 +274,8 @@ def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description:
     seconds = time.perf_counter() - began if todo else 0.0
     failed = {sample.digest: by_name[sample.name] for sample in todo if sample.name in by_name}
     kept = np.array([i for i, digest in enumerate(digests) if digest not in failed], dtype=np.int64)
-    unreadable = tuple(Unreadable(s.name, failed[s.digest]) for s in samples if s.digest in failed)
-    if strict:
-        refuse_unreadable(unreadable)
-    rows = base.store.gather([digests[i] for i in kept])
-    return FeatureRows(kept, rows, unreadable, len(todo) - len(failed), seconds)
+    reasons = {i: failed[digest] for i, digest in enumerate(digests) if digest in failed}
+    return Completed(kept, reasons, len(todo) - len(failed), seconds)
 
 
 def run(samples: Sequence[Sample], base: Base, *, description: str) -> FeatureRows:

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from . import defaults, freeze, progress, settings
 from .checkpoint import Checkpoint
 from .classifier import Classifier
-from .dictionary import learn_base
 from .errors import UsageError
 from .features import FeatureRows, open_base
 from .features import run as run_base
 from .folders import checkpoint_file
-from .keeping import keep_state, saved_state
+from .keeping import keep_state, require_weights, saved_state
 from .networks import find_network
-from .plan import Phase
-from .preparing import Preparation
+from .phases import Inputs, Labelled, TrainChoices
+from .plan import Phase, frozen_prefix, table
+from .preparing import Later, Preparation
 from .reasons import explained, reasoned, remarks
 from .records import EpochRecord, Sample, Splits, Unreadable
 from .runs import Resolved, class_weight, rate, strategy_name, updates_batchnorm
@@ -30,44 +30,8 @@ from .stepping import StepChoices
 from .strategies import STRATEGIES
 from .strategies.spec import Facts, Strategy
 from .threads import torch_threads
-from .train import Inputs, Labelled, Outcome, TrainChoices, train
-from .weights import LEARNT, RANDOM, Network, load_network
-
-
-def open_network(
-    chosen: settings.NetworkSettings,
-    decode: Any,
-    classes: int,
-    train: Sequence[Sample],
-    seed: int = 0,
-    lap: Callable[[str], None] | None = None,
-) -> tuple[Network, Classifier]:
-    """The network with its weights and a new head, and the classifier of it, in evaluation mode.
-
-    Args:
-        chosen: which network, and with which weights.
-        decode: how pixels are decoded; see `topgraft.records.ImageSpec`.
-        classes: outputs of the head.
-        train: images that a baseline's base is learnt from.
-        seed: of what is drawn.
-        lap: notes the seconds of the parts; see `laps`.
-    """
-    record = find_network(chosen.backbone)
-    network = load_network(
-        chosen.backbone,
-        chosen.weights,
-        input_size=chosen.input_size,
-        classes=classes,
-        seed=seed,
-        folder=chosen.cache_dir,
-    )
-    classifier = Classifier(network.chain, replace(network.spec, decode=decode)).eval()
-    note = lap or (lambda _: None)
-    note("network")
-    if network.weights == LEARNT:
-        learn_base(record, classifier, train, workers=chosen.workers, seed=seed)
-        note("dictionary")
-    return network, classifier
+from .train import Outcome, train
+from .weights import RANDOM
 
 
 @dataclass(frozen=True)
@@ -105,6 +69,7 @@ def train_network(
     resolved: Resolved,
     seconds: dict[str, float],
     began: float,
+    later: Later,
 ) -> Trained:
     """Run the strategy's phases on what they need: features of the frozen base, its activations, or pixels.
 
@@ -114,6 +79,7 @@ def train_network(
         chosen, resolved: see `topgraft.runs.fit_settings`.
         seconds: gets the seconds of each part.
         began: when the fit began, by ``time.perf_counter``: what its budget is counted from.
+        later: what comes after training beside validating, which its budget is for too.
 
     Raises:
         DataError: images that cannot be learnt from.
@@ -124,23 +90,20 @@ def train_network(
     lap = laps(seconds)
     saved = saved_state(chosen, splits)
     if saved is not None:
-        resolved = Resolved.of(saved.state["resolved"])
-    job = _Job(classifier, splits, chosen, resolved, _facts(chosen, resolved.phases, splits))
+        begun_with = Resolved.of(saved.state["resolved"])
+        require_weights(begun_with.weights, resolved.weights, chosen)
+        resolved = begun_with
+    job = _Job(classifier, splits, chosen, resolved, _facts(chosen, resolved.phases, splits), later)
     first = job.strategy(tuple(classifier.groups), job.facts, ())
     solves = first is None or first.solves_head
     published = None if job.name == "head" else _base_fingerprint(classifier)
     learnt = _on_features(job, saved, lap, began) if solves else _on_pixels(job, saved, lap, began)
     records, outcome, preparation, computed, facts = learnt
+    facts = replace(facts, stalled=outcome.stalled)
     lap("head" if job.name == "head" else "train")
     untouched = computed is not None and (published is None or _base_fingerprint(classifier) == published)
     samples = (*splits.train, *splits.val)
     before = None if computed is None else computed.rows[computed.kept >= len(splits.train)]
-    extra = {
-        "caching": list(preparation.decisions.values()),
-        "auto": explained(tuple(classifier.groups), facts, records) if facts.probes and job.name == "auto" else None,
-        "resumed_from": None if saved is None else saved.state["position"],
-        "remarks": remarks(outcome),
-    }
     decoded, cached = len(samples), 0
     if untouched:
         assert computed is not None
@@ -150,11 +113,24 @@ def train_network(
         decoded, cached = computed.decoded, len(computed.rows) - computed.decoded
     else:
         # The number that is shown is made as `evaluate` and `predict` will make theirs: on the engine.
-        final = validate(classifier, splits, chosen, resolved)
+        try:
+            final = validate(classifier, splits, chosen, resolved)
+        except KeyboardInterrupt:
+            if outcome.interrupted:
+                raise
+            progress.note("the network is trained, and only to be validated and saved; Ctrl-C again leaves that out")
+            outcome = replace(outcome, interrupted=True)
+            final = validate(classifier, splits, chosen, resolved)
         rows, kept = final.rows, [splits.val[index] for index in final.kept]
         found = {entry.name: entry for entry in (*preparation.unreadable(), *final.unreadable)}
         unreadable = tuple(found.values())
         lap("validate")
+    extra = {
+        "caching": list(preparation.decisions.values()),
+        "auto": explained(tuple(classifier.groups), facts, records) if facts.probes and job.name == "auto" else None,
+        "resumed_from": None if saved is None else saved.state["position"],
+        "remarks": remarks(outcome),
+    }
     return Trained(records, outcome, rows, kept, before, unreadable, decoded, cached, extra, resolved, untouched)
 
 
@@ -166,7 +142,8 @@ def validate(classifier: Classifier, splits: Splits, chosen: settings.FitSetting
     """Features of the validation images under the base as it is now, on the engine."""
     libraries = find_network(chosen.backbone).libraries
     base = open_base(classifier, resolved.engine, chosen.workers, chosen.cache_dir, libraries)
-    return run_base(splits.val, base, description="validate")
+    with torch_threads(resolved.engine.threads):
+        return run_base(splits.val, base, description="validate")
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +155,7 @@ class _Job:
     chosen: settings.FitSettings
     resolved: Resolved
     facts: Facts
+    later: Later
 
     @property
     def name(self) -> str:
@@ -203,6 +181,7 @@ class _Job:
                 precision=self.resolved.training,
                 device=self.resolved.engine.device,
                 l2=record.l2 if chosen.l2 == "published" and not pretrained else 0.0,
+                pretrained=pretrained,
                 updates_batchnorm=updates_batchnorm(chosen.batchnorm, pretrained),
                 stalled=chosen.stalled,
                 seed=chosen.seed,
@@ -215,7 +194,7 @@ class _Job:
                 keep_minutes=chosen.checkpoint_minutes,
             ),
             solver=record.solver,
-            find_lr=chosen.find_lr,
+            find_lr=chosen.find_lr and not self.resolved.phases,  # those have their rates
         )
 
 
@@ -264,14 +243,14 @@ def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]
     """Published weights: the head is solved on the features of the frozen base before anything steps."""
     chosen, splits, classifier = job.chosen, job.splits, job.classifier
     samples = (*splits.train, *splits.val)
-    preparation = Preparation(classifier, samples, len(splits.train), chosen, job.resolved)
+    preparation = _preparation(job, samples, saved)
     steps = job.name != "head" and job.facts.trainable
     if steps and saved is None:
         preparation.measure()
         lap("measure")
-    if job.facts.budget is not None and saved is None:
-        preparation.require_time(job.facts.budget - (time.perf_counter() - began))
     wants_probes = steps and (job.name == "auto" or (job.name == "partial" and chosen.from_ is None))
+    if job.facts.budget is not None and saved is None:
+        preparation.require_time(job.facts.budget - (time.perf_counter() - began), wants_probes)
     computed, pooled = preparation.features(wants_probes)
     lap("features")
     pair = labelled(computed, samples, len(splits.train), splits.classes)
@@ -280,7 +259,7 @@ def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]
         facts = Facts.of(saved.state["facts"])
         facts = replace(facts, spent=facts.spent + time.perf_counter() - began)
     elif steps:
-        facts = preparation.plan(facts, pair, pooled, began)
+        facts = preparation.plan(facts, pair, pooled, began, job.later)
         if job.name == "auto":
             progress.note("\n".join(reasoned(tuple(classifier.groups), facts)))
         lap("probe")
@@ -295,11 +274,20 @@ def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]
     return records, outcome, preparation, computed, facts
 
 
+def _preparation(job: _Job, samples: Sequence[Sample], saved: Checkpoint | None) -> Preparation:
+    preparation = Preparation(job.classifier, samples, len(job.splits.train), job.chosen, job.resolved)
+    if saved is not None:
+        preparation.remember(saved.state["prepared"])
+    return preparation
+
+
 def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None], began: float) -> _Learnt:
     """Random weights, or a user's rules: groups step from the beginning."""
     samples = (*job.splits.train, *job.splits.val)
-    preparation = Preparation(job.classifier, samples, len(job.splits.train), job.chosen, job.resolved)
+    preparation = _preparation(job, samples, saved)
     preparation.decode()
+    if any(frozen_prefix(table(tuple(job.classifier.groups), phase.rules)) for phase in job.facts.phases):
+        preparation.measure_all()  # before the first state is kept, so that a resumed fit decides alike
     lap("decode")
     known = preparation.unreadable()
     if job.chosen.strict:
@@ -336,8 +324,7 @@ def _run(
 
     def save(state: Checkpoint) -> None:
         assert path is not None
-        caching = {name: bool(entry["cached"]) for name, entry in preparation.decisions.items()}
-        keep_state(path, state, chosen, job.splits, job.resolved, caching)
+        keep_state(path, state, chosen, job.splits, job.resolved, preparation.state())
 
     if path is not None and saved is None and chosen.checkpoint is not None:
         path.unlink(missing_ok=True)  # of a fit that was not asked to go on

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import AbstractContextManager
 
 import torch
+
+
+def gpu_names() -> list[str]:
+    """What their maker calls the GPUs that PyTorch sees."""
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
+@functools.cache
+def gpu_problem() -> str | None:
+    """Why the GPU that PyTorch sees computes nothing; None where it does, or there is none. It is tried once.
+
+    A build of PyTorch has kernels for some generations of GPUs, and sees the others as well.
+    """
+    if not torch.cuda.is_available():
+        return None
+    try:
+        torch.zeros(1, device="cuda").add(1).item()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def to_device(batch: torch.Tensor, device: str) -> torch.Tensor:

@@ -37,8 +37,8 @@ def foresee(strategy: Strategy, facts: Facts, groups: Sequence[str]) -> list[Pha
         right = np.arange(images) <= len(phases)
         history.append(
             EpochRecord(
-                len(phases) - 1, phase.name, min(phase.epochs, 1), 0.0, chosen=phase.solves_head, hits=pack(right),
-                folds=phase.folds,
+                len(phases) - 1, phase.name, phase.epochs, 0.0, chosen=phase.solves_head, hits=pack(right),
+                folds=phase.folds, epochs=phase.epochs,
             )
         )  # fmt: skip
     return phases
@@ -48,7 +48,7 @@ def planned(phases: Sequence[Phase], groups: Sequence[str]) -> tuple[PlannedPhas
     """Phases with their tables worked out; those that are only tried in folds are left out where they come again."""
     names = [phase.name for phase in phases]
     return tuple(
-        PlannedPhase(phase.name, phase.epochs, phase.lr, table(groups, phase.rules))
+        PlannedPhase(phase.name, phase.ends, phase.lr, table(groups, phase.rules))
         for at, phase in enumerate(phases)
         if phase.name not in names[at + 1 :]
     )

@@ -4,37 +4,88 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, settings
+from . import checkpoint, progress, settings
 from .checkpoint import Checkpoint, require_same
-from .errors import UsageError
+from .errors import CheckpointError, UsageError
 from .folders import checkpoint_file
 from .records import Splits
-from .runs import Resolved
+from .runs import Resolved, versions
 
 
 def saved_state(chosen: settings.FitSettings, splits: Splits) -> Checkpoint | None:
     """What an earlier run has left to go on from; None where there is nothing, or it was not asked for.
 
     Raises:
-        UsageError: it had other settings, or the images have changed since.
+        UsageError: it had other settings, or the images have changed since; or nothing says where it is.
     """
-    if not chosen.resume or chosen.checkpoint is None:
+    if not chosen.resume:
         return None
+    if chosen.checkpoint is None:
+        raise UsageError("resume goes on from what checkpoint=FOLDER has kept; give that folder")
     saved = checkpoint.read(checkpoint_file(chosen.checkpoint))
     if saved is None:
         return None
-    asked = {**settings.as_json(chosen), "where": splits.where}
-    require_same(chosen.checkpoint, saved.state["settings"], asked, settings.WITHOUT_EFFECT)
+    require_as_before(chosen.checkpoint, saved.state["settings"], chosen, splits.where)
     if saved.state["images"] != _digest(splits):
         raise UsageError(
             f"the images in {splits.where} are not those that the fit in {chosen.checkpoint} began with; "
             "bring them back to go on, or start anew with --overwrite"
         )
+    before, now = saved.state["versions"], versions(Resolved.of(saved.state["resolved"]), chosen.backbone)
+    changed = [f"{name} {before.get(name)} then, {now.get(name)} now" for name in now if before.get(name) != now[name]]
+    if changed:
+        progress.note(f"going on with other versions, so that last digits may differ: {'; '.join(changed)}")
     return saved
+
+
+def require_as_before(place: Path, saved: Mapping[str, Any], chosen: settings.FitSettings, where: str) -> None:
+    """Refuse to go on with other settings than a fit began with; see `topgraft.checkpoint.require_same`.
+
+    Another spelling of a path is the same place, and a setting that there was none of then counts as its default.
+
+    Args:
+        place: the folder of the fit, for the message.
+        saved: its settings, ``where`` among them.
+        chosen: those that are asked for.
+        where: the images' place.
+    """
+    then = {**settings.as_json(settings.FitSettings()), **saved}
+    now = {**settings.as_json(chosen), "where": where}
+    for name in _PLACES:
+        if _same_place(then[name], now[name]):
+            now[name] = then[name]
+    require_same(place, then, now, settings.WITHOUT_EFFECT)
+
+
+def require_weights(before: str, now: str, chosen: settings.FitSettings) -> None:
+    """Refuse to go on from another file of weights than a fit began with.
+
+    Args:
+        before, now: SHA-256 of them.
+        chosen: the settings.
+
+    Raises:
+        UsageError: they differ.
+    """
+    if before != now:
+        raise UsageError(
+            f"the weights are not those that the fit in {chosen.checkpoint} began with: their SHA-256 begins with "
+            f"{now[:12]}, not with {before[:12]}; bring the file back to go on, or start anew with --overwrite"
+        )
+
+
+_PLACES = ("where", "weights", "source", "data_dir")  # settings that may be paths
+
+
+def _same_place(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    places = [Path(text).expanduser() for text in (one, other)]
+    return places[0].exists() and places[0].resolve() == places[1].resolve()
 
 
 def keep_state(
@@ -43,19 +94,29 @@ def keep_state(
     chosen: settings.FitSettings,
     splits: Splits,
     resolved: Resolved,
-    caching: Mapping[str, bool],
+    prepared: Mapping[str, Any],
 ) -> None:
-    """Write what training has given, and what it belongs to: settings, images, engine, threads, decisions.
+    """Write what training has given, and what it belongs to: settings, images, engine, threads, versions, decisions.
+
+    Args:
+        path: the file.
+        state: of the training.
+        chosen, splits, resolved: of the fit.
+        prepared: what was measured and decided; see `topgraft.preparing.Preparation.state`.
 
     Raises:
-        OSError: the disk is full; the state before is whole.
+        CheckpointError: it cannot be written, as the disk is full; the state before is whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     asked = {**settings.as_json(chosen), "where": splits.where}
-    decided = asdict(replace(resolved, caching={**resolved.caching, **caching}))
-    everything = {**state.state, "settings": asked, "resolved": decided, "images": _digest(splits)}
+    everything = {**state.state, "settings": asked, "resolved": asdict(resolved), "images": _digest(splits)}
+    everything |= {"versions": versions(resolved, chosen.backbone), "prepared": prepared}
     everything["position"] = _where(state.state)
-    checkpoint.write(path, Checkpoint(state.tensors, everything))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write(path, Checkpoint(state.tensors, everything))
+    except OSError as error:
+        before = "the state before is whole: make room, and go on with --resume" if path.exists() else "make room"
+        raise CheckpointError(f"the state of the fit cannot be written to {path} ({error}); {before}") from error
 
 
 def _digest(splits: Splits) -> str:
@@ -74,4 +135,7 @@ def _where(state: Mapping[str, Any]) -> dict[str, int]:
     if state["under_way"] is None:
         return {"phase": number + 1, "epoch": 1, "step": 0}
     now = state["inner"]["now"] if state["inner"] is not None else {"epoch": 1, "step": 0}
-    return {"phase": number, "epoch": int(now["epoch"]), "step": int(now["step"])}
+    fold = (
+        {"fold": min(len(state["folds"]) + 1, state["under_way"]["folds"])} if state["under_way"].get("folds") else {}
+    )
+    return {"phase": number, **fold, "epoch": int(now["epoch"]), "step": int(now["step"])}

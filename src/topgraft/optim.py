@@ -72,10 +72,15 @@ def schedule(name: str, step: int, steps: int) -> float:
     """
     if name == "constant":
         return 1.0
-    rising = max(1, round(WARMUP * steps))
+    rising = warm_up(name, steps)
     if step < rising:
         return (step + 1) / (rising + 1)
     return (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
+
+
+def warm_up(name: str, steps: int) -> int:
+    """Steps of a phase in which a schedule's rate rises; see `schedule`."""
+    return 0 if name == "constant" else max(1, round(WARMUP * steps))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:

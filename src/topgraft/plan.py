@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Phase:
         folds: if not 0, the phase is only tried: by cross-validation over train and validation together, from the
             state that it found, which is there again afterwards.
         seconds: wall time after which it ends early, with the best epoch until then; None for no limit.
+        until: epochs after which it ends though its schedule is of more, a part of one included; None for all.
+        keep_last: its last epoch stays, as how many there are was chosen before; else the best by validation.
     """
 
     name: str
@@ -50,6 +53,13 @@ class Phase:
     lr: float = 0.0
     folds: int = 0
     seconds: float | None = None
+    until: float | None = None
+    keep_last: bool = False
+
+    @property
+    def ends(self) -> int:
+        """The last epoch, or the one within which it ends."""
+        return self.epochs if self.until is None else math.ceil(self.until)
 
     @property
     def solves_head(self) -> bool:

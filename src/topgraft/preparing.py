@@ -24,7 +24,6 @@ from .errors import CacheError, DataError, TopgraftError, UsageError
 from .features import (
     Base,
     FeatureRows,
-    PooledBoundaries,
     compute,
     decoding_threads,
     open_base,
@@ -36,6 +35,7 @@ from .group_costs import GroupCost, above, below, measure_groups
 from .material import Material, PixelMaterial
 from .metrics import softmax
 from .networks import find_network
+from .phases import Labelled
 from .pixels import Pixels, fits, open_pixels
 from .plan import Phase, frozen_prefix
 from .probes import probe
@@ -43,13 +43,28 @@ from .records import Sample, Unreadable
 from .runs import Resolved
 from .splits import labels_of
 from .strategies.spec import Facts
-from .train import Labelled
 from .weights import RANDOM, load_network
 
 _MEASURED = 16  # images that are decoded to see how long it takes
 _AFTER = 2.5  # seconds that validating on the engine and saving take beside the images: it is compiled for new weights
+_OPENVINO = 3  # times as fast as PyTorch's layers one by one, as they are measured
 _PROBING = 0.1  # share of a budget after which no further probe is begun
 _FAMILIAR = 2000  # images that are asked how familiar they are
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What a fit does after training, for its budget.
+
+    Attributes:
+        images: that run through the base, each time counted.
+        networks: how many bases they run through.
+        solves: how often the head is solved again.
+    """
+
+    images: int = 0
+    networks: int = 0
+    solves: int = 0
 
 
 @dataclass(eq=False)
@@ -76,8 +91,10 @@ class Preparation:
     _decode: float = 0.0  # seconds for an image, all threads working
     _engine: float | None = None  # seconds for an image through the whole base, decoding included
     _store: float | None = None
+    _free: int = 0  # bytes of disk, before anything was cached
     _pixels: Pixels | None = None
     _judged: Pixels | None = None
+    _unseen: dict[int, str] = field(default_factory=dict)  # of views in the cache
 
     # --- Measuring --------------------------------------------------------------------------------------------------
 
@@ -100,29 +117,54 @@ class Preparation:
             self.classifier, pixels, self.resolved.engine.device, self.resolved.training, self.chosen.batch_size
         )
 
-    @property
-    def rates(self) -> Rates:
-        """What an image costs, as far as it was measured; measures what was not."""
+    def measure_all(self) -> Rates:
+        """What an image costs; measures what was not measured yet, the disk included."""
         self.measure()
         if self._store is None:
             self._store = measure_store(self._folder / "boundaries")
+            self._free = free_bytes(self._folder)
         return Rates(self._costs, self._engine, self._decode, self._store)
+
+    def state(self) -> dict[str, Any]:
+        """What was measured and decided, as JSON types, for whoever goes on: see `remember`."""
+        # As pairs: JSON objects keep no order, and no numbers as names.
+        return {
+            "costs": [[name, *asdict(cost).values()] for name, cost in self._costs.items()],
+            "decode": self._decode,
+            "engine": self._engine,
+            "store": self._store,
+            "free": self._free,
+            "decisions": list(self.decisions.values()),
+            "unseen": [[at, reason] for at, reason in self._unseen.items()],
+        }
+
+    def remember(self, found: Mapping[str, Any]) -> None:
+        """Decide as the run did whose `state` it was; measured again, it might come out otherwise."""
+        if found["store"] is not None:  # else nothing had to be decided yet
+            self._costs = {name: GroupCost(*cost) for name, *cost in found["costs"]}
+            self._decode, self._engine, self._store = found["decode"], found["engine"], found["store"]
+            self._free = found["free"]
+        self.decisions = {entry["phase"]: dict(entry) for entry in found["decisions"]}
+        self._unseen = {int(at): str(reason) for at, reason in found["unseen"]}
 
     @property
     def _folder(self) -> Path:
         return self.chosen.cache_dir or cache_folder()
 
-    def require_time(self, left: float) -> None:
+    def require_time(self, left: float, probes: bool) -> None:
         """Refuse a budget that is too small for even the head, before the work.
 
         Args:
             left: seconds of it.
+            probes: see `features`.
 
         Raises:
             UsageError: so it is; says what would do.
         """
-        missing = len(set(self._base().store.missing([sample.digest for sample in self.samples])))
-        each = max(self._decode, sum(cost.forward for name, cost in self._costs.items() if name != "head") / 3)
+        base, _ = self._base(probes)
+        missing = len(set(base.store.missing([sample.digest for sample in self.samples])))
+        forward = sum(cost.forward for name, cost in self._costs.items() if name != "head")
+        each = max(self._decode, forward / (_OPENVINO if self.resolved.engine.name == "openvino" else 1))
         needed = missing * each + _AFTER
         if needed > left:
             raise UsageError(
@@ -133,24 +175,29 @@ class Preparation:
 
     # --- Features, and probes ---------------------------------------------------------------------------------------
 
-    def _base(self) -> Base:
-        libraries = find_network(self.chosen.backbone).libraries
-        return open_base(self.classifier, self.resolved.engine, self.chosen.workers, self.chosen.cache_dir, libraries)
+    @property
+    def _libraries(self) -> tuple[str, ...]:
+        return find_network(self.chosen.backbone).libraries
+
+    def _base(self, probes: bool) -> tuple[Base, Mapping[str, int]]:
+        """The base, and, for probes, how many numbers each group gives."""
+        chosen, engine = self.chosen, self.resolved.engine
+        if probes:
+            return open_probes(self.classifier, engine, chosen.workers, chosen.cache_dir, self._libraries)
+        return open_base(self.classifier, engine, chosen.workers, chosen.cache_dir, self._libraries), {}
 
     def features(self, probes: bool) -> tuple[FeatureRows, dict[str, NDArray[np.float32]]]:
         """Features of all images and, if asked for, the pooled activations after every group, from the same pass."""
-        base = self._base()
-        if probes:
-            base = open_probes(self.classifier, self.resolved.engine, self.chosen.workers, self.chosen.cache_dir)
+        base, widths = self._base(probes)
         computed = compute(self.samples, base, strict=self.chosen.strict, description="base")
-        if computed.decoded >= _MEASURED:
+        if computed.decoded >= _MEASURED and self._store is None:
             self._engine = computed.seconds / computed.decoded
         names = {entry.name: entry.reason for entry in computed.unreadable}
         self.failed = {at: names[sample.name] for at, sample in enumerate(self.samples) if sample.name in names}
         pooled: dict[str, NDArray[np.float32]] = {}
         if probes:
             start = 0
-            for name, width in PooledBoundaries(self.classifier).widths(self.classifier.spec).items():
+            for name, width in widths.items():
                 pooled[name] = computed.rows[:, start : start + width]
                 start += width
             features = np.ascontiguousarray(computed.rows[:, start - self.classifier.head.in_features :])
@@ -158,13 +205,26 @@ class Preparation:
         return computed, pooled
 
     def plan(
-        self, facts: Facts, pair: tuple[Labelled, Labelled], pooled: Mapping[str, NDArray[np.float32]], began: float
+        self,
+        facts: Facts,
+        pair: tuple[Labelled, Labelled],
+        pooled: Mapping[str, NDArray[np.float32]],
+        began: float,
+        later: Later,
     ) -> Facts:
-        """The facts with what was measured: probes, seconds of an epoch from each group on, time that is gone."""
+        """The facts with what was measured: probes, seconds of an epoch from each group on, time that is gone.
+
+        Args:
+            facts: what was known before.
+            pair: features and labels.
+            pooled: see `features`.
+            began: when the fit began.
+            later: what comes after the last phase beside validating.
+        """
         groups = [name for name in self.classifier.groups if name != "head"]
         patience = _PROBING * facts.budget if facts.budget is not None else math.inf
         probes, answered = probe(pooled, pair, facts.classes, self.chosen.seed, patience)
-        rates = self.rates
+        rates = self.measure_all()
         epochs, setups = {}, {}
         for at, first in enumerate(groups):
             trained, judged = above(rates.costs, first)
@@ -188,7 +248,8 @@ class Preparation:
             epoch_seconds=epochs,
             setup_seconds=setups,
             spent=time.perf_counter() - began,
-            reserve=_AFTER + 2 * facts.val_images * each,
+            reserve=_AFTER * (1 + later.networks) + each * (2 * facts.val_images + later.images),
+            solves=later.solves,
         )
 
     def _familiarity(self, train: Labelled) -> float | None:
@@ -215,25 +276,28 @@ class Preparation:
         decision = self._decide(groups, first, phase.epochs, phase.folds)
         # A phase that was tried in folds comes again under its name, and may be decided otherwise.
         name = f"{phase.name}, {phase.folds} folds" if phase.folds else phase.name
-        if name in self.resolved.caching:
+        before = self.decisions.get(name, {})  # of the run that is resumed
+        if before:
+            decision = replace(decision, cached=before["cached"], why=before["why"])
+        elif name in self.resolved.caching:
             decision = replace(decision, cached=self.resolved.caching[name], why="as the run that is replayed did")
-        self.decisions[name] = {"phase": name, **asdict(decision)}
+        self.decisions[name] = {"phase": name, **asdict(decision), "keys": before.get("keys", [])}
         word = "cached" if decision.cached else "not cached"
         progress.note(f"{phase.name}: activations after {decision.boundary} are {word}: {decision.why}")
         if not decision.cached:
             return self._from_pixels()
         try:
-            return self._from_cache(decision, in_folds=bool(phase.folds))
+            return self._from_cache(name, decision, in_folds=bool(phase.folds))
         except CacheError as error:
             self.decisions[name] |= {"cached": False, "why": str(error)}
             progress.note(f"{phase.name}: going on without the cache: {error}")
             return self._from_pixels()
 
-    def _from_cache(self, decision: Decision, *, in_folds: bool) -> Material:
+    def _from_cache(self, name: str, decision: Decision, *, in_folds: bool) -> Material:
         """Fill what the cache lacks.
 
         Raises:
-            CacheError: it cannot be kept: the disk is full, or a number is too large for float16.
+            CacheError: see `fill`.
         """
         augmentation = self._augmentation
         views = [] if augmentation is None else [View(augmentation, self.chosen.seed, n) for n in range(decision.views)]
@@ -245,16 +309,30 @@ class Preparation:
             self.chosen.workers,
             self.chosen.cache_dir,
             (None, *views),
+            self._libraries,
         )
+        self._note_keys(name, [base.store.folder.name for base in bases])
         trim(self._folder / "boundaries", self._quota - decision.needs, [base.store.folder for base in bases])
         readable = [at for at in range(len(self.samples)) if at not in self.failed]
-        return fill(bases, self.samples, self._labels, np.array(readable), self.train_images, in_folds)
+        material = fill(bases, self.samples, self._labels, np.array(readable), self.train_images, in_folds)
+        self._unseen.update({at: reason for (_, at), reason in material.failed.items()})
+        return replace(material, ahead=self.resolved.engine.device == "cuda")
+
+    def _note_keys(self, name: str, keys: Sequence[str]) -> None:
+        """Note from which stores a phase trains; say so where a resumed run had others."""
+        if self.decisions[name]["keys"] not in ([], list(keys)):
+            progress.note(
+                f"{name}: the activations are cached anew, as a version or a processor is another one than before; "
+                "the end may differ in its last digits from that of a fit without interruption"
+            )
+        self.decisions[name]["keys"] = list(keys)
 
     def _decide(self, groups: Sequence[str], first: str, epochs: int, passes: int) -> Decision:
         augmentation = self._augmentation
         views = 0 if augmentation is None else min(self.chosen.views or VIEWS, epochs)
+        rates = self.measure_all()
         return decide(
-            self.rates,
+            rates,
             groups,
             first,
             train=self.train_images,
@@ -263,7 +341,7 @@ class Preparation:
             views=views,
             folds=passes,
             quota=self._quota,
-            free=free_bytes(self._folder),
+            free=self._free,
             asked=self.chosen.boundary_cache,
         )
 
@@ -308,5 +386,5 @@ class Preparation:
 
     def unreadable(self) -> tuple[Unreadable, ...]:
         """Images that could not be read, and why."""
-        failed = {**self.failed, **(self._pixels.failed if self._pixels is not None else {})}
+        failed = {**self._unseen, **self.failed, **(self._pixels.failed if self._pixels is not None else {})}
         return tuple(Unreadable(self.samples[at].name, reason) for at, reason in sorted(failed.items()))

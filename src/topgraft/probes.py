@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from .defaults import FOLDS, SELECTION_MINIMUM
 from .head import folds, solve_path
+from .phases import ONE_THREAD, Labelled
 from .threads import torch_threads
-from .train import ONE_THREAD, Labelled
 
 IMAGES = 2000
 """Images that a probe is fitted to at most: it need not be exact."""

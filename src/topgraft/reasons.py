@@ -75,6 +75,10 @@ def remarks(outcome: Outcome) -> list[str]:
         remarks.append(
             f"no epoch of {' or '.join(stepped)} was better on the validation images than the head alone, which is kept"
         )
+    if outcome.stalled:
+        remarks.append(
+            f"{' and '.join(outcome.stalled)} lost what the network knew and was given up; a lower --lr may hold"
+        )
     if outcome.interrupted:
         remarks.append("the fit was stopped by Ctrl-C; the best state until then is kept")
     return remarks

@@ -34,7 +34,9 @@ _REFITTED = (
 _OF_A_RUN = ("config", "resume", "checkpoint")  # these are about the run that has them, not about a replay
 
 # What the phases of a replayed run depend on: where one of these is given anew, the strategy decides again.
-_DECIDING = frozenset({"strategy", "from_", "rules", "budget", "epochs", "lr", "backbone", "weights", "limit"})
+_DECIDING = frozenset(
+    {"strategy", "from_", "rules", "budget", "epochs", "lr", "find_lr", "backbone", "weights", "limit"}
+)
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ class Resolved:
         training: the precision in which groups step.
         phases: what a replayed run has trained; empty where the strategy decides.
         caching: phase → whether it trains from the cache, as a replayed run has decided.
+        weights: SHA-256 of the file of weights, or, before it is open, that it must have; empty where any will do.
     """
 
     engine: engines.EngineChoice
     training: str
     phases: tuple[Phase, ...] = ()
     caching: Mapping[str, bool] = field(default_factory=dict)
+    weights: str = ""
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Resolved:
@@ -61,6 +65,7 @@ class Resolved:
             str(entry["training"]),
             tuple(phase_from_json(phase) for phase in entry.get("phases", ())),
             {str(name): bool(cached) for name, cached in entry.get("caching", {}).items()},
+            str(entry.get("weights", "")),
         )
 
 
@@ -72,6 +77,7 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Reso
     """
     chosen = settings.make(settings.FitSettings, choices)
     if chosen.config is None:
+        require_effect(choices, chosen)
         return chosen, resolve(chosen, find_network(chosen.backbone))
     path = chosen.config / "config.json" if chosen.config.is_dir() else chosen.config
     if not path.is_file():
@@ -80,24 +86,59 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Reso
         saved = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: value for key, value in saved["settings"].items() if key not in _OF_A_RUN}
         resolved = saved["resolved"]
-        recorded = Resolved.of(resolved)
+        began_with = dict(saved.get("backbone", {})).get("weights_sha256", "")
+        recorded = Resolved.of({**resolved, "weights": began_with})
         if any(type(n) is not int or n < 1 for n in (recorded.engine.batch_size, recorded.engine.threads)):
             raise ValueError("its engine's batch_size and threads must be whole numbers from 1")
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no config.json of a run ({error})") from error
+    # What is given anew takes the place of what it would have no effect beside.
+    if choices.get("strategy", "rules") != "rules":
+        kept["rules"] = None
+    if choices.get("lr") is not None:
+        kept["find_lr"] = False
     replayed = settings.make(settings.FitSettings, {**kept, **choices})
+    require_effect(choices, replayed)
+    _require(find_network(replayed.backbone))
     # Another network may demand another engine.
     if _DECIDING & set(choices):
         recorded = replace(recorded, phases=(), caching={})
+    if {"backbone", "weights"} & set(choices):
+        recorded = replace(recorded, weights="")
     forced = {"engine", "precision", "device", "backbone"} & set(choices)
     if forced:
-        return replayed, replace(resolve(replayed, find_network(replayed.backbone)), phases=recorded.phases)
+        anew = resolve(replayed, find_network(replayed.backbone))
+        return replayed, replace(anew, phases=recorded.phases, weights=recorded.weights)
     try:
         engines.choose(recorded.engine.name, recorded.engine.precision, recorded.engine.device)
         engines.choose("torch", recorded.training, recorded.engine.device)
     except UsageError as error:
         raise UsageError(f"{path} was run on what is not here: {error}. Add --engine auto to choose anew") from error
     return replayed, recorded
+
+
+def require_effect(given: Mapping[str, Any], chosen: settings.FitSettings | settings.InspectSettings) -> None:
+    """Refuse what would be silently without effect.
+
+    Args:
+        given: the choices that a user wrote.
+        chosen: what came of them.
+
+    Raises:
+        UsageError: one has no effect beside the others; says what to do.
+    """
+    wrote = {name for name, value in given.items() if value is not None and value is not False}
+    strategy = "rules" if chosen.rules is not None else chosen.strategy
+    if chosen.rules is not None and given.get("strategy", "rules") != "rules":
+        raise UsageError(f"--rules are phases of your own, and --strategy {given['strategy']} has others; give one")
+    if strategy == "rules" and wrote & {"lr", "epochs"}:
+        raise UsageError("every phase of --rules has its own epochs and lr; set them there")
+    if "from_" in wrote and strategy != "partial":
+        raise UsageError(f"--from is where partial begins, and the strategy is {strategy}; add --strategy partial")
+    if "budget" in wrote and strategy != "auto":
+        raise UsageError(f"--budget is what auto keeps to, and the strategy is {strategy}; leave one of them out")
+    if {"lr", "find_lr"} <= wrote:
+        raise UsageError("--find-lr measures the rate that --lr gives; give one of them")
 
 
 def resolve(chosen: settings.EngineSettings, network: Backbone) -> Resolved:
@@ -107,8 +148,18 @@ def resolve(chosen: settings.EngineSettings, network: Backbone) -> Resolved:
 
 
 def engine_for(network: Backbone, chosen: settings.EngineSettings) -> engines.EngineChoice:
-    """The engine for a network's base; see `topgraft.engines.choose`."""
+    """The engine for a network's base; see `topgraft.engines.choose`.
+
+    Raises:
+        UsageError: as there; or what the base computes with is not installed.
+    """
+    _require(network)
     return engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir, demand=network.demand)
+
+
+def _require(network: Backbone) -> None:
+    if network.require is not None:
+        network.require()
 
 
 def _replayable(chosen: settings.FitSettings, outcome: Outcome) -> settings.FitSettings:
@@ -118,7 +169,15 @@ def _replayable(chosen: settings.FitSettings, outcome: Outcome) -> settings.FitS
     file = Path(chosen.weights or "").expanduser()
     weights = os.fspath(file.resolve()) if chosen.weights and file.is_file() else chosen.weights
     rate_taken = chosen.lr if taken == asked else taken
-    return replace(chosen, lr=rate_taken, weights=weights, resume=False, checkpoint=None)
+    return replace(
+        chosen,
+        strategy=strategy_name(chosen),
+        find_lr=chosen.find_lr and rate_taken is None,
+        lr=rate_taken,
+        weights=weights,
+        resume=False,
+        checkpoint=None,
+    )
 
 
 def run_config(
@@ -134,7 +193,6 @@ def run_config(
     Args:
         extra: what training found beside its outcome; see `topgraft.fitting.Trained`.
     """
-    import PIL
     import torch
 
     record = find_network(chosen.backbone)
@@ -171,15 +229,23 @@ def run_config(
             "made": sorted(splits.made),
         },
         "notes": [*splits.notes, *([_REFITTED] if chosen.refit else []), *extra["remarks"]],
-        "versions": {
-            "topgraft": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "pillow": PIL.__version__,
-            "numpy": np.__version__,
-            "engine": engines.version(resolved.engine.name),
-            **library_versions(record.libraries),
-        },
+        "versions": versions(resolved, chosen.backbone),
+    }
+
+
+def versions(resolved: Resolved, backbone: str) -> dict[str, str]:
+    """Of what computes in a fit."""
+    import PIL
+    import torch
+
+    return {
+        "topgraft": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pillow": PIL.__version__,
+        "numpy": np.__version__,
+        "engine": engines.version(resolved.engine.name),
+        **library_versions(find_network(backbone).libraries),
     }
 
 

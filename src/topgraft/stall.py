@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +39,23 @@ def chance_loss(labels: NDArray[np.int64], class_weights: NDArray[np.float64] | 
 
 
 def diverges(losses: Sequence[float], chance: float) -> bool:
-    """Whether a network that knew something when it began has lost it: the last block is far above the first steps."""
+    """Whether a network that knew something when it began has lost it: the last block is far above the first steps.
+
+    Far is also twice the standard error of the difference, as the mean of few small batches is mostly luck.
+    """
     if len(losses) < BLOCK:
         return False
-    # A constant rate may spoil the second step already. The first alone, before any, is of one batch, and may be lucky.
-    first = min(sum(losses[:_FIRST]) / _FIRST, losses[0] + _LOST * chance)
     last = sum(losses[-BLOCK:]) / BLOCK
-    return first < chance and last > first + _LOST * chance
+    # From one step to the next, so that a rise or a fall within the block is not taken for noise.
+    noise = sum((b - a) ** 2 for a, b in pairwise(losses[-BLOCK:])) / (2 * (BLOCK - 1))
+
+    def lost(steps: int, share: float) -> bool:
+        first = sum(losses[:steps]) / steps
+        bound = max(share * chance, 2 * math.sqrt(noise * (1 / steps + 1 / BLOCK)))
+        return first + (share - _LOST) * chance < chance and last > first + bound
+
+    # A constant rate may spoil the second step already. The first alone, before any, is of one batch, and may be lucky.
+    return lost(_FIRST, _LOST) or lost(1, 2 * _LOST)
 
 
 def at_chance(losses: Sequence[float], chance: float) -> bool:
@@ -54,7 +65,12 @@ def at_chance(losses: Sequence[float], chance: float) -> bool:
 
 
 def look_lower(
-    lr: float, losses: Sequence[float], chance: float, known: bool, try_rate: Callable[[float], Sequence[float]]
+    lr: float,
+    losses: Sequence[float],
+    chance: float,
+    known: bool,
+    try_rate: Callable[[float], Sequence[float]] | None,
+    steps: int,
 ) -> Stalled | None:
     """Try lower rates where one was too high; None if they do no better and the loss is a number.
 
@@ -63,25 +79,27 @@ def look_lower(
         losses: of its steps.
         chance: see `chance_loss`.
         known: whether the network knew something when it began, so that holding on to that is enough.
-        try_rate: the losses of another rate on the same batches from the start, until it has shown what it does.
+        try_rate: the losses of another rate on the same batches from the start, until it has shown what it does; None
+            where there is no time for that.
+        steps: that were taken.
     """
     last = sum(losses[-2 * BLOCK :]) / len(losses[-2 * BLOCK :])
     curves: dict[float, Curve] = {lr: curve_of(losses)}
     found = None
     for divisor in LOWER:
+        if try_rate is None:
+            break
         rate = lr / divisor
-        progress.note(
-            f"after {len(losses)} steps the loss is {last:.3f}, where chance is {chance:.3f}; trying {rate:g}"
-        )
+        progress.note(f"after {steps} steps the loss is {last:.3f}, where chance is {chance:.3f}; trying {rate:g}")
         tried = try_rate(rate)
         curves[rate] = curve_of(tried)
         if holds(tried, chance, known):
             found = rate
             break
-    if found is None and math.isfinite(last):
-        progress.note("a tenth and a hundredth of the learning rate do no better; going on")
+    if found is None and math.isfinite(last) and try_rate is not None:
+        progress.note("no lower rate was seen to do better; going on")
         return None
-    return Stalled(lr, len(losses), last, chance, found, curves, known)
+    return Stalled(lr, steps, last, chance, found, curves, known)
 
 
 def holds(losses: Sequence[float], chance: float, known: bool) -> bool:

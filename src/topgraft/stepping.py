@@ -30,8 +30,10 @@ class StepChoices:
         device: ``cpu`` or ``cuda``.
         l2: see `topgraft.optim.penalty`.
         class_weights: float64, one for each class, or None.
+        pretrained: whether the weights know something that can be lost; random ones may rise far above chance and
+            come down again.
         updates_batchnorm: whether BatchNorm takes its statistics from the batches, as random weights need.
-        stalled: ``stop`` raises where a lower rate learns and this one does not, ``lower`` goes on with it.
+        stalled: ``stop`` raises where a lower rate learns and this one does not, ``lower`` goes on with that.
         seed: of the order of the images, of dropout, and of mixup.
         schedule: see `topgraft.optim.schedule`.
         label_smoothing, mixup: see `topgraft.targets`.
@@ -43,8 +45,8 @@ class StepChoices:
         patience: the phase ends where so many epochs in a row are no better than the best; None for never.
         keep_minutes: minutes between states that are kept within an epoch.
 
-    The loss is looked at after every `BLOCK` steps of the first epoch, and after `STALL_STEPS` steps, unless
-    `stalled` is ``ignore``. A loss that is no number always stops.
+    The loss is looked at after every `BLOCK` of the first `STALL_STEPS` steps, and for as long as the rate rises,
+    unless `stalled` is ``ignore``. A loss that is no number always stops.
     """
 
     optimizer: str
@@ -53,6 +55,7 @@ class StepChoices:
     device: str
     l2: float = 0.0
     class_weights: NDArray[np.float64] | None = None
+    pretrained: bool = True
     updates_batchnorm: bool = False
     stalled: str = "stop"
     seed: int = 0

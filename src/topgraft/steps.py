@@ -5,69 +5,33 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain, islice, pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from . import freeze, metrics, progress
-from .checkpoint import pack_optimizer, section, sections, unpack_optimizer
 from .classifier import Classifier
 from .defaults import STALL_STEPS
-from .errors import Stalled, TopgraftError
+from .errors import NotANumber, Stalled
 from .gpu import exact_convolutions
 from .material import Material
 from .memory import freed_memory_kept
 from .metrics import standing
-from .optim import penalty, schedule, set_rates
+from .optim import penalty, schedule, set_rates, warm_up
 from .plan import Phase
+from .positions import Keep, Now, Position, position_of, resume, trained
 from .records import EpochRecord
 from .stall import BLOCK, at_chance, curve_of, diverges, holds, look_lower
 from .stepping import Run, Step, StepChoices, folded_of, one_step, shuffled, validate
 
 _REHEARSAL = 3  # steps on a copy, of which the first warms up, to say how long it will take
+_JUDGED = 1 / 3  # of the seconds that stepping on an image takes: it runs forward and not back
 _REHEARSED = 15  # a phase of so many times as many steps is long enough to be asked about
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a phase is, and all that its next step depends on.
-
-    Attributes:
-        tensors: the network's, the optimizer's, the best epoch's and the running mean's.
-        state: JSON-able: epoch, step, losses, rate …
-    """
-
-    tensors: Mapping[str, torch.Tensor]
-    state: Mapping[str, Any]
-
-
-Keep = Callable[[Position, EpochRecord | None], None]
-"""Takes a position, and the record of the epoch that ended there, if one did."""
-
-
-@dataclass
-class _Now:
-    """What changes while a phase runs, but for tensors. All of it goes into a `Position`."""
-
-    lr: float
-    epoch: int = 1
-    step: int = 0
-    losses: list[float] = field(default_factory=list)  # of the epoch
-    right: int = 0
-    seen: int = 0
-    elapsed: float = 0.0  # seconds of the epoch before the last resume
-    spent: float = 0.0  # seconds of the phase before this epoch
-    best: list[float] | None = None  # standing
-    behind: int = 0  # epochs since the best one
-    validating: float = 0.0  # seconds that the last validation took
-    first: list[float] = field(default_factory=list)  # losses of the first steps of the phase
-    looked: bool = False  # whether lower rates were tried and did no better
 
 
 def run_phase(
@@ -97,45 +61,56 @@ def run_phase(
         train, val: indices of those that train and that judge.
         choices: how to step.
         keep: is given the position after each epoch and every few minutes.
-        resumed: where an earlier run of the same phase was.
+        resumed: where an earlier run of the same phase was; frozen groups are as it had them.
         anchor: what `StepChoices.l2_sp` pulls to; None for the state that the phase begins with.
 
     Raises:
         Stalled: see `StepChoices.stalled`.
-        TopgraftError: the validation loss is no number.
+        NotANumber: an answer to a validation image.
     """
+    mark = time.perf_counter()
+    end = math.inf if phase.seconds is None else mark + phase.seconds - (0.0 if resumed is None else resumed.spent)
     classifier.to(device=choices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     started = classifier.snapshot()
     pulled = started if anchor is None else {key: tensor.to(choices.device) for key, tensor in anchor.items()}
     run = Run(classifier, rows, material, train, val, choices, started, pulled)
     memory = ExitStack()
-    now = _Now(phase.lr)
+    now = Now(phase.lr)
     optimizer = run.optimizer(phase.lr)
     best: dict[str, torch.Tensor] = {}
     mean = classifier.snapshot() if choices.ema else {}
     if resumed is not None:
-        now, optimizer = _resume(run, resumed, best, mean)
+        now, optimizer = resume(run, resumed, best, mean)
     run = replace(run, folded=folded_of(run))  # of the state that it goes on from: what is frozen is folded once
     try:
         memory.enter_context(freed_memory_kept() if choices.device == "cpu" else exact_convolutions())
         if resumed is None and not phase.folds:
             _say_how_long(run, phase)
-        while now.epoch <= phase.epochs:
-            began = time.perf_counter() - now.elapsed
+        ends = _last_epoch(run, phase)
+        while now.epoch <= ends:
+            began = mark - now.elapsed  # what came before the first step, and keeping, is a part of the next epoch
             try:
-                cut = _epoch(run, optimizer, phase, now, mean, best, began, keep)
+                cut = _epoch(run, optimizer, phase, now, mean, best, began, end, keep)
             except Stalled as stall:
-                if choices.stalled != "lower" or stall.rate is None or now.epoch > 1:
+                if choices.stalled != "lower" or stall.rate is None:
                     raise
-                # In the first epoch nothing that was learnt is lost.
-                progress.note(f"{stall}\ngoing on with the rate {stall.rate:g}, from the start")
-                classifier.load_state_dict(run.started)
-                now = _Now(stall.rate, elapsed=time.perf_counter() - began)
+                # Epochs that were walked over stay walked over. Those of a rate that was too high have learnt nothing;
+                # what breaks later may have.
+                origin = best if best and len(now.first) >= _early(run, phase) else run.started
+                where = "the start" if origin is run.started else "the best epoch"
+                progress.note(f"{stall}\ngoing on with the rate {stall.rate:g}, from {where}")
+                classifier.load_state_dict(origin)
+                mark = time.perf_counter()
+                now = replace(
+                    now, lr=stall.rate, since=(now.epoch - 1) * _steps(run), elapsed=mark - began,
+                    step=0, losses=[], right=0, seen=0, first=[], looked=False,
+                )  # fmt: skip
                 optimizer = run.optimizer(now.lr)
                 mean = classifier.snapshot() if choices.ema else {}
                 continue
             record = _judge(run, now, mean, phase, number)
-            record = replace(record, seconds=time.perf_counter() - began)
+            mark = time.perf_counter()
+            record = replace(record, seconds=mark - began)
             if now.best is None or choices.keep_last or standing(record) > tuple(now.best):
                 now.best, now.behind = list(standing(record)), 0
                 best.clear()
@@ -143,21 +118,39 @@ def run_phase(
             else:
                 now.behind += 1
             stopping = cut or (choices.patience is not None and now.behind >= choices.patience)
-            epoch = now.epoch + 1 if not stopping else phase.epochs + 1
+            epoch = now.epoch + 1 if not stopping else ends + 1
             now = replace(
                 now, epoch=epoch, step=0, losses=[], right=0, seen=0, elapsed=0.0, spent=now.spent + record.seconds
             )
-            if stopping and not cut and record.epoch < phase.epochs:
+            if stopping and not cut and record.epoch < ends:
                 progress.note(f"stopped after epoch {record.epoch}: {now.behind} epochs in a row were no better")
-            if keep is not None and now.epoch <= phase.epochs:
-                keep(_position(run, optimizer, now, best, mean), record)
-            yield record
+            yield record  # before the state is kept: whoever is stopped meanwhile has the record of the best epoch
+            if keep is not None and now.epoch <= ends:
+                keep(position_of(run, optimizer, now, best, mean))
     finally:
         if best:
             classifier.load_state_dict(best)
         classifier.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         classifier.eval()
         memory.close()
+
+
+def _steps(run: Run) -> int:
+    """Of an epoch."""
+    return -(-len(run.train) // run.choices.batch_size)
+
+
+def _early(run: Run, phase: Phase) -> int:
+    """Steps in which a rate is looked at: until it has come to its height, and a little longer."""
+    return max(STALL_STEPS, warm_up(run.choices.schedule, phase.epochs * _steps(run)) + 2 * BLOCK)
+
+
+def _last_epoch(run: Run, phase: Phase) -> int:
+    """The epoch within which, or after which, a phase ends."""
+    if phase.until is None:
+        return phase.epochs
+    steps = _steps(run)
+    return -(-max(1, round(phase.until * steps)) // steps)
 
 
 # --- One epoch ------------------------------------------------------------------------------------------------------
@@ -167,43 +160,61 @@ def _epoch(
     run: Run,
     optimizer: torch.optim.Optimizer,
     phase: Phase,
-    now: _Now,
+    now: Now,
     mean: dict[str, torch.Tensor],
     best: Mapping[str, torch.Tensor],
     began: float,
+    end: float,
     keep: Keep | None,
 ) -> bool:
-    """The epoch's steps from where it is; True where the phase's time has run out."""
-    choices = run.choices
-    steps = -(-len(run.train) // choices.batch_size)
+    """The epoch's steps from where it is; True where the phase's time, which is up at `end`, has run out."""
+    choices, steps = run.choices, _steps(run)
     total, before = phase.epochs * steps, (now.epoch - 1) * steps
     kept = time.perf_counter()
     chance = run.chance
+    early = _early(run, phase)
     with progress.bar(f"epoch {now.epoch} of {phase.epochs}", len(run.train)) as bar:
         bar.advance(now.step * choices.batch_size)
         walk = _walk(run, optimizer, phase, now, mean, total)
-        while block := list(islice(walk, BLOCK)):  # a GPU is waited for once a block
+        last = steps if phase.until is None else min(steps, max(1, round(phase.until * steps)) - before)
+        judging, seconds = now.validating, time.perf_counter()
+        while block := _block(walk, min(BLOCK, last - now.step), end - judging):
             now.losses += [float(step.loss) for step in block]
             now.right += sum(int(step.right) for step in block)
             now.seen += sum(step.images for step in block)
             now.step += len(block)
             bar.advance(sum(step.images for step in block))
-            if before + now.step <= STALL_STEPS:
+            stepped = before + now.step - now.since
+            if not now.validating:  # nothing was validated yet
+                each = (time.perf_counter() - seconds) / max(1, sum(step.images for step in block))
+                judging = _JUDGED * len(run.val) * each
+            looks = stepped - len(block) < early
+            if looks:
                 now.first += now.losses[len(now.losses) - len(block) :]
-            if not math.isfinite(sum(now.losses[-BLOCK:])) or before + now.step <= STALL_STEPS:
-                _look(run, now, before + now.step, chance)
+            if looks or not math.isfinite(sum(now.losses[-BLOCK:])):
+                _look(run, now, looks and stepped >= early, chance, stepped, end - judging)
             seconds = time.perf_counter()
-            if phase.seconds is not None and now.spent + seconds - began + now.validating > phase.seconds:
+            if seconds > end - judging:
                 return True
             if keep is not None and seconds - kept > 60 * choices.keep_minutes and now.step < steps:
                 now.elapsed = seconds - began
-                keep(_position(run, optimizer, now, best, mean), None)
+                keep(position_of(run, optimizer, now, best, mean))
                 kept = time.perf_counter()
     return False
 
 
+def _block(walk: Iterator[Step], most: int, end: float) -> list[Step]:
+    """The next steps, after which a GPU is waited for; fewer where the clock comes to `end`."""
+    block: list[Step] = []
+    for step in islice(walk, most):
+        block.append(step)
+        if time.perf_counter() > end:
+            break
+    return block
+
+
 def _walk(
-    run: Run, optimizer: torch.optim.Optimizer, phase: Phase, now: _Now, mean: dict[str, torch.Tensor], total: int
+    run: Run, optimizer: torch.optim.Optimizer, phase: Phase, now: Now, mean: dict[str, torch.Tensor], total: int
 ) -> Iterator[Step]:
     """Step on every batch of the epoch that is left. Everything random comes from (seed, epoch, step)."""
     choices = run.choices
@@ -213,29 +224,19 @@ def _walk(
     for step, (images, labels) in enumerate(batches, start=now.step):
         set_rates(optimizer, schedule(choices.schedule, before + step, total))
         taken = one_step(run, optimizer, images, labels, (choices.seed, now.epoch, step))
-        for key, tensor in _trained(run).items() if mean else ():
+        for key, tensor in trained(run).items() if mean else ():
             if tensor.is_floating_point():
                 # The running mean of few steps is that of all of them, not of the start.
-                mean[key].lerp_(tensor, max(1 - choices.ema, 1 / (before + step + 2)))
+                mean[key].lerp_(tensor, max(1 - choices.ema, 1 / (before + step - now.since + 2)))
             else:
                 mean[key].copy_(tensor)
         yield taken  # at last: whoever keeps a position then has all of the step
 
 
-def _trained(run: Run) -> dict[str, torch.Tensor]:
-    """The state of the groups that train. What is frozen is not averaged: the mean of -0 and -0 is 0, another bit."""
-    return {
-        f"groups.{name}.{key}": tensor
-        for name, group in run.groups.items()
-        if run.rows[name] is not None
-        for key, tensor in group.state_dict().items()
-    }
-
-
 # --- Validation -----------------------------------------------------------------------------------------------------
 
 
-def _judge(run: Run, now: _Now, mean: Mapping[str, torch.Tensor], phase: Phase, number: int) -> EpochRecord:
+def _judge(run: Run, now: Now, mean: Mapping[str, torch.Tensor], phase: Phase, number: int) -> EpochRecord:
     """The record of the epoch that has ended, without its seconds."""
     began = time.perf_counter()
     trained = run.classifier.snapshot() if mean else {}
@@ -245,7 +246,7 @@ def _judge(run: Run, now: _Now, mean: Mapping[str, torch.Tensor], phase: Phase, 
     if mean:
         run.classifier.load_state_dict(trained)
     if not np.isfinite(logits).all():
-        raise TopgraftError(
+        raise NotANumber(
             f"after epoch {now.epoch} an answer to a validation image is no number, at the learning rate {now.lr:g}; "
             "lower --lr"
         )
@@ -262,6 +263,7 @@ def _judge(run: Run, now: _Now, mean: Mapping[str, torch.Tensor], phase: Phase, 
         val_top1=metrics.wilson(int(right.sum()), len(right)),
         lr=now.lr,
         curve=curve_of(now.losses),
+        epochs=phase.epochs,
         hits=metrics.pack(right),
         scaled_loss=metrics.scaled_log_loss(logits, labels),
     )
@@ -270,25 +272,35 @@ def _judge(run: Run, now: _Now, mean: Mapping[str, torch.Tensor], phase: Phase, 
 # --- Where it does not learn ----------------------------------------------------------------------------------------
 
 
-def _look(run: Run, now: _Now, step: int, chance: float) -> None:
-    """Raise where the rate is too high: the loss is no number, or at chance, or what was known is lost."""
+def _look(run: Run, now: Now, last: bool, chance: float, steps: int, end: float) -> None:
+    """Raise where the rate is too high: the loss is no number, or, at the `last` look, at chance, or what was known is
+    lost.
+
+    Under a time limit lower rates are tried only until it is up, and where published weights are at stake only if one
+    of them is to take over: who has set the limit has something to fall back on.
+    """
     broken = not math.isfinite(sum(now.losses[-BLOCK:]))
-    lost = not run.choices.updates_batchnorm and diverges(now.first, chance)
-    stuck = step == STALL_STEPS and at_chance(now.first, chance)
+    lost = run.choices.pretrained and diverges(now.first, chance)
+    stuck = last and at_chance(now.first, chance)
     if not broken and (run.choices.stalled == "ignore" or now.looked or not (lost or stuck)):
         return
     now.looked = True
     reached = run.classifier.snapshot()
     try:
         seen = now.losses if broken else now.first  # a loss may break later than is looked at otherwise
-        stall = look_lower(now.lr, seen, chance, lost, lambda rate: _try_rate(run, rate, chance, lost))
+        lowers = run.choices.stalled == "lower" or math.isinf(end) or not run.choices.pretrained
+
+        def try_rate(rate: float) -> list[float]:
+            return _try_rate(run, rate, chance, lost, end)
+
+        stall = look_lower(now.lr, seen, chance, lost, try_rate if lowers else None, steps)
     finally:
         run.classifier.load_state_dict(reached)
     if stall is not None:
         raise stall
 
 
-def _try_rate(run: Run, lr: float, chance: float, known: bool) -> list[float]:
+def _try_rate(run: Run, lr: float, chance: float, known: bool, end: float) -> list[float]:
     """Losses of another rate on the same batches from the start, until it has shown that it learns, or holds."""
     run.classifier.load_state_dict(run.started)
     optimizer, losses = run.optimizer(lr), list[float]()
@@ -298,48 +310,16 @@ def _try_rate(run: Run, lr: float, chance: float, known: bool) -> list[float]:
         twin = replace(run, choices=replace(run.choices, schedule="constant"))
         # Few images are walked over again, as the phase does.
         walk = chain.from_iterable(
-            _walk(twin, optimizer, phase, _Now(lr, epoch=epoch), {}, 1) for epoch in range(1, steps + 1)
+            _walk(twin, optimizer, phase, Now(lr, epoch=epoch), {}, 1) for epoch in range(1, steps + 1)
         )
         while block := list(islice(walk, BLOCK)):
             losses += [float(step.loss) for step in block]
             bar.advance(len(block))
-            ended = len(losses) >= steps or not math.isfinite(sum(losses[-BLOCK:]))
+            late = time.perf_counter() > end
+            ended = late or len(losses) >= steps or not math.isfinite(sum(losses[-BLOCK:]))
             if ended or (not known and holds(losses, chance, known)):
                 break
     return losses
-
-
-# --- Keeping and resuming -------------------------------------------------------------------------------------------
-
-
-def _position(
-    run: Run,
-    optimizer: torch.optim.Optimizer,
-    now: _Now,
-    best: Mapping[str, torch.Tensor],
-    mean: Mapping[str, torch.Tensor],
-) -> Position:
-    packed, plain = pack_optimizer(optimizer)
-    tensors = sections(network=run.classifier.state_dict(), optimizer=packed, best=best, mean=mean, started=run.started)
-    return Position(tensors, {"now": dict(vars(now)), "optimizer": plain})
-
-
-def _resume(
-    run: Run, position: Position, best: dict[str, torch.Tensor], mean: dict[str, torch.Tensor]
-) -> tuple[_Now, torch.optim.Optimizer]:
-    def part(name: str) -> dict[str, torch.Tensor]:
-        return {key: tensor.to(run.choices.device) for key, tensor in section(position.tensors, name).items()}
-
-    now = _Now(**position.state["now"])
-    optimizer = run.optimizer(now.lr)
-    run.classifier.load_state_dict(part("network"))
-    unpack_optimizer(optimizer, part("optimizer"), position.state["optimizer"])
-    best.update(part("best"))
-    if run.choices.ema:
-        mean.update(part("mean"))
-    for key, tensor in part("started").items():
-        run.started[key].copy_(tensor)
-    return now, optimizer
 
 
 # --- Before it runs -------------------------------------------------------------------------------------------------
@@ -348,7 +328,7 @@ def _resume(
 def _say_how_long(run: Run, phase: Phase) -> None:
     """Say where it runs and about how long it will take, from a few steps of a copy."""
     choices = run.choices
-    steps = phase.epochs * -(-len(run.train) // choices.batch_size)
+    steps = phase.epochs * _steps(run) if phase.until is None else round(phase.until * _steps(run))
     if steps < _REHEARSED * _REHEARSAL:
         return
     classifier = copy.deepcopy(run.classifier)
@@ -356,7 +336,7 @@ def _say_how_long(run: Run, phase: Phase) -> None:
     freeze.apply(twin.groups, run.rows)
     twin = replace(twin, folded=folded_of(twin))
     marks = [time.perf_counter()]
-    for step in islice(_walk(twin, twin.optimizer(phase.lr), phase, _Now(phase.lr), {}, steps), _REHEARSAL):
+    for step in islice(_walk(twin, twin.optimizer(phase.lr), phase, Now(phase.lr), {}, steps), _REHEARSAL):
         float(step.loss)
         marks.append(time.perf_counter())
     gaps = [after - before for before, after in pairwise(marks)]

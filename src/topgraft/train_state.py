@@ -9,8 +9,8 @@ import torch
 
 from .checkpoint import Checkpoint, section, sections
 from .plan import Phase, phase_from_json
+from .positions import Position
 from .records import EpochRecord, epoch_from_json
-from .steps import Position
 from .strategies.spec import Facts
 
 
@@ -18,11 +18,13 @@ from .strategies.spec import Facts
 class Standing:
     """What changes from phase to phase. All but the tensors is JSON-able; a checkpoint holds all of it.
 
-    `number` is that of the phase under way, or of the last one; `standing` is that of the state `best` on the
-    validation images; `folds` are the records of those folds of a phase under way that are done; `position` is where a
-    phase under way was when it was interrupted.
+    `facts` are what the strategy was told last; `number` is that of the phase under way, or of the last one;
+    `standing` is that of the state `best` on the validation images; `folds` are the records of those folds of a phase
+    under way that are done, and `fold` those of the one that is not; `position` is where a phase, or fold, under way
+    was when it was interrupted, and `lead` are the seconds of the phase that it does not count.
     """
 
+    facts: Facts
     history: list[EpochRecord] = field(default_factory=list)
     phases: dict[str, dict[str, float | None]] = field(default_factory=dict)
     taken: list[Phase] = field(default_factory=list)
@@ -32,18 +34,36 @@ class Standing:
     selection: dict[str, Any] = field(default_factory=dict)
     strength: float = 1.0
     folds: list[list[EpochRecord]] = field(default_factory=list)
+    fold: list[EpochRecord] = field(default_factory=list)
+    lead: float = 0.0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     position: Position | None = None
 
+    @property
+    def uncounted(self) -> float:
+        """Seconds of the phase under way that no record of the history counts."""
+        if self.under_way is None:
+            return 0.0
+        if self.under_way.folds:
+            return self.lead + (0.0 if self.position is None else self.position.spent)
+        begun = any(record.phase == self.number for record in self.history)
+        return (0.0 if begun else self.lead) + (0.0 if self.position is None else self.position.elapsed)
 
-def to_checkpoint(now: Standing, facts: Facts) -> Checkpoint:
-    """All of it, with the facts that the strategy has been told."""
+    def end_phase(self) -> None:
+        """Nothing is under way any more."""
+        self.under_way, self.position, self.lead = None, None, 0.0
+        self.folds.clear()
+        self.fold.clear()
+
+
+def to_checkpoint(now: Standing) -> Checkpoint:
+    """All of it."""
     position = now.position
     tensors = sections(best=now.best, position={} if position is None else position.tensors)
     return Checkpoint(
         tensors,
         {
-            "facts": asdict(facts),
+            "facts": asdict(now.facts),
             "history": [asdict(record) for record in now.history],
             # As pairs: a JSON object keeps no order, and theirs is the phases' and the groups'.
             "phases": [[name, list(rows.items())] for name, rows in now.phases.items()],
@@ -54,6 +74,8 @@ def to_checkpoint(now: Standing, facts: Facts) -> Checkpoint:
             "selection": now.selection,
             "strength": now.strength,
             "folds": [[asdict(record) for record in records] for records in now.folds],
+            "fold": [asdict(record) for record in now.fold],
+            "lead": now.lead,
             "inner": None if position is None else position.state,
         },
     )
@@ -63,6 +85,7 @@ def from_checkpoint(checkpoint: Checkpoint) -> Standing:
     """What `to_checkpoint` was given."""
     state = checkpoint.state
     return Standing(
+        facts=Facts.of(state["facts"]),
         history=[epoch_from_json(entry) for entry in state["history"]],
         phases={name: dict(rows) for name, rows in state["phases"]},
         taken=[phase_from_json(entry) for entry in state["taken"]],
@@ -72,6 +95,8 @@ def from_checkpoint(checkpoint: Checkpoint) -> Standing:
         selection=dict(state["selection"]),
         strength=float(state["strength"]),
         folds=[[epoch_from_json(entry) for entry in records] for records in state["folds"]],
+        fold=[epoch_from_json(entry) for entry in state["fold"]],
+        lead=float(state["lead"]),
         best=section(checkpoint.tensors, "best"),
         position=None if state["inner"] is None else Position(section(checkpoint.tensors, "position"), state["inner"]),
     )

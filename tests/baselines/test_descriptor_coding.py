@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fitted import CHOICE
 
+import topgraft as tg
+from topgraft import settings
 from topgraft.backbones import Build
 from topgraft.baselines import descriptor_coding as dc
 from topgraft.errors import DataError, UsageError
@@ -142,3 +148,19 @@ def test_without_opencv_the_message_says_how_to_get_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UsageError, match=r"pip install 'topgraft\[descriptors\]'"):
         dc.describe(torch.rand(1, 3, 32, 32))
+
+
+def test_without_opencv_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = settings.make(settings.FitSettings, {"backbone": "descriptor_coding"})
+    resolved = {"engine": asdict(CHOICE), "training": "fp32"}
+    (tmp_path / "config.json").write_text(json.dumps({"settings": settings.as_json(made), "resolved": resolved}))
+    with pytest.raises(DataError, match="nowhere"):
+        tg.extract_features(tmp_path / "nowhere", backbone="descriptor_coding")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for work in (
+        lambda: tg.fit(tmp_path / "nowhere", backbone="descriptor_coding"),
+        lambda: tg.fit(tmp_path / "nowhere", config=tmp_path),
+        lambda: tg.extract_features(tmp_path / "nowhere", backbone="descriptor_coding"),
+    ):
+        with pytest.raises(UsageError, match=r"pip install 'topgraft\[descriptors\]'"):
+            work()

@@ -12,9 +12,9 @@ from topgraft.baselines import BASELINES
 from topgraft.classifier import Classifier
 from topgraft.engines import ENGINES
 from topgraft.networks import find_network
+from topgraft.phases import SOLVERS
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.spec import HEAD, Facts
-from topgraft.train import SOLVERS
 from topgraft.weights import LEARNT, load_network
 
 CLASSES = 5

@@ -9,14 +9,17 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from topgraft import freeze
 from topgraft.backbones import BACKBONES, Backbone, Build, Chain, random_chain
 from topgraft.classifier import Classifier
+from topgraft.defaults import SELECTION_MINIMUM
+from topgraft.inspection import foresee
 from topgraft.material import PixelMaterial
 from topgraft.pixels import Pixels
 from topgraft.plan import Phase, Rule, table
-from topgraft.records import EpochRecord, ImageSpec, Sample
+from topgraft.records import ImageSpec, Sample
 from topgraft.stepping import StepChoices
 from topgraft.steps import run_phase
 from topgraft.strategies import STRATEGIES
@@ -25,13 +28,12 @@ from topgraft.strategies.spec import Facts
 SPEC = ImageSpec(32, 32, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 CLASSES = 2
 CHOICES = StepChoices("sgd", 2, "fp32", "cpu", stalled="ignore", l2=1e-2, ema=0.5)
-OPTIMIZERS = {"sgd": CHOICES, "adamw": replace(CHOICES, optimizer="adamw", l2=0.0, l2_sp=0.1)}
+# Only without a running mean, in which groups that are frozen stay as they were, is seen what the steps did to them.
+OPTIMIZERS = {"sgd": CHOICES, "adamw": replace(CHOICES, optimizer="adamw", l2=0.0, l2_sp=0.1, ema=0.0)}
 
 LARGE = 20_000_000
-"""Parameters of the base above which a backbone is taken with one optimizer and one strategy only: SGD, which has
-momentum and weight decay, under ``partial``. What freezes does not know how wide a layer is."""
-
-every_backbone = pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES, scope="module")
+"""Parameters of the base above which a backbone is taken with one strategy only, ``partial``. What freezes does not
+know how wide a layer is."""
 
 
 @lru_cache(maxsize=1)
@@ -39,9 +41,14 @@ def drawn(name: str) -> Chain:
     return random_chain(BACKBONES[name], Build(input_size=32, classes=CLASSES), 0)
 
 
-def size(backbone: Backbone) -> int:
+def built(backbone: Backbone) -> Chain:
+    """Without numbers."""
     with torch.device("meta"):
-        chain = backbone.build(Build(input_size=32, classes=CLASSES))
+        return backbone.build(Build(input_size=32, classes=CLASSES))
+
+
+def size(backbone: Backbone) -> int:
+    chain = built(backbone)
     return sum(parameter.numel() for name, group in chain.items() if name != "head" for parameter in group.parameters())
 
 
@@ -60,13 +67,13 @@ def phases(strategy: str, backbone: Backbone, lr: float) -> list[Phase]:
     # A gap: what is frozen here is no prefix, so that gradients run through it.
     gap = (Rule(base[-1], None), Rule("*", 1.0)) if len(base) > 1 else (Rule("head", 1.0), Rule("*", None))
     own = (Phase("gap", gap, 1, lr), Phase("head alone", (Rule("head", 1.0), Rule("*", None)), 1, lr))
-    facts = Facts(2, 2, CLASSES, epochs=1, lr=lr, first=middle, phases=own if strategy == "rules" else ())
-    found: list[Phase] = []
-    history: list[EpochRecord] = []
-    while (phase := STRATEGIES[strategy](groups, facts, history)) is not None:
-        found.append(phase)
-        history.append(EpochRecord(len(history), phase.name, phase.epochs, 0.0))
-    return [phase for phase in found if not phase.solves_head]
+    facts = Facts(
+        2, SELECTION_MINIMUM, CLASSES, epochs=1, lr=lr, first=middle, phases=own if strategy == "rules" else (),
+        # They let auto begin in the middle and then, as all rungs cost the same, train all at once.
+        probes={base[base.index(middle) - 1]: 0.9}, probe_images=4,
+        epoch_seconds=dict.fromkeys(base, 1.0),
+    )  # fmt: skip
+    return [phase for phase in foresee(STRATEGIES[strategy], facts, groups) if not phase.solves_head]
 
 
 def cases() -> list[object]:
@@ -75,8 +82,8 @@ def cases() -> list[object]:
         if backbone.learn is not None:
             continue  # its base takes no steps
         large = size(backbone) > LARGE
-        for strategy in ("partial",) if large else ("partial", "full", "rules"):
-            optimizers = ("sgd",) if large else tuple(OPTIMIZERS)
+        for strategy in ("partial",) if large else ("partial", "full", "rules", "auto"):
+            optimizers = ("adamw",) if strategy == "auto" else tuple(OPTIMIZERS)  # its tables are those of the others
             made += [pytest.param(backbone, strategy, optimizer, id=f"{name}-{strategy}-{optimizer}")
                      for optimizer in optimizers]  # fmt: skip
     return made
@@ -97,3 +104,38 @@ def test_frozen_is_bit_identical_after_every_phase(backbone: Backbone, strategy:
         changed = {name for name in before if before[name] != after[name]}
         assert not changed & {name for name, rate in rows.items() if rate is None}
         assert "head" in changed, "or the test shows nothing"
+
+
+def norms(group: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [layer for layer in group.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+
+
+def normalised() -> list[Backbone]:
+    """Small ones with BatchNorm."""
+    small = [backbone for backbone in BACKBONES.values() if backbone.learn is None and size(backbone) <= LARGE]
+    return [backbone for backbone in small if any(norms(group) for group in built(backbone).values())]
+
+
+@pytest.mark.parametrize("backbone", normalised(), ids=lambda backbone: backbone.name)
+def test_batchnorm_takes_statistics_beside_groups_whose_bits_stay(backbone: Backbone) -> None:
+    classifier = Classifier(copy.deepcopy(drawn(backbone.name)), SPEC).eval()
+    groups = dict(classifier.groups.items())
+    (phase,) = phases("partial", backbone, 1e-3)
+    rows = table(backbone.groups, phase.rules)
+    freeze.apply(groups, rows)
+    frozen = {name: freeze.fingerprint(group) for name, group in groups.items() if rows[name] is None}
+    trained = [layer for name, group in groups.items() if rows[name] is not None for layer in norms(group)]
+    before = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in trained]
+    choices = replace(CHOICES, updates_batchnorm=True, ema=0.0)
+    list(run_phase(classifier, phase, 0, rows, material(), np.arange(2), np.arange(2, 4), choices))
+    assert frozen == {name: freeze.fingerprint(groups[name]) for name in frozen}
+    assert any(norms(groups[name]) for name in frozen), "or the test shows nothing"
+    for layer, (mean, var) in zip(trained, before, strict=True):
+        assert layer.num_batches_tracked == 1
+        assert not torch.equal(layer.running_mean, mean)
+        assert not torch.equal(layer.running_var, var)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+def test_head_alone_takes_no_steps(backbone: Backbone) -> None:
+    assert phases("head", backbone, 1e-3) == []

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from topgraft import engines
 from topgraft.engines import EngineChoice, spec
-from topgraft.engines.torch import arithmetic
+from topgraft.engines.torch import arithmetic, recorded
 from topgraft.errors import UsageError
+from topgraft.processor import processor_features
 
 
 def with_kinds(monkeypatch: pytest.MonkeyPatch, **changes: dict[str, object]) -> None:
@@ -112,6 +119,41 @@ def test_every_choice_is_listed_once_the_default_first(monkeypatch: pytest.Monke
     ]
 
 
+SAID = "no kernel image is available"
+
+
+def test_a_gpu_that_computes_nothing_is_left_alone_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine(monkeypatch, cuda=True)
+    monkeypatch.setattr(engines, "gpu_problem", lambda: SAID)
+    engines._leave_alone.cache_clear()
+    assert (engines.choose().name, engines.choose().device) == ("openvino", "cpu")
+    assert engines.choose("torch").device == "cpu"
+    assert {choice.device for choice in engines.possible()} == {"cpu"}
+    assert capsys.readouterr().err.count(SAID) == 1
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_asked_for_a_gpu_that_computes_nothing_the_message_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], engine: str
+) -> None:
+    machine(monkeypatch, cuda=True)
+    monkeypatch.setattr(engines, "gpu_problem", lambda: SAID)
+    with pytest.raises(UsageError, match=rf"computes nothing on it \({SAID}\); install .* or use --device cpu$"):
+        engines.choose(engine, device="cuda")
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UsageError, match="openvino has no cuda here; it can use cpu"):
+        engines.choose("openvino", device="cuda")
+
+
+def test_asked_for_the_processor_no_gpu_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, cuda=True)
+    monkeypatch.setattr(engines, "gpu_problem", lambda: pytest.fail("woken"))
+    assert engines.choose(device="cpu").device == "cpu"
+    assert engines.choose("torch", device="cpu").device == "cpu"
+
+
 def save_measurement(folder: Path, rates: dict[tuple[str, str], float]) -> None:
     measured = [
         {"choice": asdict(engines.choose(name, precision)), "images_per_second": {"median": rate}}
@@ -127,6 +169,16 @@ def test_fastest_is_the_best_that_was_measured(monkeypatch: pytest.MonkeyPatch, 
     assert engines.choose("fastest", "fp32", folder=tmp_path) == engines.choose("openvino", "fp32")
     with pytest.raises(UsageError, match="on device cuda was measured"):
         engines.choose("fastest", device="cuda", folder=tmp_path)
+
+
+def test_a_measurement_is_of_a_machine_with_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for names in ([], ["NVIDIA A100"], ["NVIDIA T4"]):
+        monkeypatch.setattr(engines, "gpu_names", lambda names=names: names)
+        found.append(engines.machine_fingerprint())
+    assert len(set(found)) == 3
+    record = [processor_features(), torch.get_num_threads(), engines.available()]
+    assert found[0] == hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16], "as it was without one"
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"engines": [{"choice": {}}]}', '{"engines": []}'])
@@ -191,3 +243,117 @@ def test_on_a_gpu_cudnn_stays_on_and_rounds_as_float32() -> None:
             assert torch.backends.cudnn.enabled
             assert not torch.backends.cudnn.allow_tf32
             assert torch.is_inference_mode_enabled()
+
+
+class FakeGenerator:
+    """Its state is a list, which a recording writes into."""
+
+    def __init__(self, state: list[str]) -> None:
+        self.state = state
+
+    def graphsafe_get_state(self) -> FakeGenerator:
+        return FakeGenerator(self.state)
+
+    def graphsafe_set_state(self, other: FakeGenerator) -> None:
+        self.state = other.state
+
+    def clone_state(self) -> FakeGenerator:
+        return FakeGenerator([*self.state])
+
+
+class FakeCuda:
+    """What recording a graph takes of ``torch.cuda``: a recording that fails keeps its stream and the generator."""
+
+    CUDAGraph = staticmethod(lambda: SimpleNamespace(replay=lambda: None))
+
+    def __init__(self) -> None:
+        self.default_generators = [FakeGenerator([])]
+        self.current, self.mode, self.recordings = "mine", 0, 0
+
+    def Stream(self) -> Any:
+        return SimpleNamespace(wait_stream=lambda other: None)
+
+    def stream(self, stream: Any) -> Any:
+        return nullcontext()
+
+    def current_stream(self) -> Any:
+        return SimpleNamespace(name=self.current, wait_stream=lambda other: None)
+
+    def set_stream(self, stream: Any) -> None:
+        self.current = stream.name
+
+    def current_device(self) -> int:
+        return 0
+
+    def get_sync_debug_mode(self) -> int:
+        return self.mode
+
+    def set_sync_debug_mode(self, mode: int | str) -> None:
+        self.mode = {"warn": 1}.get(str(mode), 0)
+
+    @contextmanager
+    def graph(self, graph: Any, capture_error_mode: str) -> Iterator[None]:
+        self.recordings += 1
+        self.current = "aside"
+        self.default_generators[0].state.append("recording")
+        yield
+        self.default_generators[0].state.remove("recording")
+        self.current = "mine"
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    fake = FakeCuda()
+
+    def zeros(shape: tuple[int, ...], *, dtype: torch.dtype, device: str) -> torch.Tensor:
+        return torch.zeros(shape, dtype=dtype)
+
+    names = {"zeros": zeros, "uint8": torch.uint8, "cuda": fake, "Tensor": torch.Tensor}
+    monkeypatch.setattr(sys.modules["topgraft.engines.torch"], "torch", SimpleNamespace(**names))
+    return fake
+
+
+def test_a_network_is_recorded_and_the_generator_is_let_go(cuda: FakeCuda) -> None:
+    found = recorded(lambda pixels: pixels + 1, (2, 3))
+    assert (cuda.recordings, cuda.current, cuda.mode) == (1, "mine", 0)
+    assert torch.equal(found(torch.zeros(2, 3)), torch.ones(2, 3))
+    assert cuda.default_generators[0].state == []
+
+
+def test_a_recording_that_fails_leaves_stream_and_generator_as_they_were(
+    cuda: FakeCuda, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = cuda.default_generators[0].state
+
+    def network(pixels: torch.Tensor) -> torch.Tensor:
+        if cuda.recordings:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        return pixels
+
+    assert recorded(network, (2, 3)) is network
+    assert cuda.default_generators[0].state is own
+    assert own == []
+    assert cuda.current == "mine"
+    assert "cannot be recorded: operation not permitted when stream is capturing\n" in capsys.readouterr().err
+
+
+def test_what_waits_for_the_gpu_is_not_tried(cuda: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
+    def network(pixels: torch.Tensor) -> torch.Tensor:
+        if cuda.mode == 1:
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        return pixels
+
+    assert recorded(network, (2, 3)) is network
+    assert (cuda.recordings, cuda.mode) == (0, 0)
+    assert "it waits for the GPU on its way" in capsys.readouterr().err
+
+
+def test_an_error_while_looking_leaves_the_mode_as_it_was(cuda: FakeCuda) -> None:
+    def network(pixels: torch.Tensor) -> torch.Tensor:
+        if cuda.mode == 1:
+            raise RuntimeError("out of memory")
+        return pixels
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        recorded(network, (2, 3))
+    assert cuda.mode == 0

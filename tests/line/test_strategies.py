@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 import topgraft as tg
+from topgraft import checkpoint
 from topgraft.artifact import is_finished
+from topgraft.classifier import Classifier
 from topgraft.cli import main
-from topgraft.defaults import FOLDS
+from topgraft.dataset import batches
+from topgraft.defaults import FOLDS, SELECTION_MINIMUM
 from topgraft.folders import CHECKPOINT_FILE
+from topgraft.records import Sample
+from topgraft.weights import load_network
 
 # One processor's arithmetic, and no conversion of a network that a test would wait for.
 HOW = ["--input-size", "64", "--engine", "torch", "--precision", "fp32", "--device", "cpu", "--workers", "1"]
@@ -29,19 +37,22 @@ LONG = ["--strategy", "partial", "--from", "stage5", "--epochs", "4", "--batch-s
         "--checkpoint-minutes", "1e-6", "--boundary-cache", "on"]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty pictures of each of two classes: stripes that rise, and stripes that fall, under noise."""
-    root = tmp_path_factory.mktemp("photos")
-    random = np.random.default_rng(0)
-    rows, columns = np.mgrid[:64, :64]
+def draw(root: Path, count: int, seed: int, side: int = 64) -> Path:
+    """So many pictures of each of two classes: stripes that rise, and stripes that fall, under noise."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side]
     for name, sign in (("falling", 1), ("rising", -1)):
-        (root / name).mkdir()
-        for number in range(30):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
             stripes = 127 + 60 * np.sin((rows + sign * columns) / 4 + random.uniform(0, 6))
-            picture = stripes[..., None] + random.normal(0, 60, (64, 64, 3))
+            picture = stripes[..., None] + random.normal(0, 60, (side, side, 3))
             Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(root / name / f"{number:02}.png")
     return root
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("photos"), 30, 0)
 
 
 def fit(photos: Path, out: Path, *more: object) -> int:
@@ -132,6 +143,63 @@ def test_what_may_be_forgotten_is_kept_to(photos: Path, tmp_path: Path) -> None:
         assert config["trade"]["short"]
         assert config["forgetting"] is None, "images that chose are not reported on"
     assert main(["predict", str(out), str(photos / "rising" / "00.png"), "--quiet"]) == 0
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty parts of photos in folders of the original network's own answers: it is right on all of them."""
+    root, random = tmp_path_factory.mktemp("known"), np.random.default_rng(0)
+    network = load_network("efficientnet_lite0", input_size=64)
+    published = Classifier(network.chain, network.spec).eval()
+    parts = []
+    for number in range(40):
+        photo = load_sample_images().images[number % 2]
+        top, left = (int(random.integers(side - 200)) for side in photo.shape[:2])
+        parts.append(photo[top : top + 200, left : left + 200])
+    samples = [Sample(str(number), None, array=part) for number, part in enumerate(parts)]
+    (batch,) = batches(samples, network.spec, batch_size=40, workers=0)
+    with torch.inference_mode():
+        answers = published(batch.pixels).argmax(1).tolist()
+    for number, (answer, part) in enumerate(zip(answers, parts, strict=True)):
+        (root / str(answer)).mkdir(exist_ok=True)
+        Image.fromarray(part).save(root / str(answer) / f"{number:02}.png")
+    return root
+
+
+def stepping(folder: Path) -> Path:
+    """Rules under which the base moves, and far, whether that helps or not."""
+    path = folder / "far.toml"
+    path.write_text('[[phase]]\nname = "far"\nepochs = 1\nlr = 0.01\nrules = { "*" = 1.0 }\n')
+    return path
+
+
+def test_what_may_be_lost_on_a_labelled_source_is_kept_to(
+    photos: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, limit = tmp_path / "run", ["--source", known, "--forget-at-most", 20]
+    assert fit(photos, out, "--rules", stepping(tmp_path), *limit, "--json") == 0
+    trade = json.loads((out / "config.json").read_text())["trade"]
+    assert said(capsys)["trade"] == trade
+    assert (trade["judged_by"], trade["at_most"]) == ("source", 20)
+    lost = {point["share"]: 100 * point["lost"]["value"] for point in trade["points"]}
+    assert lost[1.0] > 20, "or the test shows nothing"
+    assert lost[trade["share"]] <= 20
+    (kept,) = [point for point in trade["points"] if point["share"] == trade["share"]]
+    assert kept["choosing"]["n"] + kept["reported"]["n"] == 40
+
+
+def test_what_was_lost_on_a_labelled_source_is_told(
+    photos: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert fit(photos, out, "--rules", stepping(tmp_path), "--source", known, "--json") == 0
+    forgetting = json.loads((out / "config.json").read_text())["forgetting"]
+    assert said(capsys)["forgetting"] == forgetting
+    source = forgetting["source"]
+    assert (source["n"], source["where"]) == (40, str(known))
+    assert source["top1_before"]["value"] == 1.0
+    assert forgetting["lost"] == pytest.approx(100 * (1 - source["top1_after"]["value"]))
+    assert forgetting["lost"] > 0
 
 
 # --- Stopped and killed ---------------------------------------------------------------------------------------------
@@ -233,6 +301,71 @@ def test_a_killed_fit_goes_on_and_ends_in_the_same_bits(
     assert found["resumed_from"]["phase"] == 1
     assert found["resumed_from"]["epoch"] >= 1 + (changes > 3)
     assert equal(out, whole)
+
+
+def auto(folder: Path, out: str, *more: str) -> list[str]:
+    """A fit whose rungs are judged by the validation images, as there are so many."""
+    return [
+        sys.executable, "-m", "topgraft", "fit", str(folder / "data"), "--out", str(folder / out), *HOW,
+        "--input-size", "32", "--strategy", "auto", "--epochs", "1", "--batch-size", "1",
+        "--checkpoint-minutes", "1e-6", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Where such a fit has run, what it printed, and what it said on the way; ``run`` has what a kill in the midst of
+    it would have left."""
+    folder = tmp_path_factory.mktemp("auto")
+    draw(folder / "data" / "train", 14, 0, 32)
+    draw(folder / "data" / "val", SELECTION_MINIMUM // 2, 1, 32)
+    child = subprocess.Popen(auto(folder, "whole"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(child, folder / "whole" / CHECKPOINT_FILE, 4)
+        (folder / "run").mkdir()
+        shutil.copy(folder / "whole" / CHECKPOINT_FILE, folder / "run")
+        text, said = child.communicate(timeout=300)
+    finally:
+        child.kill()
+    assert child.returncode == 0, said
+    return folder, text, said
+
+
+def test_auto_goes_on_by_what_it_knew_when_it_was_stopped(climbed: tuple[Path, str, str]) -> None:
+    """What was measured is in the state: a fit that goes on from it decides as the one that has left it there, whatever
+    the machine does meanwhile."""
+    folder = climbed[0]
+    state = checkpoint.read(folder / "run" / CHECKPOINT_FILE)
+    assert state is not None
+    done = subprocess.run(auto(folder, "run", "--resume", "--json"), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["resumed_from"] == state.state["position"]
+    assert found["resumed_from"]["phase"] >= 1
+    assert found["auto"]["epoch_seconds"] == state.state["facts"]["epoch_seconds"]
+    assert equal(folder / "run", folder / "whole")
+
+
+def test_auto_takes_no_folds_where_many_images_validate(climbed: tuple[Path, str, str]) -> None:
+    history = [json.loads(line) for line in (climbed[0] / "whole" / "history.jsonl").read_text().splitlines()]
+    config = json.loads((climbed[0] / "whole" / "config.json").read_text())
+    assert {record["folds"] for record in history} == {0}
+    assert {record["val_top1"]["n"] for record in history} == {SELECTION_MINIMUM}
+    rungs = [record["name"] for record in history if record["epoch"]]
+    assert rungs[0] == f"from {config['auto']['suggested']}"
+    assert config["selection"]["by"] == "validation"
+
+
+def test_a_fit_says_why_it_thaws_what_it_caches_and_what_was_forgotten(climbed: tuple[Path, str, str]) -> None:
+    folder, text, said = climbed
+    config = json.loads((folder / "whole" / "config.json").read_text())
+    assert "\n".join(config["auto"]["why"]) in said
+    assert config["caching"]
+    for decision in config["caching"]:
+        cached = "cached" if decision["cached"] else "not cached"
+        line = f"{decision['phase']}: activations after {decision['boundary']} are {cached}: {decision['why']}"
+        assert line in said
+    assert config["forgetting"]["short"] in text
 
 
 def test_other_settings_do_not_go_on_and_nothing_is_lost(

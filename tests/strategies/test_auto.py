@@ -31,7 +31,7 @@ def record(phase: int, right: int, *, epoch: int = 1, seconds: float = 1.0, loss
     name = f"from {rung or RUNGS[phase - 1]}" if phase else "head"
     return EpochRecord(
         phase, name, epoch, seconds, chosen=epoch == 0, hits=metrics.pack(np.arange(n) < right), scaled_loss=loss,
-        folds=folds,
+        folds=folds, epochs=5 if epoch else 0,
     )  # fmt: skip
 
 
@@ -48,6 +48,15 @@ def test_it_begins_with_the_head_and_thaws_from_the_top() -> None:
         assert phase.epochs == 5
         history.append(record(len(seen), 300 + 5 * len(seen)))
     assert seen == ["stage3", "stage2", "stage1", "stem"]
+
+
+def test_solving_the_head_again_is_kept_from_the_budget() -> None:
+    head = replace(record(0, 300, epoch=0), seconds=20.0)
+    for solves, left in ((0, 300 - 10 - 5 - 20), (6, 300 - 10 - 5 - 7 * 20)):
+        phase = next_phase(GROUPS, replace(FACTS, solves=solves), [head])
+        assert phase is not None
+        assert phase.seconds is not None
+        assert phase.seconds <= left
 
 
 @pytest.mark.parametrize(("right", "goes_on"), [(300, True), (299, True), (290, False), (200, False)])
@@ -146,8 +155,19 @@ def test_few_validation_images_are_not_asked() -> None:
     rungs = [head, *better, record(2, 150, n=300, folds=FOLDS)]
     final = next_phase(GROUPS, few, rungs)
     assert final is not None
-    assert (first_of(final.rules), final.epochs, final.folds) == ("stage3", 2, 0)
+    assert (first_of(final.rules), final.folds) == ("stage3", 0)
+    assert (final.epochs, final.until, final.keep_last) == (5, 2.0, True), "as it was judged"
     assert next_phase(GROUPS, few, [*rungs, record(3, 90, epoch=1, n=100)]) is None
+
+
+@pytest.mark.parametrize(("loss", "trained"), [(0.5, False), (0.49, True)])
+def test_a_rung_that_only_ties_with_the_head_in_folds_is_not_trained(loss: float, trained: bool) -> None:
+    few = replace(FACTS, train_images=200, val_images=100)
+    rungs = [record(number, 200, n=300, folds=FOLDS, loss=loss) for number in range(1, 1 + len(RUNGS))]
+    final = next_phase(GROUPS, few, [record(0, 200, epoch=0, n=300), *rungs])
+    assert (final is not None) == trained
+    if final is not None:
+        assert first_of(final.rules) == RUNGS[0], "of rungs that tie, the shallowest"
 
 
 def test_random_weights_train_whole_and_a_learnt_base_takes_no_steps() -> None:

@@ -188,9 +188,10 @@ class Backbone:
         notes: what a user should know of how the network is used here, one sentence each.
         learn: where the base is learnt from the training images instead of published; see
             `topgraft.dictionary`. A fit does this first.
-        solver: how the head is solved on features: a key of `topgraft.train.SOLVERS`.
+        solver: how the head is solved on features: a key of `topgraft.phases.SOLVERS`.
         demand: what alone can run the base; None where every engine can.
         libraries: distributions beside PyTorch whose version changes what the base computes.
+        require: raises `topgraft.errors.UsageError` where one of them cannot be imported; asked before the work.
     """
 
     name: str
@@ -214,6 +215,7 @@ class Backbone:
     solver: Literal["logistic", "svm"] = "logistic"
     demand: Demand | None = None
     libraries: tuple[str, ...] = ()
+    require: Callable[[], object] | None = None
 
 
 def random_chain(backbone: Backbone, build: Build, seed: int) -> Chain:

@@ -334,4 +334,5 @@ DESCRIPTOR_CODING = Backbone(
     solver="svm",
     demand=Demand("torch", "fp32", "cpu", "OpenCV finds the descriptors, on the processor"),
     libraries=("opencv-python-headless",),
+    require=import_opencv,
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
 
 from torch import get_num_threads, nn
 
+from .. import progress
 from ..backbones import Demand
 from ..errors import UsageError
 from ..folders import cache_folder
+from ..gpu import gpu_names, gpu_problem
 from ..processor import processor_features
 from .openvino import KIND as OPENVINO
 from .spec import Engine, EngineChoice, EngineKind, Precision, Rows, Tolerance, installed_version
@@ -64,7 +67,7 @@ def choose(
 ) -> EngineChoice:
     """The engine that runs the frozen base, by a fixed rule that measures nothing.
 
-    With a CUDA device, PyTorch on it. Else OpenVINO where it is installed, else PyTorch, on the processor.
+    With a GPU that computes, PyTorch on it. Else OpenVINO where it is installed, else PyTorch, on the processor.
     bf16 where the GPU has it, or the processor has it and is faster in it (`topgraft.processor.bf16_pays`), else
     fp32. What is given by name is used or refused.
 
@@ -87,10 +90,15 @@ def choose(
         return _fastest(precision, device, folder)
     name = engine if engine != "auto" else _default_engine(device)
     kind = ENGINES[name]
-    here = kind.devices()
+    here = _devices(kind, device)
     if not here:
         raise UsageError(f"the engine {name} is not installed; pip install {kind.package}, or use {_others()}")
     if device != "auto" and device not in here:
+        if device in kind.devices():
+            raise UsageError(
+                f"PyTorch sees a GPU, but computes nothing on it ({gpu_problem()}); install a PyTorch that is made for "
+                "it (https://pytorch.org/get-started), or use --device cpu"
+            )
         raise UsageError(f"the engine {name} has no {device} here; it can use {', '.join(here)}")
     place = device if device != "auto" else here[0]
     can = kind.precisions(place)
@@ -112,7 +120,7 @@ def possible() -> list[EngineChoice]:
     choices = [
         choose(name, precision, device)
         for name, kind in ENGINES.items()
-        for device in kind.devices()
+        for device in _devices(kind, "auto")
         for precision in kind.precisions(device)
     ]
     default = choose()
@@ -143,8 +151,8 @@ def build_engine(choice: EngineChoice, prefix: nn.Module, *, input_size: int, ke
 
 
 def machine_fingerprint() -> str:
-    """This machine as far as speed goes, in 16 hex digits: processor features, threads, versions; no name."""
-    record = [processor_features(), get_num_threads(), available()]
+    """This machine as far as speed goes, in 16 hex digits: processor features, threads, versions, GPUs; no name."""
+    record = [processor_features(), get_num_threads(), available(), *gpu_names()]
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
 
 
@@ -186,9 +194,27 @@ def _demanded(demand: Demand, engine: str, precision: str, device: str) -> tuple
 
 
 def _default_engine(device: str) -> str:
-    if device == "cuda" or (device == "auto" and "cuda" in ENGINES["torch"].devices()):
+    if device == "cuda" or (device == "auto" and "cuda" in _devices(ENGINES["torch"], device)):
         return "torch"
     return next(name for name, kind in ENGINES.items() if kind.devices())
+
+
+def _devices(kind: EngineKind, asked: str) -> tuple[str, ...]:
+    """What an engine can run on here, best first, without a GPU that computes nothing."""
+    here = kind.devices()
+    if asked == "cpu" or "cuda" not in here:  # who asks for the processor wakes no GPU
+        return here
+    problem = gpu_problem()
+    if problem is None:
+        return here
+    if asked == "auto":
+        _leave_alone(problem)
+    return tuple(device for device in here if device != "cuda")
+
+
+@functools.cache
+def _leave_alone(problem: str) -> None:
+    progress.note(f"PyTorch sees a GPU, but computes nothing on it ({problem}); the processor works alone")
 
 
 def _check(what: str, given: str, options: tuple[str, ...]) -> None:

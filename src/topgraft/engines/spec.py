@@ -85,7 +85,7 @@ class EngineKind:
 
     Attributes:
         package: the module and distribution that computes, whose version it reports.
-        devices: what it can run on here, best first; empty where it is not installed.
+        devices: what it can run on here, best first; empty where it is not installed. A GPU that is seen counts.
         precisions: what a device can compute in here, best first.
         batch_size: images at a time on a device.
         tolerance: by precision.

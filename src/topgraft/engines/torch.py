@@ -9,6 +9,7 @@ are through the network sooner than that.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -153,12 +154,16 @@ def recorded(network: Network, shape: tuple[int, ...]) -> Network:
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
-        for _ in range(_WARM_UPS):  # libraries choose and load their kernels, which no graph may hold
+        for _ in range(_WARM_UPS - 1):  # libraries choose and load their kernels, which no graph may hold
             network(pixels)
+        waits = _waits(network, pixels)
     torch.cuda.current_stream().wait_stream(aside)
+    if waits:
+        progress.note("the network runs layer by layer: it waits for the GPU on its way, which cannot be recorded")
+        return network
     graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may go on with the GPU
+        with _spare_generator(), torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may go on with it
             rows = network(pixels)
     except RuntimeError as error:
         torch.cuda.set_stream(here)  # where ending the recording fails too, its stream would stay the current one
@@ -172,6 +177,39 @@ def recorded(network: Network, shape: tuple[int, ...]) -> Network:
         return rows
 
     return replay
+
+
+def _waits(network: Network, pixels: torch.Tensor) -> bool:
+    """Whether running the network waits for the GPU.
+
+    Recording it would fail midway, and up to PyTorch 2.12 the allocator then believes to the end of the process that a
+    recording is under way, and fails where memory is short (https://github.com/pytorch/pytorch/pull/180395).
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")  # "error" would also stop what other threads do
+        try:
+            network(pixels)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    return any("called a synchronizing" in str(warning.message) for warning in said)
+
+
+@contextmanager
+def _spare_generator() -> Iterator[None]:
+    """Inside the block the GPU's default generator has a copy of its state.
+
+    A recording takes hold of that state, and one that fails does not let go in every version of PyTorch: whoever draws
+    a random number later gets an error (https://github.com/pytorch/pytorch/issues/172390).
+    """
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    own = generator.graphsafe_get_state()
+    generator.graphsafe_set_state(generator.clone_state())
+    try:
+        yield
+    finally:
+        generator.graphsafe_set_state(own)
 
 
 KIND = EngineKind(

@@ -26,10 +26,10 @@ _FROM = "from "
 def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
     """The head; then one rung of the ladder after the other, from the group that the probes suggest.
 
-    It stops where a rung is clearly worse than the best until then, by more than one standard error of the paired
-    difference, or where no further one fits into the budget. A rung that would leave too little time for the lowest
-    one within reach is passed over. Under 200 validation images a rung is tried by cross-validation first, and trained
-    only if it was the best.
+    It stops where a rung loses what was known, or is clearly worse than the best until then, by more than one standard
+    error of the paired difference, or where no further one fits into the budget. A rung that would leave too little
+    time for the lowest one within reach is passed over. Under 200 validation images a rung is tried by
+    cross-validation first, and trained only if it was the best.
     """
     if not facts.pretrained:
         whole = (Rule("*", 1.0),)
@@ -42,15 +42,17 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
     tried = _tried(facts, history)
     if facts.folds and history[-1].phase > 0 and not history[-1].folds:
         return None  # the rung that the folds chose has been trained
-    if _goes_on(tried):
+    if _goes_on(tried) and not facts.stalled:
         phase = _next_rung(groups, facts, rungs, history)
         if phase is not None:
             return phase
     if facts.folds:
         best = _best(tried)
-        if best.phase > 0:
+        if best.phase > 0 and best.name not in facts.stalled:
             rules = thawed(groups, best.name.removeprefix(_FROM))
-            return Phase(best.name, rules, best.epoch, facts.lr, seconds=_left(facts, history))
+            lr = facts.lr if best.lr is None else best.lr
+            left, until = _left(facts, history), float(best.epoch)
+            return Phase(best.name, rules, best.epochs, lr, seconds=left, until=until, keep_last=True)
     return None
 
 
@@ -73,7 +75,7 @@ def untried(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord])
     tried = _tried(facts, history)
     names = {record.name for record in tried}
     left = [rung for rung in ladder(groups, facts) if _FROM + rung not in names]
-    return left[0] if left and _goes_on(tried) else None
+    return left[0] if left and _goes_on(tried) and not facts.stalled else None
 
 
 def _tried(facts: Facts, history: Sequence[EpochRecord]) -> list[EpochRecord]:
@@ -106,7 +108,7 @@ def _next_rung(
         epochs = facts.epochs if each <= 0 else min(facts.epochs, int(spare / each))
         if epochs >= (1 if goal is None else least) and spare > 0:
             if facts.folds:  # the last of them is for training it, if it is the best
-                kept += epochs * each / facts.folds
+                kept += epochs * each / _passes(facts)
             return Phase(_FROM + rung, thawed(groups, rung), epochs, facts.lr, facts.folds, left - kept)
         if goal is None:
             return None
@@ -115,8 +117,14 @@ def _next_rung(
 
 def _seconds(facts: Facts, rung: str, epochs: int) -> float:
     """What so many epochs of a rung are predicted to take; also those of trying it in folds, where that is done."""
-    # A fold takes four fifths of the images, and there are five; once more if the rung is the best.
-    return facts.setup_seconds.get(rung, 0.0) + (facts.folds or 1) * epochs * facts.epoch_seconds.get(rung, 0.0)
+    return facts.setup_seconds.get(rung, 0.0) + _passes(facts) * epochs * facts.epoch_seconds.get(rung, 0.0)
+
+
+def _passes(facts: Facts) -> float:
+    """Passes over the training images that an epoch stands for: all folds', and one more if the rung is the best."""
+    if not facts.folds:
+        return 1.0
+    return (facts.folds - 1) * (facts.train_images + facts.val_images) / facts.train_images + 1
 
 
 def _pace(facts: Facts, history: Sequence[EpochRecord]) -> float:
@@ -127,6 +135,7 @@ def _pace(facts: Facts, history: Sequence[EpochRecord]) -> float:
             rung = record.name.removeprefix(_FROM)
             taken += record.seconds
             predicted += _seconds(facts, rung, 1) - (_seconds(facts, rung, 0) if record.epoch > 1 else 0.0)
+            predicted -= facts.epoch_seconds.get(rung, 0.0) if record.folds else 0.0  # it was not trained yet
     return max(1.0, taken / predicted) if predicted > 0 else 1.0
 
 
@@ -134,7 +143,9 @@ def _left(facts: Facts, history: Sequence[EpochRecord]) -> float | None:
     """Seconds of the budget that phases may still take."""
     if facts.budget is None:
         return None
-    return facts.budget - facts.spent - facts.reserve - sum(record.seconds for record in history)
+    head = sum(record.seconds for record in history if record.phase == 0)
+    gone = sum(record.seconds for record in history)
+    return facts.budget - facts.spent - facts.reserve - facts.solves * head - gone
 
 
 def _bests(history: Sequence[EpochRecord]) -> list[EpochRecord]:

@@ -35,6 +35,8 @@ class Facts:
         budget: seconds of wall time for everything; None for no limit.
         spent: seconds until the first phase begins.
         reserve: seconds to keep for what comes after the last phase.
+        solves: how often the head is solved again then.
+        stalled: phases that lost what was known, and were given up.
     """
 
     train_images: int
@@ -54,6 +56,8 @@ class Facts:
     budget: float | None = None
     spent: float = 0.0
     reserve: float = 0.0
+    solves: int = 0
+    stalled: tuple[str, ...] = ()
 
     @property
     def folds(self) -> int:
@@ -63,7 +67,8 @@ class Facts:
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Facts:
         """From what ``dataclasses.asdict`` made of them."""
-        return cls(**{**entry, "phases": tuple(phase_from_json(phase) for phase in entry["phases"])})
+        phases = tuple(phase_from_json(phase) for phase in entry["phases"])
+        return cls(**{**entry, "phases": phases, "stalled": tuple(entry["stalled"])})
 
 
 Strategy = Callable[[Sequence[str], Facts, Sequence[EpochRecord]], Phase | None]
