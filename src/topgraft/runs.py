@@ -128,7 +128,7 @@ def require_effect(given: Mapping[str, Any], chosen: settings.FitSettings | sett
         UsageError: one has no effect beside the others; says what to do.
     """
     wrote = {name for name, value in given.items() if value is not None and value is not False}
-    strategy = "rules" if chosen.rules is not None else chosen.strategy
+    strategy = strategy_name(chosen)
     if chosen.rules is not None and given.get("strategy", "rules") != "rules":
         raise UsageError(f"--rules are phases of your own, and --strategy {given['strategy']} has others; give one")
     if strategy == "rules" and wrote & {"lr", "epochs"}:
@@ -261,7 +261,7 @@ def recorded_phases(config: Mapping[str, Any]) -> tuple[Phase, ...]:
     )
 
 
-def strategy_name(chosen: settings.FitSettings) -> str:
+def strategy_name(chosen: settings.FitSettings | settings.InspectSettings) -> str:
     """Of the strategy that was asked for: whoever gives rules asks for those."""
     return "rules" if chosen.rules is not None else chosen.strategy
 
