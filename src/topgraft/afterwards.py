@@ -192,8 +192,7 @@ def _look_back(
     if chosen.forget_at_most is not None:
         # It says what is lost on the images that did not choose; all of them would flatter.
         trade = limit_forgetting(chosen, classifier, past, splits, engine)
-        final = validate(classifier, splits, chosen, trained.resolved)
-        samples = [splits.val[index] for index in final.kept]
+        final, samples = validate(classifier, splits, chosen, trained.resolved)
         return replace(trained, rows=final.rows, samples=samples), None, trade
     return trained, forgotten(chosen, classifier, past, engine, trained.before, trained.rows, splits.val), None
 

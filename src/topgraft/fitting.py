@@ -114,14 +114,14 @@ def train_network(
     else:
         # The number that is shown is made as `evaluate` and `predict` will make theirs: on the engine.
         try:
-            final = validate(classifier, splits, chosen, resolved)
+            final, kept = validate(classifier, splits, chosen, resolved)
         except KeyboardInterrupt:
             if outcome.interrupted:
                 raise
             progress.note("the network is trained, and only to be validated and saved; Ctrl-C again leaves that out")
             outcome = replace(outcome, interrupted=True)
-            final = validate(classifier, splits, chosen, resolved)
-        rows, kept = final.rows, [splits.val[index] for index in final.kept]
+            final, kept = validate(classifier, splits, chosen, resolved)
+        rows = final.rows
         found = {entry.name: entry for entry in (*preparation.unreadable(), *final.unreadable)}
         unreadable = tuple(found.values())
         lap("validate")
@@ -138,12 +138,15 @@ def _base_fingerprint(classifier: Classifier) -> str:
     return " ".join(freeze.fingerprint(group) for name, group in classifier.groups.items() if name != "head")
 
 
-def validate(classifier: Classifier, splits: Splits, chosen: settings.FitSettings, resolved: Resolved) -> FeatureRows:
-    """Features of the validation images under the base as it is now, on the engine."""
+def validate(
+    classifier: Classifier, splits: Splits, chosen: settings.FitSettings, resolved: Resolved
+) -> tuple[FeatureRows, list[Sample]]:
+    """Features of the validation images under the base as it is now, on the engine; and whose each row is."""
     libraries = find_network(chosen.backbone).libraries
     base = open_base(classifier, resolved.engine, chosen.workers, chosen.cache_dir, libraries)
     with torch_threads(resolved.engine.threads):
-        return run_base(splits.val, base, description="validate")
+        final = run_base(splits.val, base, description="validate")
+    return final, [splits.val[index] for index in final.kept]
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,11 @@ class Rule:
         return self.lr_multiplier is None
 
 
+def shares(train: int, val: int, folds: int) -> tuple[int, int]:
+    """How many images each fold trains on, and how many judge it, where train and validation are tried together."""
+    return (train + val) * (folds - 1) // folds, (train + val) // folds
+
+
 @dataclass(frozen=True, slots=True)
 class Phase:
     """One stretch of training under one table.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..metrics import paired_difference, standing, unpack
-from ..plan import Phase, Rule
+from ..plan import Phase, Rule, shares
 from ..records import EpochRecord
 from .spec import HEAD, Facts, suggested, thawed
 
@@ -124,7 +124,8 @@ def _passes(facts: Facts) -> float:
     """Passes over the training images that an epoch stands for: all folds', and one more if the rung is the best."""
     if not facts.folds:
         return 1.0
-    return (facts.folds - 1) * (facts.train_images + facts.val_images) / facts.train_images + 1
+    each, _ = shares(facts.train_images, facts.val_images, facts.folds)
+    return facts.folds * each / facts.train_images + 1
 
 
 def _pace(facts: Facts, history: Sequence[EpochRecord]) -> float:
