@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from small import coloured, pixels_of
 
 from topgraft.defaults import AUGMENTATIONS
+from topgraft.errors import DataError
 from topgraft.material import PixelMaterial, StoredMaterial
 
 ORDER = np.array([5, 1, 7, 0, 3])
@@ -43,6 +45,19 @@ def test_an_epoch_has_views_of_its_own_whatever_the_order() -> None:
     assert torch.equal(plain, pixels.kept[torch.from_numpy(ORDER)])
     other = torch.cat([i for i, _ in batches(PixelMaterial(pixels, AUGMENTATIONS["strong"], seed=4), at=1)])
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_image_that_judges_and_is_gone_is_named(tmp_path: Path, alone: bool) -> None:
+    """Left out, it would shift what is compared image by image."""
+    samples = coloured(9, 1)
+    samples[7] = replace(samples[7], array=None, path=tmp_path / "gone.png", name="gone.png")
+    judged = pixels_of(samples[6:]) if alone else None
+    material = PixelMaterial(pixels_of(samples, keep=False), None, 0, judged, first=6)
+    assert [len(labels) for _, labels in batches(material, np.array([6, 8]))] == [2]
+    with pytest.raises(DataError, match=r"gone\.png(.|\n)*go on with --resume"):
+        batches(material, np.array([6, 7, 8]))
+    assert [len(labels) for _, labels in batches(material, np.array([0, 7]), at=1)] == [1], "it is left out of training"
 
 
 def test_images_that_judge_may_be_kept_alone() -> None:

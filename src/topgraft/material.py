@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .augmentation import Augmentation, View
 from .cache import FeatureStore
 from .pixels import Pixels, epoch
+from .splits import refuse_vanished
 
 
 class Material(Protocol):
@@ -41,6 +42,9 @@ class Material(Protocol):
             order: indices of images.
             batch_size: the last batch may be smaller, as may one with images that cannot be read.
             at: the epoch, from 1, whose augmented views these are; None for the plain images.
+
+        Raises:
+            DataError: a plain image can no longer be read: what is compared image by image needs all of them.
         """
 
 
@@ -72,12 +76,18 @@ class PixelMaterial:
         self, order: NDArray[np.int64], batch_size: int, at: int | None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """See `Material.batches`."""
-        view = None
-        if at is not None and self.augmentation is not None:
-            view = View(self.augmentation, self.seed, at - 1)
-        if view is None and self.judged is not None and len(order) and order.min() >= self.first:
-            return epoch(self.judged, order - self.first, batch_size)
-        return epoch(self.pixels, order, batch_size, view)
+        if at is None:
+            yield from self._judged(order, batch_size)
+        else:
+            view = None if self.augmentation is None else View(self.augmentation, self.seed, at - 1)
+            yield from epoch(self.pixels, order, batch_size, view)
+
+    def _judged(self, order: NDArray[np.int64], batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        pixels = self.pixels
+        if self.judged is not None and len(order) and order.min() >= self.first:
+            pixels, order = self.judged, order - self.first
+        yield from epoch(pixels, order, batch_size)
+        refuse_vanished([entry for at in order if (entry := pixels.unread(int(at))) is not None])
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,10 @@ class Pixels:
         """Indices of the samples that are not known to be unreadable, ascending."""
         return np.array([index for index in range(len(self.samples)) if index not in self.failed], dtype=np.int64)
 
+    def unread(self, index: int) -> Unreadable | None:
+        """Why a sample cannot be decoded; None where that is not known of it."""
+        return Unreadable(self.samples[index].name, self.failed[index]) if index in self.failed else None
+
     @property
     def unreadable(self) -> tuple[Unreadable, ...]:
         """What is known to be unreadable, and why."""

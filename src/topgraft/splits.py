@@ -133,6 +133,16 @@ def refuse_unreadable(unreadable: Sequence[Unreadable]) -> None:
         raise DataError(f"{unread(unreadable)}\nMend or remove them, or run without --strict to leave them out")
 
 
+def refuse_vanished(gone: Sequence[Unreadable]) -> None:
+    """Images that could be read when the fit began, and are needed again.
+
+    Raises:
+        DataError: there are some; the message lists them with their reasons.
+    """
+    if gone:
+        raise DataError(f"{unread(gone)}\nThis was not so when the fit began. Bring them back, and go on with --resume")
+
+
 def require_readable(classes: Sequence[str], train: Collection[int], val: Collection[int]) -> None:
     """What is asked again once the pixels are decoded, given the labels that are left.
 
