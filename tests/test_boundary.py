@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from topgraft.cache import FeatureStore
 from topgraft.classifier import Classifier
 from topgraft.defaults import AUGMENTATIONS
 from topgraft.engines import EngineChoice, build_engine
-from topgraft.errors import CacheError, ImageError
+from topgraft.errors import CacheError, ImageError, OutOfTime
 from topgraft.features import compute, open_boundary
 from topgraft.group_costs import GroupCost
 from topgraft.material import PixelMaterial
@@ -213,6 +214,22 @@ def test_a_plain_image_that_is_gone_is_named(tmp_path: Path) -> None:
     bases = open_boundary(small_classifier(), "stem", CHOICE, 0, tmp_path)
     with pytest.raises(CacheError, match=r"^gone\.png: .*, though it could be read before$"):
         fill(bases, samples, torch.zeros(4), np.arange(4), 3, False)
+
+
+def test_filling_that_takes_too_long_ends_and_goes_on_another_time(tmp_path: Path) -> None:
+    samples = coloured(9, 1)
+    digests = [sample.digest for sample in samples]
+    views = [None, View(AUGMENTATIONS["crop"], 0, 0)]
+    bases = open_boundary(small_classifier(), "stem", replace(CHOICE, batch_size=2), 0, tmp_path, views)
+    plain, drawn = (base.store for base in bases)
+    with pytest.raises(OutOfTime, match=r"^stem, plain: the time is up after 2 of 9 images$"):
+        fill(bases, samples, torch.zeros(9), np.arange(9), 9, True, time.perf_counter())
+    assert (plain.missing(digests), drawn.missing(digests)) == (digests[2:], digests)
+    fill(bases, samples, torch.zeros(9), np.arange(9), 9, True, time.perf_counter() + 1000)
+    assert not plain.missing(digests)
+    assert not drawn.missing(digests)
+    # What is there already takes no time.
+    fill(bases, samples, torch.zeros(9), np.arange(9), 9, True, time.perf_counter())
 
 
 def test_filling_reads_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -33,6 +34,14 @@ def test_the_suggestion_is_a_tenth_of_what_is_borne_no_longer() -> None:
     assert suggest(rates, [1.0] * 17, CHANCE) == float(f"{rates[-1] / MARGIN:.1e}")
     assert suggest(rates, [1.0] * 4 + [math.nan], CHANCE) == float(f"{rates[4] / MARGIN:.1e}")
     assert suggest(rates, losses, CHANCE) == suggest(list(rates), list(losses), CHANCE)
+
+
+def test_where_the_time_is_up_no_higher_rate_is_tried() -> None:
+    classifier, material = small_classifier(), PixelMaterial(pixels_of(coloured(48, 1)))
+    freeze.apply(dict(classifier.groups.items()), ROWS)
+    rate, curve = find_rate(classifier, ROWS, material, np.arange(48), CHOICES, 0.1, time.perf_counter())
+    assert [tried for tried, _ in curve] == [pytest.approx(1e-4)]
+    assert rate == pytest.approx(1e-4 / MARGIN)
 
 
 def test_the_network_and_the_generator_are_left_as_they_are() -> None:

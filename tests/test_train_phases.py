@@ -19,7 +19,7 @@ from topgraft import checkpoint, steps
 from topgraft.checkpoint import Checkpoint
 from topgraft.classifier import Classifier
 from topgraft.defaults import FOLDS, SELECTION_MINIMUM
-from topgraft.errors import NotANumber, Stalled
+from topgraft.errors import NotANumber, OutOfTime, Stalled
 from topgraft.fitting import drain
 from topgraft.material import PixelMaterial
 from topgraft.metrics import pack, standing, wilson
@@ -313,6 +313,32 @@ def test_a_budget_is_kept_also_where_what_was_predicted_is_wrong(
     assert 0.3 * budget < took <= 1.1 * budget
     assert len({record.phase for record in records}) > 1
     assert outcome.taken
+
+
+@pytest.mark.parametrize("val", [VAL, SELECTION_MINIMUM])
+def test_a_rung_whose_cache_takes_too_long_to_fill_is_given_up(monkeypatch: pytest.MonkeyPatch, val: int) -> None:
+    clock, given = Clock(monkeypatch), list[float | None]()
+    material = PixelMaterial(pixels_of([*coloured(TRAIN, 1), *coloured(val, 2)]))
+    facts = replace(FACTS, val_images=val, epochs=5, budget=1e5, epoch_seconds={"stem": 1000.0, "stage1": 500.0})
+    pair = features(small_classifier(), material)
+
+    def filled(phase: Phase, rows: Any) -> Any:
+        given.append(phase.seconds)
+        assert phase.seconds is not None
+        clock.passed += phase.seconds
+        raise OutOfTime("stem, plain: the time is up")
+
+    inputs = Inputs(pair, filled, np.arange(TRAIN), np.arange(TRAIN, TRAIN + val))
+    solved, classifier = small_classifier(), small_classifier()
+    fit(solved, material, "head")
+    run = train(classifier, STRATEGIES["auto"], facts, inputs, CHOICES, lambda state: None)
+    records, outcome = drain(run)
+    assert clock.passed <= 1.1e5
+    assert len(given) <= 3
+    assert [phase.name for phase in outcome.taken] == list(outcome.phases) == ["head"]
+    assert outcome.stalled == (), "with more time it may well hold"
+    assert untried(tuple(classifier.groups), facts, records) == "stage1"
+    assert same(classifier.state_dict(), solved.state_dict())
 
 
 def test_a_rung_that_loses_what_was_known_takes_no_time_to_try_other_rates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -19,6 +20,7 @@ from .errors import CacheError
 from .features import Base, complete
 from .group_costs import GroupCost, above, below
 from .material import StoredMaterial
+from .plan import shares
 from .records import Sample
 
 _FREE = 0.5  # share of the disk's free bytes that a cache may take at most
@@ -105,7 +107,7 @@ def decide(
     kept = max(1, views) * train + val
     if folds:  # every image trains and judges in turn
         kept = (views + 1) * (train + val)
-        train, val = (train + val) * (folds - 1) // folds, (train + val) // folds
+        train, val = shares(train, val, folds)
     needs = kept * size
     trained, judged = above(rates.costs, first)
     common = passes * epochs * (train * trained + val * judged)
@@ -150,6 +152,7 @@ def fill(
     readable: NDArray[np.int64],
     train_images: int,
     in_folds: bool,
+    until: float = math.inf,
 ) -> StoredMaterial:
     """Compute what the cache lacks: plain rows of the images that judge, augmented ones of those that train.
 
@@ -160,8 +163,10 @@ def fill(
         readable: indices of those that can be read.
         train_images: how many samples are train.
         in_folds: all images train and judge in turn.
+        until: when it has to be done, by ``time.perf_counter``.
 
     Raises:
+        OutOfTime: it was not.
         CacheError: it cannot be kept; or a plain image cannot be read, which could be before. A view that cannot be
             made is left out of the epochs that take it, as where they are drawn anew.
     """
@@ -169,13 +174,13 @@ def fill(
     name = plain.store.boundary
     train = [int(index) for index in readable if in_folds or index < train_images]
     judged = [int(index) for index in readable if in_folds or not views or index >= train_images]
-    found = complete([samples[index] for index in judged], plain, description=f"{name}, plain")
+    found = complete([samples[index] for index in judged], plain, description=f"{name}, plain", until=until)
     for at, reason in found.failed.items():
         raise CacheError(f"{samples[judged[at]].name}: {reason}, though it could be read before")
     failed = {}
     for number, base in enumerate(views):
         bar = f"{name}, view {number + 1} of {len(views)}"
-        found = complete([samples[index] for index in train], base, description=bar)
+        found = complete([samples[index] for index in train], base, description=bar, until=until)
         failed.update({(number, train[at]): reason for at, reason in found.failed.items()})
     digests = [sample.digest for sample in samples]
     return StoredMaterial(labels, name, digests, plain.store, tuple(base.store for base in views), failed=failed)

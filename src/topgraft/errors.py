@@ -45,6 +45,10 @@ class NotANumber(TopgraftError):
     """Training has come to weights whose answers are no numbers."""
 
 
+class OutOfTime(TopgraftError):
+    """The time of a phase was up before its first step."""
+
+
 class Stalled(TopgraftError):
     """Training does not get away from chance, or loses what the network knew; and whether a lower rate does better.
 

@@ -23,6 +23,7 @@ from .cache import CacheKey, FeatureStore
 from .classifier import Classifier
 from .dataset import Batch, batches
 from .engines import Engine, EngineChoice, build_engine
+from .errors import OutOfTime
 from .folders import cache_folder
 from .records import ImageSpec, Sample, Unreadable
 from .splits import refuse_unreadable
@@ -252,8 +253,12 @@ def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description:
     return FeatureRows(found.kept, rows, unreadable, found.decoded, found.seconds)
 
 
-def complete(samples: Sequence[Sample], base: Base, *, description: str) -> Completed:
-    """Decode what the store has no row of, and run it through the engine. No more than a segment's rows are held."""
+def complete(samples: Sequence[Sample], base: Base, *, description: str, until: float = math.inf) -> Completed:
+    """Decode what the store has no row of, and run it through the engine. No more than a segment's rows are held.
+
+    Raises:
+        OutOfTime: it was not done `until` then, by ``time.perf_counter``; what was done by then is kept.
+    """
     digests = [sample.digest for sample in samples]
     missing = set(base.store.missing(digests))
     # One of each content: a duplicate is decoded once.
@@ -264,13 +269,15 @@ def complete(samples: Sequence[Sample], base: Base, *, description: str) -> Comp
     if todo:
         with progress.bar(description, len(todo)) as bar:
             results = _results(todo, base, by_name, bar)
-            while block := _block(results, bar, _rows_at_a_time(base)):
+            while block := _block(results, bar, _rows_at_a_time(base), until):
                 chosen = [int(index) for indices, _ in block for index in indices]
                 base.store.append(
                     [todo[index].digest for index in chosen],
                     np.concatenate([rows for _, rows in block]),
                     [todo[index].name for index in chosen],
                 )
+                if time.perf_counter() > until and bar.done < len(todo):
+                    raise OutOfTime(f"{description}: the time is up after {bar.done:,} of {len(todo):,} images")
     seconds = time.perf_counter() - began if todo else 0.0
     failed = {sample.digest: by_name[sample.name] for sample in todo if sample.name in by_name}
     kept = np.array([i for i, digest in enumerate(digests) if digest not in failed], dtype=np.int64)
@@ -320,13 +327,16 @@ def _rows_at_a_time(base: Base) -> int:
 
 
 def _block(
-    results: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]], bar: progress.Bar, most: int
+    results: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]],
+    bar: progress.Bar,
+    most: int,
+    until: float = math.inf,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     block, size = [], 0
     for indices, rows in islice(results, most):
         block.append((indices, rows))
         bar.advance(len(indices))
         size += len(indices)
-        if size >= most:
+        if size >= most or time.perf_counter() > until:
             break
     return block

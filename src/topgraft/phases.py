@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,8 @@ SOLVERS: Mapping[str, Callable[..., HeadChoice]] = {
 # Numbers in the feature matrix up to which one thread solves the head as fast as two, or faster (245 images of 1,280
 # features: 0.35 s against 0.7; 3,000: equal).
 ONE_THREAD = 4_000_000
+
+_TESTING = 0.2  # share of a phase's time that the range test may take
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def step(
 ) -> Generator[EpochRecord, None, None]:
     """Train the groups that the table does not freeze; what is better than the best so far is the best from now on."""
     began = time.perf_counter()
-    material, steps = _prepared(job, phase, rows)
+    material, steps = _prepared(job, now, phase, rows)
     if now.position is None:
         phase = now.under_way = _with_rate(job, now, phase, rows, material, steps)
     steps = replace(steps, keep_last=phase.keep_last)
@@ -236,7 +239,7 @@ def try_in_folds(
     began = time.perf_counter() - now.lead
     if now.position is not None:
         began -= now.position.spent
-    material, steps = _prepared(job, phase, rows)
+    material, steps = _prepared(job, now, phase, rows)
     if not now.folds and now.position is None:
         phase = now.under_way = _with_rate(job, now, phase, rows, material, steps)
     assert job.inputs.features is not None
@@ -326,13 +329,23 @@ def _with_rate(
     if folded and folded[0] is not None:
         return replace(phase, lr=folded[0])  # it was tried at that rate
     usual = LEARNING_RATES[steps.optimizer]
-    rate, _ = find_rate(job.classifier, rows, material, job.inputs.train, steps, usual)
+    until = math.inf if phase.seconds is None else time.perf_counter() + _TESTING * phase.seconds
+    rate, _ = find_rate(job.classifier, rows, material, job.inputs.train, steps, usual, until)
     progress.note(f"{phase.name}: the range test suggests the learning rate {rate:g}")
     return replace(phase, lr=rate)
 
 
-def _prepared(job: Job, phase: Phase, rows: Mapping[str, float | None]) -> tuple[Material, StepChoices]:
+def _prepared(job: Job, now: Standing, phase: Phase, rows: Mapping[str, float | None]) -> tuple[Material, StepChoices]:
+    """What a phase steps on, and how.
+
+    Raises:
+        OutOfTime: making it ready took all of the phase's time.
+    """
     assert job.inputs.material is not None
+    if phase.seconds is not None:
+        # What has begun is gone on with: the time ends it at its next step, and leaves its best epoch.
+        begun = now.position is not None or now.folds
+        phase = replace(phase, seconds=None if begun else phase.seconds - now.lead)
     material = job.inputs.material(phase, rows)
     weights = None
     if job.choices.class_weight is not None:

@@ -267,7 +267,12 @@ class Preparation:
     # --- What phases step on ----------------------------------------------------------------------------------------
 
     def material(self, phase: Phase, rows: Mapping[str, float | None]) -> Material:
-        """The images as the phase's first training group takes them, from the cache where that pays."""
+        """The images as the phase's first training group takes them, from the cache where that pays.
+
+        Raises:
+            OutOfTime: filling the cache took all of the phase's time.
+        """
+        until = math.inf if phase.seconds is None else time.perf_counter() + phase.seconds
         prefix = frozen_prefix(rows)
         if not prefix or self.chosen.boundary_cache == "off":
             return self._from_pixels()
@@ -287,17 +292,17 @@ class Preparation:
         if not decision.cached:
             return self._from_pixels()
         try:
-            return self._from_cache(name, decision, in_folds=bool(phase.folds))
+            return self._from_cache(name, decision, in_folds=bool(phase.folds), until=until)
         except CacheError as error:
             self.decisions[name] |= {"cached": False, "why": str(error)}
             progress.note(f"{phase.name}: going on without the cache: {error}")
             return self._from_pixels()
 
-    def _from_cache(self, name: str, decision: Decision, *, in_folds: bool) -> Material:
+    def _from_cache(self, name: str, decision: Decision, *, in_folds: bool, until: float = math.inf) -> Material:
         """Fill what the cache lacks.
 
         Raises:
-            CacheError: see `fill`.
+            CacheError, OutOfTime: see `fill`.
         """
         augmentation = self._augmentation
         views = [] if augmentation is None else [View(augmentation, self.chosen.seed, n) for n in range(decision.views)]
@@ -314,7 +319,7 @@ class Preparation:
         self._note_keys(name, [base.store.folder.name for base in bases])
         trim(self._folder / "boundaries", self._quota - decision.needs, [base.store.folder for base in bases])
         readable = [at for at in range(len(self.samples)) if at not in self.failed]
-        material = fill(bases, self.samples, self._labels, np.array(readable), self.train_images, in_folds)
+        material = fill(bases, self.samples, self._labels, np.array(readable), self.train_images, in_folds, until)
         self._unseen.update({at: reason for (_, at), reason in material.failed.items()})
         return replace(material, ahead=self.resolved.engine.device == "cuda")
 

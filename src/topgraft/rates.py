@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -34,6 +35,7 @@ def find_rate(
     train: NDArray[np.int64],
     choices: StepChoices,
     usual: float,
+    until: float = math.inf,
 ) -> tuple[float, list[tuple[float, float]]]:
     """The suggested learning rate, and the rates of the test with the smoothed loss at each.
 
@@ -45,6 +47,7 @@ def find_rate(
         material, train: what the phase trains on.
         choices: how it steps.
         usual: the default rate of its optimizer.
+        until: when it ends at the latest, by ``time.perf_counter``; the rates above are then not tried.
     """
     twin = copy.deepcopy(classifier)
     freeze.apply(dict(twin.groups.items()), rows)
@@ -63,7 +66,7 @@ def find_rate(
             set_rates(optimizer, float(rates[step]))
             losses.append(float(one_step(run, optimizer, images, labels, (choices.seed, 0, step)).loss))
             bar.advance()
-            if not borne(losses, chance):
+            if not borne(losses, chance) or time.perf_counter() > until:
                 break
     found = suggest(rates[: len(losses)].tolist(), losses, chance)
     return found, list(zip(rates.tolist(), smooth(losses), strict=False))

@@ -10,7 +10,7 @@ from typing import Any
 from . import freeze, progress
 from .checkpoint import Checkpoint
 from .classifier import Classifier
-from .errors import NotANumber, Stalled, TopgraftError
+from .errors import NotANumber, OutOfTime, Stalled, TopgraftError
 from .phases import Inputs, Job, Save, TrainChoices, solve, step, try_in_folds
 from .plan import Phase, table
 from .records import EpochRecord
@@ -93,19 +93,20 @@ def train(
             now.phases[phase.name] = rows
             freeze.apply(groups, rows)
             run = solve if phase.solves_head else try_in_folds if phase.folds else step
-            stalled: TopgraftError | None = None
+            given_up: TopgraftError | None = None
             with freeze.frozen_stays_frozen(groups, rows):
                 try:
                     yield from run(job, now, phase, now.number, rows)
-                except (Stalled, NotANumber) as stall:
+                except (Stalled, NotANumber, OutOfTime) as stall:
                     if facts.budget is None or now.standing is None:
                         raise
-                    stalled = stall  # auto has something to fall back on, and nobody asked for this phase by name
+                    given_up = stall  # auto has something to fall back on, and nobody asked for this phase by name
             classifier.load_state_dict(now.best)
             now.end_phase()
-            if stalled is not None:
-                progress.note(f"{phase.name}: {stalled}\nthe best state until then stays")
-                now.facts = replace(now.facts, stalled=(*now.facts.stalled, phase.name))
+            if given_up is not None:
+                progress.note(f"{phase.name}: {given_up}\nthe best state until then stays")
+                if not isinstance(given_up, OutOfTime):
+                    now.facts = replace(now.facts, stalled=(*now.facts.stalled, phase.name))
                 if phase.name not in [taken.name for taken in now.taken]:
                     now.phases.pop(phase.name, None)
             job.keep(now)
