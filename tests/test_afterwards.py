@@ -14,10 +14,10 @@ import torch
 import topgraft as tg
 from topgraft import afterwards, fitting, settings
 from topgraft.afterwards import Past, as_config, forgotten, later, never_touched, open_past, original_network
+from topgraft.budgets import Later
 from topgraft.classifier import Classifier
 from topgraft.engines import EngineChoice
 from topgraft.errors import UsageError
-from topgraft.preparing import Later
 from topgraft.records import Sample, Splits
 from topgraft.weights import LEARNT, RANDOM, Network, load_network
 
@@ -30,6 +30,8 @@ def opened(tmp_path: Path) -> tuple[settings.FitSettings, Classifier, Network]:
     network = load_network("efficientnet_lite0", input_size=64, classes=3)
     return chosen, Classifier(network.chain, network.spec).eval(), network
 
+
+NOTHING = Splits("nowhere", ("a", "b"), (), (), ())
 
 images = torch.randint(0, 256, (12, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -84,9 +86,24 @@ def test_nothing_can_be_forgotten_by_random_weights(
     asked = replace(chosen, weights=RANDOM, **limit)
     if limit:
         with pytest.raises(UsageError, match="no original task that could be forgotten"):
-            open_past(asked, classifier, fresh, None)
+            open_past(asked, classifier, fresh, NOTHING, None)
     else:
-        assert open_past(asked, classifier, fresh, None) == Past()
+        assert open_past(asked, classifier, fresh, NOTHING, None) == Past()
+
+
+def test_too_few_images_to_limit_what_is_forgotten_are_said_before_the_work(
+    opened: tuple[settings.FitSettings, Classifier, Network],
+) -> None:
+    chosen, classifier, network = opened
+    limited = replace(chosen, forget_at_most=3.0)
+    few = replace(NOTHING, val=(Sample("one", 0, digest="1"), Sample("its copy", 0, digest="1")))
+    with pytest.raises(UsageError, match=r"^1 different judging images are too few .* Give --source with more$"):
+        open_past(limited, classifier, network, few, None)
+    with pytest.raises(UsageError, match=r"^0 different judging images are too few"):
+        open_past(limited, classifier, network, NOTHING, None)
+    more = replace(few, val=(*few.val, Sample("another", 1, digest="2")))
+    assert open_past(limited, classifier, network, more, None).original is not None
+    assert open_past(chosen, classifier, network, NOTHING, None) == Past()
 
 
 def test_a_budget_is_told_what_comes_after_training(opened: tuple[settings.FitSettings, Classifier, Network]) -> None:

@@ -99,7 +99,7 @@ def test_an_artifact_is_inspected_with_its_own_images(model: Fitted, tmp_path: P
     tg.save(tg.fit(folder, limit=12, strategy="head"), tmp_path / "run")
     shown = tg.inspect(tmp_path / "run")
     assert shown.stations[-1].shape == (6, 3)  # six of twelve are train
-    with pytest.raises(tg.UsageError, match="has its own backbone"):
+    with pytest.raises(tg.UsageError, match="has its own --backbone; leave it out"):
         tg.inspect(tmp_path / "run", backbone="efficientnet_lite1")
 
 

@@ -247,6 +247,17 @@ def test_a_disk_is_measured_and_left_clean(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "not" / "there") > 0
 
 
+def test_a_disk_that_takes_nothing_is_not_cached_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = measure_store(tmp_path / "file")
+    assert store == float("inf")
+    rates = Rates(COSTS, None, 1e-3, store)
+    decision = decide(
+        rates, GROUPS, "stage1", train=10, val=5, epochs=3, views=1, quota=1 << 40, free=1 << 40, asked="auto"
+    )
+    assert not decision.cached
+
+
 def test_only_the_longest_unused_make_room(tmp_path: Path) -> None:
     def there() -> list[str]:
         return sorted(path.name for path in tmp_path.iterdir())

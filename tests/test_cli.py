@@ -186,12 +186,12 @@ def test_a_finished_fit_with_other_settings_lists_them(
 ) -> None:
     before = contents(run)
     code, out, err = ask(
-        capsys, "fit", "--strategy", "head", tmp_path, "--out", run, "--resume", "--lr", 0.01, "--refit"
+        capsys, "fit", "--strategy", "head", tmp_path, "--out", run, "--resume", "--seed", 1, "--refit"
     )
     assert (code, out) == (2, "")
     assert set(err.splitlines()[1:]) == {
         "  --refit: off then, on now",
-        "  --lr: not given then, 0.01 now",
+        "  --seed: 0 then, 1 now",
         f"  WHERE: {photos} then, {tmp_path} now",
     }
     assert contents(run) == before
@@ -200,18 +200,18 @@ def test_a_finished_fit_with_other_settings_lists_them(
 def test_what_was_asked_counts_and_not_what_came_of_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A rate that was lowered on the way stands in the settings of a replay, and was not asked for."""
+    """What came of it, as a rate that was lowered on the way, stands in the settings of a replay."""
     real = api.fit
 
     def fit(where: str, **choices: Any) -> Any:
         made = real(where, **{**choices, "resume": False})
         settings = made.config["settings"]
-        return replace(made, config={**made.config, "asked": settings, "settings": {**settings, "lr": 1e-4}})
+        return replace(made, config={**made.config, "asked": settings, "settings": {**settings, "seed": 7}})
 
     monkeypatch.setattr("topgraft.api.fit", fit)
     assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run")[0] == 0
     assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--resume")[0] == 0
-    assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--resume", "--lr", 1e-4)[0] == 2
+    assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--resume", "--seed", 7)[0] == 2
 
 
 def test_an_unfinished_fit_is_not_begun_again_unasked(
@@ -284,7 +284,7 @@ def test_a_fit_that_ctrl_c_stopped_leaves_its_best_epoch_and_its_checkpoint(
     real = api.fit
 
     def fit(where: str, **choices: Any) -> Any:
-        made = real(where, **{**choices, "resume": False})
+        made = real(where, **{**choices, "resume": False, "checkpoint": None})
         (out / CHECKPOINT_FILE).parent.mkdir(exist_ok=True)
         (out / CHECKPOINT_FILE).write_bytes(b"state")
         at = {"phase": 0, "epoch": 1, "step": 3}

@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import topgraft as tg
 import topgraft.phases
-from topgraft import checkpoint, fitting
+from topgraft import checkpoint, fitting, settings
 from topgraft.errors import DataError, UsageError
 from topgraft.features import FeatureRows
 from topgraft.folders import checkpoint_file
 from topgraft.plan import Phase
-from topgraft.records import EpochRecord, Fitted, Sample
+from topgraft.records import EpochRecord, Fitted, Sample, Splits
 from topgraft.stepping import StepChoices
 from topgraft.steps import run_phase
+from topgraft.strategies.spec import Facts
 from topgraft.threads import torch_threads
 
 
@@ -83,7 +85,7 @@ def about_to_step(monkeypatch: pytest.MonkeyPatch, **choices: Any) -> tuple[Phas
     ("choice", "heard"),
     [
         ({"ema": 0.9}, {"ema": 0.9}),
-        ({"l2_sp": 0.25}, {"l2_sp": 0.25}),
+        ({"l2_sp": 0.25, "backbone": "efficientnet_lite0", "weights": None}, {"l2_sp": 0.25}),
         ({"mixup": 0.3}, {"mixup": 0.3}),
         ({"label_smoothing": 0.2}, {"label_smoothing": 0.2}),
         ({"patience": 7}, {"patience": 7}),
@@ -94,6 +96,7 @@ def about_to_step(monkeypatch: pytest.MonkeyPatch, **choices: Any) -> tuple[Phas
         ({"checkpoint_minutes": 0.5}, {"keep_minutes": 0.5}),
         ({"batch_size": 5}, {"batch_size": 5}),
         ({"seed": 3}, {"seed": 3}),
+        ({"lr": 1e-4}, {"own_rate": True}),
     ],
     ids=lambda given: next(iter(given)),
 )
@@ -109,6 +112,66 @@ def test_what_is_not_chosen_arrives_as_its_default(monkeypatch: pytest.MonkeyPat
     assert steps == StepChoices(
         "adam", 32, "fp32", "cpu", pretrained=False, updates_batchnorm=True, stalled="ask", patience=5
     )
+
+
+@pytest.mark.parametrize("weights", ["random", None])
+def test_a_strategy_is_told_of_the_images_that_can_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: str | None
+) -> None:
+    """Whether folds choose hangs on them, as it does where the head is chosen."""
+    for part, count in (("train", 6), ("val", 5)):
+        for number in range(count):
+            (tmp_path / part / f"class {number % 2}").mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng([number, count]).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / f"class {number % 2}" / f"{number}.png")
+    bad = tmp_path / "val" / "class 0" / "4.png"
+    bad.write_bytes(bad.read_bytes()[:1500])  # its header can be read
+    heard: list[Facts] = []
+
+    def spy(classifier: Any, strategy: Any, facts: Facts, *_: Any) -> None:
+        heard.append(facts)
+        raise _Reached
+
+    monkeypatch.setattr(fitting, "train", spy)
+    tiny = {"input_size": 32, "device": "cpu", "engine": "torch"}
+    with pytest.raises(_Reached):
+        tg.fit(tmp_path, **tiny, strategy="full" if weights else "auto", weights=weights)
+    assert (heard[0].train_images, heard[0].val_images) == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({}, True), ({"strategy": "partial"}, True), ({"strategy": "partial", "from_": "stage5"}, False),
+     ({"strategy": "full"}, False), ({"weights": "random"}, False)],
+)  # fmt: skip
+def test_who_looks_before_is_told_that_the_cut_is_found_later(
+    capsys: pytest.CaptureFixture[str], given: dict[str, Any], said: bool
+) -> None:
+    splits = Splits("photos", ("a", "b"), (Sample("1", 0), Sample("2", 1)), (Sample("3", 0),), ())
+    fitting.strategy_and_facts(settings.make(settings.InspectSettings, given), splits)
+    assert ("finds where to cut by probes" in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize("strategy", ["auto", "partial"])
+def test_three_images_of_each_class_are_enough(strategy: str) -> None:
+    """Of the four that are not for testing a fold has none."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(6) % 2
+    chosen = {"input_size": 32, "device": "cpu", "engine": "torch", "boundary_cache": "off", "epochs": 1}
+    model = tg.fit((images, labels), **chosen, strategy=strategy)
+    assert model.validation.metrics.n == 2
+    if strategy == "auto":
+        tried = [record for record in model.history if record.folds]
+        assert tried
+        assert all(record.val_top1 is not None and record.val_top1.n == 4 for record in tried)
+
+
+def test_a_budget_that_is_too_small_for_decoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.zeros((20, 32, 32, 3), dtype=np.uint8)
+    images[:, 0, 0, 0] = range(20)
+    chosen = {"strategy": "auto", "weights": "random", "input_size": 32, "device": "cpu", "backbone": "squeezenet1_1"}
+    with pytest.raises(UsageError, match=r"too small for even the head: 1\d images take about \d s.* Give a larger"):
+        tg.fit((images, np.arange(20) % 2), **chosen, budget="2s")
 
 
 def test_balanced_classes_arrive_as_weights(monkeypatch: pytest.MonkeyPatch) -> None:

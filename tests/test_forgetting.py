@@ -179,7 +179,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setitem(BACKBONES, "tiny", TINY)
         write_weights(folder / "w.safetensors", 7)
         # Without the head that would be solved first, so that the tuned base is what is kept, however bad it is.
-        whole: dict[str, Any] = {"rules": [Phase("all", (Rule("*", 1.0),), 1, 0.1)], "strategy": "rules"}
+        whole: dict[str, Any] = {
+            "rules": [Phase("all", (Rule("*", 1.0),), 1, 0.1)],
+            "strategy": "rules",
+            "stalled": "ignore",
+        }
         for name, more in (("head", {"strategy": "head"}), ("full", whole)):
             model = tg.fit(
                 "digits",
@@ -187,7 +191,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 weights=folder / "w.safetensors",
                 limit=60,
                 engine="torch",
-                stalled="ignore",
                 **more,
             )
             tg.save(model, folder / name)
@@ -269,6 +272,32 @@ def test_what_cannot_be_opened_is_left_out_and_named(
     code, out, _ = ask(capsys, runs / "full", "--source", tmp_path, "--engine", "torch", "--json")
     said = json.loads(out)
     assert (code, said["source"]["n"], [entry["name"] for entry in said["unreadable"]]) == (0, 2, ["1/bad.png"])
+
+
+@pytest.mark.parametrize("limit", [{}, {"forget_at_most": 0.0}])
+def test_a_fit_takes_the_whole_source_and_names_what_it_leaves_out(
+    runs: Path, tmp_path: Path, limit: dict[str, float]
+) -> None:
+    """The limit of images is on the user's own."""
+    for name in "0123456":
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            shade = np.random.default_rng([int(name), number]).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(shade).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "1" / "bad.png").write_bytes(b"no image")
+    cut = tmp_path / "2" / "3.png"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    rules = [Phase("all", (Rule("*", 1.0),), 1, 0.1)]
+    asked = {"backbone": "tiny", "weights": runs / "w.safetensors", "engine": "torch", "stalled": "ignore"}
+    model = tg.fit("digits", **asked, rules=rules, limit=60, source=str(tmp_path), **limit)
+    assert sorted(entry.name for entry in model.unreadable) == [f"{tmp_path}: 1/bad.png", f"{tmp_path}: 2/3.png"]
+    if not limit:
+        assert model.config["forgetting"]["source"]["n"] == 83
+        return
+    trade = model.config["trade"]
+    chosen = next(point for point in trade["points"] if point["share"] == trade["share"])
+    assert chosen["choosing"]["n"] + chosen["reported"]["n"] == 83
+    assert chosen["lost"]["value"] <= 0
 
 
 def test_weights_that_were_changed_are_an_error(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,19 @@ def test_a_moved_weight_is_noticed() -> None:
         made["stem"][0].weight[0, 0, 0, 0] += 1e-6
 
 
+def test_it_is_noticed_also_where_ctrl_c_ends_it() -> None:
+    made = groups()
+    with pytest.raises(KeyboardInterrupt), freeze.frozen_stays_frozen(made, ROWS):
+        raise KeyboardInterrupt
+
+    def meddle() -> None:
+        made["stem"][0].weight.data.add_(1.0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(TopgraftError, match="stem"), freeze.frozen_stays_frozen(made, ROWS):
+        meddle()
+
+
 def test_a_moved_batchnorm_statistic_is_noticed() -> None:
     made = groups()
     with pytest.raises(TopgraftError, match="stem"), freeze.frozen_stays_frozen(made, ROWS):

@@ -24,6 +24,9 @@ PREPARED = {"store": 1e-9, "decisions": [{"phase": "top", "cached": True, "keys"
 RESOLVED = Resolved(CHOICE, "fp32", caching={"before": True})
 
 
+TOP = {"name": "top", "rules": [], "epochs": 3}
+
+
 def choices(folder: Path, **given: Any) -> settings.FitSettings:
     return settings.make(settings.FitSettings, {"checkpoint": folder, "resume": True, **given})
 
@@ -36,15 +39,17 @@ def keep(folder: Path, under_way: Any = None, inner: Any = None) -> None:
     )  # fmt: skip
 
 
-def test_what_was_kept_is_found_with_all_that_it_belongs_to(tmp_path: Path) -> None:
+def test_what_was_kept_is_found_with_all_that_it_belongs_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert saved_state(choices(tmp_path), SPLITS) is None
+    assert capsys.readouterr().err == f"{tmp_path} holds no checkpoint to go on from; starting anew\n"
     keep(tmp_path)
     found = saved_state(choices(tmp_path), SPLITS)
     assert found is not None
     assert torch.equal(found.tensors["best/w"], torch.ones(2))
     assert Resolved.of(found.state["resolved"]) == RESOLVED
     assert found.state["prepared"] == PREPARED
-    assert saved_state(choices(tmp_path, resume=False), SPLITS) is None
+    with pytest.raises(UsageError, match="is of an unfinished fit; resume goes on with it"):
+        saved_state(choices(tmp_path, resume=False), SPLITS)
     with pytest.raises(UsageError, match="give that folder"):
         saved_state(settings.make(settings.FitSettings, {"resume": True}), SPLITS)
 
@@ -53,9 +58,10 @@ def test_what_was_kept_is_found_with_all_that_it_belongs_to(tmp_path: Path) -> N
     ("under_way", "inner", "position"),
     [
         (None, None, {"phase": 2, "epoch": 1, "step": 0}),
-        ({"name": "top"}, None, {"phase": 1, "epoch": 1, "step": 0}),
-        ({"name": "top"}, {"now": {"epoch": 3, "step": 25}}, {"phase": 1, "epoch": 3, "step": 25}),
-        ({"name": "top", "folds": 5}, {"now": {"epoch": 3, "step": 0}}, {"phase": 1, "fold": 2, "epoch": 3, "step": 0}),
+        (TOP, None, {"phase": 1, "epoch": 1, "step": 0}),
+        (TOP, {"now": {"epoch": 3, "step": 25}}, {"phase": 1, "epoch": 3, "step": 25}),
+        (TOP, {"now": {"epoch": 4, "step": 0}}, {"phase": 2, "epoch": 1, "step": 0}),
+        ({**TOP, "folds": 5}, {"now": {"epoch": 3, "step": 0}}, {"phase": 1, "fold": 2, "epoch": 3, "step": 0}),
     ],
 )
 def test_it_says_where_it_goes_on(tmp_path: Path, under_way: Any, inner: Any, position: dict[str, int]) -> None:

@@ -133,3 +133,19 @@ def test_a_file_that_cannot_be_read_and_what_is_no_list_are_refused(tmp_path: Pa
             read_phases(wrong)
     with pytest.raises(UsageError, match="rules has two phases named a"):
         read_phases([Phase("a", (Rule("*", 1.0),)), Phase("a", (Rule("*", 1.0),))])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Phase("x", (Rule("*", 1.0),), 2), "epochs but no rate"),
+        (Phase("x", (Rule("*", -1.0),), 2, 0.1), "is -1.0; it is a multiplier above 0"),
+        (Phase("x", (Rule("*", 1.0),), -2, 0.1), "must not be below 0"),
+        (Phase("x", (), 2, 0.1), "has no rules"),
+        (Phase("x", (Rule("*", 1.0),), 2, 0.1, folds=5), "phase 1 of rules has folds, .* strategies decide on"),
+        (Phase("x", (Rule("*", 1.0),), 2, 0.1, seconds=5.0), "strategies decide on"),
+    ],
+)  # fmt: skip
+def test_phases_from_python_are_held_to_the_same(given: Phase, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_phases([given])

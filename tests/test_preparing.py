@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def test_a_budget_that_is_too_small_is_refused_with_what_would_do(
     base = len(classifier.groups) - 1
     needed = 12 * base + 2.5
     found.require_time(needed + 0.1, False)
-    with pytest.raises(UsageError, match=r"too small for even the head: 12 images take about .* give a larger"):
+    with pytest.raises(UsageError, match=r"too small for even the head: 12 images take about .*[.] Give a larger"):
         found.require_time(needed - 0.1, False)
     with pytest.raises(UsageError, match="0 s are left"):
         found.require_time(-5.0, False)
@@ -92,6 +93,10 @@ def test_a_budget_that_is_too_small_is_refused_with_what_would_do(
     found.require_time(3.0, False)  # what the cache holds takes no time
     with pytest.raises(UsageError, match="too small"):
         found.require_time(3.0, True)  # the probes are not among it
+    with pytest.raises(UsageError, match=r"time is up after 4 of 12 images; what was done is kept for the next fit"):
+        found.features(True, time.perf_counter())
+    found.features(True)
+    found.features(True, time.perf_counter())
 
 
 def test_familiarity_is_how_sure_the_published_classifier_is(
@@ -234,6 +239,12 @@ def test_a_plan_tells_seconds_for_every_group(classifier: Classifier, samples: l
     assert seconds[0] > seconds[-1]
     assert facts.familiarity is None
     assert facts.probes == {}
+    # Tried in folds, all twelve images are cached, plain and in three views, before the first step.
+    decision = found._decide(tuple(classifier.groups), "stage7", 5, facts.folds)
+    assert decision.cached
+    below = base.index("stage7")
+    assert facts.setup_seconds["stage7"] == pytest.approx(12 * 4 * below, rel=0.01)
+    assert facts.epoch_seconds["stage7"] == pytest.approx((8 * 3 + 4) * (len(base) - below + 1), rel=0.01)
     more = found.plan(Facts(8, 4, 3, epochs=5), pair, {}, 0.0, Later(images=100, networks=2, solves=3))
     assert more.reserve - facts.reserve == pytest.approx(100 * len(base) + 2 * 2.5)
     assert (facts.solves, more.solves) == (0, 3)

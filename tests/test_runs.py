@@ -69,6 +69,11 @@ OWN = [{"epochs": 1, "lr": 1e-4, "rules": {"*": 1}}]
         ({"rules": OWN, "lr": 0.1}, "its own epochs and lr"),
         ({"rules": OWN, "epochs": 3}, "its own epochs and lr"),
         ({"lr": 0.1, "find_lr": True}, "give one of them"),
+        ({"strategy": "head", "lr": 0.1}, "--lr would have no effect: head takes no steps"),
+        ({"strategy": "head", "mixup": 0.2, "from_": None, "views": 2}, "--mixup, --views would have no effect"),
+        ({"strategy": "full", "views": 2}, "--views would have no effect: full freezes nothing"),
+        ({"weights": "random", "l2_sp": 0.1}, "--l2-sp pulls to the published weights"),
+        ({"views": 2, "augment": "none"}, "--augment none makes none"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(given: dict[str, Any], why: str) -> None:
@@ -83,6 +88,9 @@ def test_what_would_have_no_effect_is_refused(given: dict[str, Any], why: str) -
         {"budget": "5m"},
         {"rules": OWN, "strategy": "rules", "find_lr": True},
         {"from_": None, "budget": None, "lr": 0.1, "find_lr": False},
+        {"strategy": "head", "mixup": 0.0, "views": None, "boundary_cache": "auto"},
+        {"strategy": "head", "class_weight": "balanced", "refit": True},
+        {"l2_sp": 0.1, "views": 2},
     ],
 )
 def test_what_has_an_effect_is_taken(given: dict[str, Any]) -> None:

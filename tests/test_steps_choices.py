@@ -61,8 +61,8 @@ def test_the_running_mean_is_what_is_kept(pixels: PixelMaterial, ema: float) -> 
 
     plain, averaged = small_classifier(), small_classifier()
     run(plain, pixels, replace(CHOICES, keep_last=True), keep=keep)
-    weights.append(state_of(plain))
     assert len(weights) == 5
+    assert same(weights[-1], state_of(plain))
     (*_, last) = run(averaged, pixels, replace(CHOICES, keep_last=True, ema=ema))
     mean = {key: tensor.double() for key, tensor in weights[0].items()}
     for step, state in enumerate(weights[1:]):
@@ -203,6 +203,14 @@ def test_a_rate_that_tears_what_was_known_stops_and_one_that_holds_is_named() ->
     assert f"--lr {stall.rate:g}" in str(stall)
     losses = [loss for _, loss in stall.curves[stall.rate]]
     assert holds(losses * 25, stall.curves[3.0][-1][1], known=True)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_under_a_time_limit_a_rate_that_holds_is_looked_for_where_a_user_gave_one(own: bool) -> None:
+    classifier, published = knowing()
+    with pytest.raises(Stalled) as caught:
+        run(classifier, many_images(), replace(published, own_rate=own), replace(ALL, lr=3.0, seconds=1e6), train=900)
+    assert (caught.value.rate is not None) == own
 
 
 def test_few_images_are_walked_over_again_until_a_rate_has_shown_that_it_holds() -> None:

@@ -73,7 +73,7 @@ def test_it_ends_in_the_same_bits_from_every_position(
     records = run(straight, noted, choices, rules, keep)
     if choices.patience is None:
         assert len(records) == 3
-        assert len(kept) == 5, "within each epoch, and between them"
+        assert len(kept) == 6, "within each epoch, and after it"
     for path, done, steps in kept:
         found = checkpoint.read(path)
         assert found is not None

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fitted import fitted
 
+import topgraft.train
 from topgraft.classifier import Classifier
 from topgraft.errors import TopgraftError
 from topgraft.fitting import drain
@@ -55,6 +56,19 @@ def test_the_head_is_solved_and_nothing_else_moves() -> None:
     assert chosen.val_top1 is not None
     assert chosen.val_top1.n == 240
     assert chosen.val_top1.value == pytest.approx((answers == rows.labels).mean())
+
+
+def test_a_frozen_group_that_moves_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = topgraft.train.solve
+
+    def meddling(job: Any, *given: Any) -> Any:
+        with torch.no_grad():
+            next(job.classifier.groups["stem"].parameters()).mul_(1.5)
+        return (yield from real(job, *given))
+
+    monkeypatch.setattr(topgraft.train, "solve", meddling)
+    with pytest.raises(TopgraftError, match="the frozen groups stem changed while the others trained"):
+        solve(fitted().classifier)
 
 
 def test_the_chosen_strength_has_the_lowest_validation_loss() -> None:

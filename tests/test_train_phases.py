@@ -365,6 +365,29 @@ def test_what_coming_back_takes_is_taken_off_the_phase_under_way(pixels: PixelMa
         assert len(noted.log) == rehearsed + stepped
 
 
+def test_a_fold_that_leaves_one_class_alone_answers_none(pixels: PixelMaterial) -> None:
+    """Of five images one fold holds the only one of its class."""
+    of = pixels.labels.numpy()
+    zeros, ones = np.flatnonzero(of == 0)[:4], np.flatnonzero(of == 1)[:1]
+    train_at, val_at = np.concatenate([zeros[:2], ones]), zeros[2:]
+    pair = features(small_classifier(), pixels)
+    rows = np.concatenate([part.rows for part in pair])
+    inputs = Inputs(
+        (Labelled(rows[train_at], of[train_at]), Labelled(rows[val_at], of[val_at])),
+        lambda phase, table: pixels, train_at, val_at,
+    )  # fmt: skip
+
+    def once(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
+        return (HEAD, replace(TOP, folds=5), None)[history[-1].phase + 1 if history else 0]
+
+    records, _ = drain(train(small_classifier(), once, FACTS, inputs, CHOICES))
+    tried = [record for record in records if record.folds]
+    assert [record.epoch for record in tried] == [1, 2]
+    assert all(
+        record.val_top1 is not None and (record.val_top1.n, record.val_top1.value) == (5, 0.8) for record in tried
+    )
+
+
 def test_a_tried_rung_is_trained_under_a_number_of_its_own(pixels: PixelMaterial) -> None:
     records, outcome = fit(small_classifier(), pixels, never_the_same)
     assert [(r.phase, r.name) for r in records if r.epoch == 1] == [(1, "top"), (2, "whole"), (3, "whole")]

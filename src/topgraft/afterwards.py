@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import settings
+from .budgets import Later
 from .classifier import Classifier
 from .engines import EngineChoice
 from .errors import UsageError
 from .fitting import Trained, validate
 from .forgetting import Forgetting, measure, settled, short, similarity
-from .interpolation import SHARES, Trade, keep_from_forgetting, require_answers, short_trade
+from .interpolation import SHARES, Trade, keep_from_forgetting, require_answers, require_halves, short_trade
 from .networks import find_network
 from .original import Original, find_original, source_samples
-from .preparing import Later
-from .records import Sample, Splits
+from .records import Sample, Splits, Unreadable
 from .runs import class_weight
 from .threads import torch_threads
 from .weights import LEARNT, RANDOM, Network
@@ -45,18 +45,23 @@ class Past:
     Attributes:
         original: the published network; None where there was no original task, or it was not loaded yet.
         source: labelled images of the original task, as `where` says.
+        unreadable: files there that are no images.
     """
 
     original: Original | None = None
     source: tuple[Sample, ...] = ()
     where: str = ""
+    unreadable: tuple[Unreadable, ...] = ()
 
 
-def open_past(chosen: settings.FitSettings, classifier: Classifier, network: Network, source: Splits | None) -> Past:
+def open_past(
+    chosen: settings.FitSettings, classifier: Classifier, network: Network, splits: Splits, source: Splits | None
+) -> Past:
     """The source's images under the original classifier, before the work: what is wrong with them is said then.
 
     Raises:
-        UsageError: a limit, or a source, for a network that had no task before; or classes that do not match.
+        UsageError: a limit, or a source, for a network that had no task before; classes that do not match; or too
+            few images to limit what is forgotten.
     """
     if network.weights in (RANDOM, LEARNT):
         if chosen.forget_at_most is not None or source is not None:
@@ -70,10 +75,14 @@ def open_past(chosen: settings.FitSettings, classifier: Classifier, network: Net
     original = original_network(chosen, classifier, network)
     if chosen.forget_at_most is not None:
         require_answers(original)
-    if source is None:
-        return Past(original)
-    everything = [sample for part in source.parts.values() for sample in part]
-    return Past(original, source_samples(everything, source.classes, original), source.where)
+    past = Past(original)
+    if source is not None:
+        everything = [sample for part in source.parts.values() for sample in part]
+        judging = source_samples(everything, source.classes, original)
+        past = Past(original, judging, source.where, source.unreadable)
+    if chosen.forget_at_most is not None:
+        require_halves(past.source or splits.val)
+    return past
 
 
 def later(past: Past, splits: Splits, chosen: settings.FitSettings) -> Later:
@@ -170,12 +179,21 @@ def look_back(
     reached = classifier.snapshot()
     try:
         with torch_threads(trained.resolved.engine.threads):
-            return _look_back(chosen, classifier, network, past, splits, trained)
+            trained, lost, trade = _look_back(chosen, classifier, network, past, splits, trained)
     except KeyboardInterrupt:
         if trained.outcome.interrupted:
             raise
         classifier.load_state_dict(reached)
         return _without(trained, chosen), None, None
+    if past.source:
+        found = (
+            *past.unreadable,
+            *(() if lost is None else lost.unreadable),
+            *(() if trade is None else trade.unreadable),
+        )
+        gone = tuple(replace(entry, name=f"{past.where}: {entry.name}") for entry in found)
+        trained = replace(trained, unreadable=(*trained.unreadable, *gone))
+    return trained, lost, trade
 
 
 def _look_back(

@@ -105,8 +105,8 @@ def fit(images: Any, **choices: Any) -> Fitted:
     network, classifier = open_network(
         chosen, chosen.decode, len(splits.classes), splits.train, chosen.seed, lap, resolved.weights
     )
-    source = None if chosen.source is None else _whole(chosen.source, chosen)
-    past = afterwards.open_past(chosen, classifier, network, source)
+    source = None if chosen.source is None else _whole(chosen.source, replace(chosen, limit=None))
+    past = afterwards.open_past(chosen, classifier, network, splits, source)
     later = afterwards.later(past, splits, chosen)
     resolved = replace(resolved, weights=network.sha256)
     trained = fitting.train_network(classifier, splits, chosen, resolved, seconds, began, later)
@@ -327,7 +327,8 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
         wrong = settings.OF_A_FIT & set(choices)
         if wrong:
-            raise UsageError(f"{what} is an artifact, which has its own {' and '.join(sorted(wrong))}; leave it out")
+            own = " and ".join(sorted(map(settings.flag_of, wrong)))
+            raise UsageError(f"{what} is an artifact, which has its own {own}; leave it out")
         model = load(what)
         splits = _of_artifact(model)
         classifier, config = model.classifier, model.config

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,14 @@ class Rates:
     decode: float
     store: float
 
+    def size(self, boundary: str) -> int:
+        """Bytes of the activations after a group."""
+        return self.costs[boundary].numbers * BYTES
+
+    def reading(self, boundary: str) -> float:
+        """Of the activations after a group, from the cache."""
+        return self.size(boundary) * self.store
+
     def prefix(self, first: str) -> float:
         """Of the groups before `first` on the engine, decoding included."""
         ours = below(self.costs, first)
@@ -63,6 +72,7 @@ class Decision:
         needs: bytes on disk.
         seconds: predicted of the phase with the cache, filling included, and without.
         why: in words.
+        filling: predicted seconds of filling it.
     """
 
     boundary: str
@@ -72,6 +82,7 @@ class Decision:
     needs: int
     seconds: tuple[float, float]
     why: str
+    filling: float = 0.0
 
 
 def decide(
@@ -102,7 +113,7 @@ def decide(
         asked: ``auto``, ``on`` or ``off``.
     """
     boundary = groups[groups.index(first) - 1]
-    size = rates.costs[boundary].numbers * BYTES
+    size = rates.size(boundary)
     passes = max(folds, 1)
     kept = max(1, views) * train + val
     if folds:  # every image trains and judges in turn
@@ -111,8 +122,9 @@ def decide(
     needs = kept * size
     trained, judged = above(rates.costs, first)
     common = passes * epochs * (train * trained + val * judged)
-    reading = size * rates.store
-    with_cache = kept * (rates.prefix(first) + reading) + passes * epochs * (train + val) * reading + common
+    reading = rates.reading(boundary)
+    filling = kept * (rates.prefix(first) + reading)
+    with_cache = filling + passes * epochs * (train + val) * reading + common
     each = below(rates.costs, first) + rates.decode
     without = passes * epochs * (train + val) * each + common
     room = min(quota, int(_FREE * free))
@@ -128,20 +140,23 @@ def decide(
             f"about {progress.duration(with_cache)} with it, {progress.duration(without)} without, "
             f"{needs / 1e9:.2f} GB on disk"
         )
-    return Decision(boundary, first, cached, views, needs, (with_cache, without), why)
+    return Decision(boundary, first, cached, views, needs, (with_cache, without), why, filling)
 
 
 def measure_store(folder: Path) -> float:
-    """Seconds for a byte that is written to a folder and read back as float32."""
+    """Seconds for a byte that is written to a folder and read back as float32; infinite where nothing can be."""
     rows = np.zeros((8, 1 << 18), dtype=np.float32)
     began = time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".measure-{time.time_ns()}.tmp"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         torch.from_numpy(rows).half().numpy().tofile(path)
         torch.from_numpy(np.fromfile(path, dtype=np.float16)).float()
+    except OSError:
+        return math.inf
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
     return (time.perf_counter() - began) / (rows.size * BYTES)
 
 

@@ -20,6 +20,7 @@ import torch
 
 from .errors import CheckpointError, UsageError
 from .folders import atomic_write
+from .settings import flag_of
 
 FORMAT_VERSION = 2
 
@@ -215,7 +216,7 @@ def differences(saved: Mapping[str, Any], asked: Mapping[str, Any], without_effe
     """
     names = [*saved, *(name for name in asked if name not in saved)]
     return [
-        f"{_flag(name)}: {_shown(saved.get(name))} then, {_shown(asked.get(name))} now"
+        f"{_written(name)}: {_shown(saved.get(name))} then, {_shown(asked.get(name))} now"
         for name in names
         if name not in without_effect and not _same(saved.get(name), asked.get(name))
     ]
@@ -242,12 +243,12 @@ def require_same(
         )
 
 
+def _written(name: str) -> str:
+    return "WHERE" if name == "where" else flag_of(name)
+
+
 def _same(one: Any, other: Any) -> bool:
     return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _flag(name: str) -> str:
-    return "WHERE" if name == "where" else "--" + name.replace("_", "-")
 
 
 def _shown(value: Any) -> str:

@@ -130,7 +130,7 @@ def _verb(
         if not entry.metadata["flag"]:
             continue
         hint = settings.base_type(get_type_hints(kind)[entry.name])
-        flag = "--" + entry.name.rstrip("_").replace("_", "-")  # from_: `from` is a word of Python's own
+        flag = settings.flag_of(entry.name)
         text = entry.metadata["help"].replace("%", "%%")
         default = settings.default(entry)
         # Absent flags stay absent, so that a replayed run's settings are overridden only by what was typed.

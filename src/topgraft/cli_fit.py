@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import clock, progress
+from . import clock
 from .errors import Stalled, UsageError
 from .folders import checkpoint_file
 from .replies import print_json, remark, results
@@ -38,8 +38,6 @@ def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int
     if resume and artifact.is_finished(out):
         return _already_finished(asked, choices, out)
     artifact.check_target(out, asked.overwrite, resume)
-    if resume and not checkpoint_file(out).exists():
-        progress.note(f"{out} holds no checkpoint to go on from; starting anew")
     # Always said, so that a replayed config cannot bring in those of its own run.
     choices |= {"resume": resume, "checkpoint": out}
     from . import api
@@ -77,6 +75,7 @@ def _fit_or_lower(asked: argparse.Namespace, choices: Mapping[str, Any]) -> Fitt
         if stall.rate is None or silent or not _agrees(stall.rate):
             raise
         again = {**choices, "resume": False}
+        checkpoint_file(choices["checkpoint"]).unlink(missing_ok=True)
         if choices.get("rules") is not None or choices.get("config") is not None:  # their phases have their own rates
             return api.fit(asked.where, **{**again, "stalled": "lower"})
         again.pop("find_lr", None)

@@ -231,7 +231,9 @@ class FeatureRows:
     seconds: float
 
 
-def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description: str) -> FeatureRows:
+def compute(
+    samples: Sequence[Sample], base: Base, *, strict: bool, description: str, until: float = math.inf
+) -> FeatureRows:
     """Rows for samples: missing ones are decoded and run through the engine, then all are read back.
 
     What was computed is read back from the store too, so that a first and a second run see equal rows.
@@ -241,11 +243,13 @@ def compute(samples: Sequence[Sample], base: Base, *, strict: bool, description:
         base: see `open_base`.
         strict: raise where an image cannot be decoded.
         description: what the progress bar says.
+        until: see `complete`.
 
     Raises:
         DataError: under `strict`, the unreadable images.
+        OutOfTime: see `complete`.
     """
-    found = complete(samples, base, description=description)
+    found = complete(samples, base, description=description, until=until)
     unreadable = tuple(Unreadable(samples[at].name, reason) for at, reason in found.failed.items())
     if strict:
         refuse_unreadable(unreadable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import defaults, freeze, progress, settings
+from .budgets import Later
 from .checkpoint import Checkpoint
 from .classifier import Classifier
 from .errors import UsageError
@@ -21,7 +23,7 @@ from .keeping import keep_state, require_weights, saved_state
 from .networks import find_network
 from .phases import Inputs, Labelled, TrainChoices
 from .plan import Phase, frozen_prefix, table
-from .preparing import Later, Preparation
+from .preparing import Preparation
 from .reasons import explained, reasoned, remarks
 from .records import EpochRecord, Sample, Splits, Unreadable
 from .runs import Resolved, class_weight, rate, strategy_name, updates_batchnorm
@@ -195,6 +197,7 @@ class _Job:
                 l2_sp=chosen.l2_sp,
                 patience=defaults.PATIENCE if chosen.patience is None else chosen.patience,
                 keep_minutes=chosen.checkpoint_minutes,
+                own_rate=chosen.lr is not None,
             ),
             solver=record.solver,
             find_lr=chosen.find_lr and not self.resolved.phases,  # those have their rates
@@ -203,6 +206,8 @@ class _Job:
 
 def strategy_and_facts(chosen: settings.InspectSettings, splits: Splits) -> tuple[Strategy, Facts]:
     """What ``fit`` would begin with, for whoever wants to look before."""
+    if strategy_name(chosen) in ("auto", "partial") and chosen.from_ is None and chosen.weights != RANDOM:
+        progress.note("fit finds where to cut by probes on your photos; here it is above all but the last group")
     fit = settings.FitSettings(**{name: getattr(chosen, name) for name in settings.OF_A_FIT})
     return STRATEGIES[strategy_name(fit)], _facts(fit, (), splits)
 
@@ -254,10 +259,11 @@ def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]
     wants_probes = steps and (job.name == "auto" or (job.name == "partial" and chosen.from_ is None))
     if job.facts.budget is not None and saved is None:
         preparation.require_time(job.facts.budget - (time.perf_counter() - began), wants_probes)
-    computed, pooled = preparation.features(wants_probes)
+    until = math.inf if job.facts.budget is None else began + job.facts.budget
+    computed, pooled = preparation.features(wants_probes, until)
     lap("features")
     pair = labelled(computed, samples, len(splits.train), splits.classes)
-    facts = job.facts
+    facts = replace(job.facts, train_images=len(pair[0].labels), val_images=len(pair[1].labels))  # that can be read
     if saved is not None:
         facts = Facts.of(saved.state["facts"])
         facts = replace(facts, spent=facts.spent + time.perf_counter() - began)
@@ -288,6 +294,8 @@ def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None], 
     """Random weights, or a user's rules: groups step from the beginning."""
     samples = (*job.splits.train, *job.splits.val)
     preparation = _preparation(job, samples, saved)
+    if job.facts.budget is not None and saved is None:
+        preparation.require_time_to_decode(job.facts.budget - (time.perf_counter() - began))
     preparation.decode()
     if any(frozen_prefix(table(tuple(job.classifier.groups), phase.rules)) for phase in job.facts.phases):
         preparation.measure_all()  # before the first state is kept, so that a resumed fit decides alike
@@ -305,7 +313,9 @@ def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None], 
         [label for label, inside in zip(labels, first, strict=True) if not inside],
     )
     inputs = Inputs(material=preparation.material, train=readable[first], val=readable[~first])
-    facts = job.facts if saved is None else Facts.of(saved.state["facts"])
+    facts = replace(job.facts, train_images=int(first.sum()), val_images=int((~first).sum()))
+    if saved is not None:
+        facts = Facts.of(saved.state["facts"])
     if facts.budget is not None:
         reserve = _RESERVE * facts.budget
         facts = replace(facts, spent=facts.spent + time.perf_counter() - began, reserve=reserve)
@@ -329,8 +339,6 @@ def _run(
         assert path is not None
         keep_state(path, state, chosen, job.splits, job.resolved, preparation.state())
 
-    if path is not None and saved is None and chosen.checkpoint is not None:
-        path.unlink(missing_ok=True)  # of a fit that was not asked to go on
     run = train(job.classifier, job.strategy, facts, inputs, job.choices, None if path is None else save, saved)
     with torch_threads(job.resolved.engine.threads):
         return drain(run)

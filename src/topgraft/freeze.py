@@ -55,7 +55,15 @@ def frozen_stays_frozen(groups: Mapping[str, nn.Module], rows: Mapping[str, floa
         TopgraftError: a parameter or buffer of a frozen group has changed; names the groups.
     """
     before = {name: fingerprint(groups[name]) for name, row in rows.items() if row is None}
-    yield
+    try:
+        yield
+    except KeyboardInterrupt:
+        _require_unchanged(groups, before)  # what it leaves is kept
+        raise
+    _require_unchanged(groups, before)
+
+
+def _require_unchanged(groups: Mapping[str, nn.Module], before: Mapping[str, str]) -> None:
     changed = [name for name, digest in before.items() if fingerprint(groups[name]) != digest]
     if changed:
         raise TopgraftError(

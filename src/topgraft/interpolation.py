@@ -27,7 +27,7 @@ from .features import compute, open_base, run
 from .forgetting import answers, points
 from .head import HeadChoice, choose_head
 from .original import Original, base_state, untouched
-from .records import Difference, Interval, Sample
+from .records import Difference, Interval, Sample, Unreadable
 from .settings import loss_limit
 from .sources.spec import unread
 from .splits import labels_of
@@ -70,6 +70,7 @@ class Trade:
         points: by share, ascending.
         share: the chosen one.
         strength: C of the head that was solved there.
+        unreadable: images of the source that were left out, and why.
     """
 
     at_most: float
@@ -77,6 +78,7 @@ class Trade:
     points: tuple[TradePoint, ...]
     share: float
     strength: float
+    unreadable: tuple[Unreadable, ...] = ()
 
     @property
     def chosen(self) -> TradePoint:
@@ -97,7 +99,8 @@ def trade_from_json(entry: Mapping[str, Any]) -> Trade:
         )
         for point in entry["points"]
     )
-    return Trade(entry["at_most"], entry["judged_by"], tried, entry["share"], entry["strength"])
+    gone = tuple(Unreadable(**found) for found in entry.get("unreadable", ()))
+    return Trade(entry["at_most"], entry["judged_by"], tried, entry["share"], entry["strength"], gone)
 
 
 def interpolate(
@@ -143,6 +146,22 @@ def require_answers(original: Original) -> Classifier:
     if original.classifier is None or not original.answers:
         raise UsageError(f"what is forgotten cannot be limited: {original.why}; leave the limit out")
     return original.classifier
+
+
+def require_halves(judging: Sequence[Sample]) -> NDArray[np.bool_]:
+    """The images that judge, halved; see `halves`.
+
+    Raises:
+        UsageError: they are too few.
+    """
+    choosing = halves(judging)
+    if not 0 < choosing.sum() < len(choosing):
+        different = len({sample.digest for sample in judging})
+        raise UsageError(
+            f"{different:,} different judging images are too few to limit what is forgotten: half of them chooses, and "
+            "the other is reported. Give --source with more"
+        )
+    return choosing
 
 
 def keep_from_forgetting(
@@ -196,12 +215,9 @@ def keep_from_forgetting(
     first, last = (int(np.searchsorted(before.kept, stop)) for stop in (len(train), len(train) + len(val)))
     learnt, held = slice(0, first), slice(first, last)
     judges = slice(last, None) if source else held
-    choosing = halves(samples[judges])
-    if not 0 < first < last or not 0 < choosing.sum() < len(choosing):
-        raise UsageError(
-            f"{first:,} training, {last - first:,} validation and {len(choosing):,} judging images that can be read "
-            "are too few to limit what is forgotten: half of the judging images chooses, and the other is reported"
-        )
+    if not 0 < first < last:
+        raise UsageError(f"{first:,} training and {last - first:,} validation images that can be read are too few")
+    choosing = require_halves(samples[judges])
     labels = labels_of(samples)
     truth = labels[judges] if source else answers(original, before.rows[judges])
     right_before = answers(original, before.rows[judges]) == truth
@@ -229,7 +245,9 @@ def keep_from_forgetting(
     put(interpolate(base_state(published), tuned, point.share), classifier)
     classifier.put_head(head.weight, head.bias)
     judged_by = "source" if source else "agreement"
-    return Trade(at_most, judged_by, tuple(entry for entry, _ in tried), point.share, head.strength)
+    names = {sample.name for sample in source}
+    gone = tuple(entry for entry in before.unreadable if entry.name in names)
+    return Trade(at_most, judged_by, tuple(entry for entry, _ in tried), point.share, head.strength, gone)
 
 
 def put(state: Mapping[str, torch.Tensor], classifier: Classifier) -> None:

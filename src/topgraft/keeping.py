@@ -12,6 +12,7 @@ from . import checkpoint, progress, settings
 from .checkpoint import Checkpoint, require_same
 from .errors import CheckpointError, UsageError
 from .folders import checkpoint_file
+from .plan import phase_from_json
 from .records import Splits
 from .runs import Resolved, versions
 
@@ -20,14 +21,20 @@ def saved_state(chosen: settings.FitSettings, splits: Splits) -> Checkpoint | No
     """What an earlier run has left to go on from; None where there is nothing, or it was not asked for.
 
     Raises:
-        UsageError: it had other settings, or the images have changed since; or nothing says where it is.
+        UsageError: it had other settings, or the images have changed since; nothing says where it is; or it is there
+            and was not asked for.
     """
     if not chosen.resume:
+        if chosen.checkpoint is not None and (state := checkpoint_file(chosen.checkpoint)).exists():
+            raise UsageError(
+                f"{state} is of an unfinished fit; resume goes on with it, and without the file one starts anew"
+            )
         return None
     if chosen.checkpoint is None:
         raise UsageError("resume goes on from what checkpoint=FOLDER has kept; give that folder")
     saved = checkpoint.read(checkpoint_file(chosen.checkpoint))
     if saved is None:
+        progress.note(f"{chosen.checkpoint} holds no checkpoint to go on from; starting anew")
         return None
     require_as_before(chosen.checkpoint, saved.state["settings"], chosen, splits.where)
     if saved.state["images"] != _digest(splits):
@@ -135,7 +142,8 @@ def _where(state: Mapping[str, Any]) -> dict[str, int]:
     if state["under_way"] is None:
         return {"phase": number + 1, "epoch": 1, "step": 0}
     now = state["inner"]["now"] if state["inner"] is not None else {"epoch": 1, "step": 0}
-    fold = (
-        {"fold": min(len(state["folds"]) + 1, state["under_way"]["folds"])} if state["under_way"].get("folds") else {}
-    )
+    phase = phase_from_json(state["under_way"])
+    if now["epoch"] > phase.ends and not phase.folds:  # of which nothing is left to do
+        return {"phase": number + 1, "epoch": 1, "step": 0}
+    fold = {"fold": min(len(state["folds"]) + 1, phase.folds)} if phase.folds else {}
     return {"phase": number, **fold, "epoch": int(now["epoch"]), "step": int(now["step"])}

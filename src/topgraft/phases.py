@@ -248,14 +248,15 @@ def try_in_folds(
     labels = material.labels.numpy()[pool]
     assigned = folds(labels, phase.folds, job.choices.seed)
     hits = np.zeros((phase.epochs, len(pool)), dtype=bool)
+    # Of few images a fold may have none, or leave one class alone; as where the head is chosen, it then answers none.
+    tried = [out for out in (assigned == at for at in np.unique(assigned)) if len(np.unique(labels[~out])) > 1]
 
     def keep(position: Position) -> None:
         lead = time.perf_counter() - began - position.spent
         job.keep(replace(now, position=position, lead=lead))
 
-    with progress.bar(f"{phase.name}, {phase.folds} folds", phase.folds * phase.epochs, "epochs") as bar:
-        for fold in range(phase.folds):
-            out = assigned == fold
+    with progress.bar(f"{phase.name}, {phase.folds} folds", len(tried) * phase.epochs, "epochs") as bar:
+        for fold, out in enumerate(tried):
             if fold >= len(now.folds):
                 job.classifier.load_state_dict(now.best)
                 if now.position is None:
@@ -271,7 +272,7 @@ def try_in_folds(
                 if phase.seconds is not None:
                     before = 0.0 if now.position is None else now.position.spent
                     left = phase.seconds - (time.perf_counter() - began - before)
-                    each = replace(phase, seconds=left / (phase.folds - fold))
+                    each = replace(phase, seconds=left / (len(tried) - fold))
                 run = run_phase(
                     job.classifier, each, number, rows, material, pool[~out], pool[out], steps, keep, now.position,
                     job.published,
@@ -287,10 +288,11 @@ def try_in_folds(
             for record in now.folds[fold]:
                 hits[record.epoch - 1, out] = metrics.unpack(record.hits, int(out.sum()))
     # An epoch that time has cut in one of the folds is not what would be trained.
-    sizes = [int((assigned != fold).sum()) for fold in range(phase.folds)]
+    sizes = [int((~out).sum()) for out in tried]
     complete = [_complete(records, size) for records, size in zip(now.folds, sizes, strict=True)]
     done = max(1, min(complete))
-    weights = [float((assigned == fold).mean()) for fold in range(phase.folds)]
+    judged = sum(int(out.sum()) for out in tried)
+    weights = [float(out.sum()) / judged for out in tried]
     seconds = time.perf_counter() - began
     for at in range(done):
         parts = [records[at] for records in now.folds]

@@ -157,7 +157,7 @@ def read_phases(given: Any) -> tuple[Phase, ...]:
     if not isinstance(entries, Sequence) or isinstance(entries, str | bytes) or not entries:
         raise UsageError(f"{where} has no phase; write a [[phase]] with rules for each")
     phases = tuple(
-        entry if isinstance(entry, Phase) else _phase(entry, number, where)
+        _checked(entry, number, where) if isinstance(entry, Phase) else _phase(entry, number, where)
         for number, entry in enumerate(entries, start=1)
     )
     names = [phase.name for phase in phases]
@@ -168,6 +168,17 @@ def read_phases(given: Any) -> tuple[Phase, ...]:
 
 
 _KEYS = {"name": str, "rules": Mapping, "epochs": int, "lr": float}
+
+
+def _checked(given: Phase, number: int, source: str) -> Phase:
+    """A `Phase` from Python, by the same rules as a table of a file."""
+    if given != Phase(given.name, given.rules, given.epochs, given.lr):
+        raise UsageError(
+            f"phase {number} of {source} has folds, seconds, until or keep_last, which strategies decide on"
+        )
+    _phase({"name": given.name, "epochs": given.epochs, "lr": given.lr,
+            "rules": {rule.pattern: rule.lr_multiplier for rule in given.rules}}, number, source)  # fmt: skip
+    return given
 
 
 def _phase(given: Any, number: int, source: str) -> Phase:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from . import progress, settings
 from .augmentation import Augmentation, View
 from .boundary import Decision, Rates, decide, fill, free_bytes, measure_store, trim
+from .budgets import AFTER, Later, predicted, too_small
 from .classifier import Classifier
 from .dataset import batches
 from .defaults import AUGMENTATIONS, VIEWS
-from .errors import CacheError, DataError, TopgraftError, UsageError
+from .errors import CacheError, DataError, OutOfTime, TopgraftError
 from .features import (
     Base,
     FeatureRows,
@@ -46,25 +47,9 @@ from .strategies.spec import Facts
 from .weights import RANDOM, load_network
 
 _MEASURED = 16  # images that are decoded to see how long it takes
-_AFTER = 2.5  # seconds that validating on the engine and saving take beside the images: it is compiled for new weights
 _OPENVINO = 3  # times as fast as PyTorch's layers one by one, as they are measured
 _PROBING = 0.1  # share of a budget after which no further probe is begun
 _FAMILIAR = 2000  # images that are asked how familiar they are
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """What a fit does after training, for its budget.
-
-    Attributes:
-        images: that run through the base, each time counted.
-        networks: how many bases they run through.
-        solves: how often the head is solved again.
-    """
-
-    images: int = 0
-    networks: int = 0
-    solves: int = 0
 
 
 @dataclass(eq=False)
@@ -165,13 +150,16 @@ class Preparation:
         missing = len(set(base.store.missing([sample.digest for sample in self.samples])))
         forward = sum(cost.forward for name, cost in self._costs.items() if name != "head")
         each = max(self._decode, forward / (_OPENVINO if self.resolved.engine.name == "openvino" else 1))
-        needed = missing * each + _AFTER
+        needed = missing * each + AFTER
         if needed > left:
-            raise UsageError(
-                f"the budget is too small for even the head: {missing:,} images take about "
-                f"{progress.duration(needed)}, and {progress.duration(max(left, 0.0))} are left of it; "
-                "give a larger --budget, or --limit to use fewer images"
-            )
+            raise too_small(predicted(missing, needed, left))
+
+    def require_time_to_decode(self, left: float) -> None:
+        """As `require_time`, where nothing comes before the steps but decoding."""
+        self.measure()
+        needed = len(self.samples) * self._decode + AFTER
+        if needed > left:
+            raise too_small(predicted(len(self.samples), needed, left))
 
     # --- Features, and probes ---------------------------------------------------------------------------------------
 
@@ -186,10 +174,17 @@ class Preparation:
             return open_probes(self.classifier, engine, chosen.workers, chosen.cache_dir, self._libraries)
         return open_base(self.classifier, engine, chosen.workers, chosen.cache_dir, self._libraries), {}
 
-    def features(self, probes: bool) -> tuple[FeatureRows, dict[str, NDArray[np.float32]]]:
-        """Features of all images and, if asked for, the pooled activations after every group, from the same pass."""
+    def features(self, probes: bool, until: float = math.inf) -> tuple[FeatureRows, dict[str, NDArray[np.float32]]]:
+        """Features of all images and, if asked for, the pooled activations after every group, from the same pass.
+
+        Raises:
+            UsageError: it was not done `until` then, by ``time.perf_counter``.
+        """
         base, widths = self._base(probes)
-        computed = compute(self.samples, base, strict=self.chosen.strict, description="base")
+        try:
+            computed = compute(self.samples, base, strict=self.chosen.strict, description="base", until=until)
+        except OutOfTime as error:
+            raise too_small(f"{error}; what was done is kept for the next fit") from error
         if computed.decoded >= _MEASURED and self._store is None:
             self._engine = computed.seconds / computed.decoded
         names = {entry.name: entry.reason for entry in computed.unreadable}
@@ -233,12 +228,13 @@ class Preparation:
             if at:
                 decision = self._decide(groups, first, facts.epochs, facts.folds)
                 if decision.cached:
-                    setup = decision.seconds[0] - max(facts.folds, 1) * facts.epochs * seconds
+                    setup = decision.filling
+                    seconds += (facts.train_images + facts.val_images) * rates.reading(decision.boundary)
                 else:
                     seconds += (facts.train_images + facts.val_images) * (below(rates.costs, first) + rates.decode)
             else:
                 seconds += (facts.train_images + facts.val_images) * rates.decode
-            epochs[first], setups[first] = seconds, max(setup, 0.0)
+            epochs[first], setups[first] = seconds, setup
         each = self._engine if self._engine is not None else rates.decode + rates.prefix("head")
         return replace(
             facts,
@@ -248,7 +244,7 @@ class Preparation:
             epoch_seconds=epochs,
             setup_seconds=setups,
             spent=time.perf_counter() - began,
-            reserve=_AFTER * (1 + later.networks) + each * (2 * facts.val_images + later.images),
+            reserve=AFTER * (1 + later.networks) + each * (2 * facts.val_images + later.images),
             solves=later.solves,
         )
 

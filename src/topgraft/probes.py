@@ -50,7 +50,7 @@ def probe(
         splits = [(np.sort(chosen), np.arange(len(train), len(labels)))]
     else:
         assigned = folds(labels, FOLDS, seed)
-        splits = [(np.flatnonzero(assigned != fold), np.flatnonzero(assigned == fold)) for fold in range(FOLDS)]
+        splits = [(np.flatnonzero(assigned != at), np.flatnonzero(assigned == at)) for at in np.unique(assigned)]
     answered = sum(len(judged) for _, judged in splits)
     found: dict[str, float] = {}
     for name in reversed(list(pooled)):

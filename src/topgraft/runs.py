@@ -21,6 +21,7 @@ from .features import decoding_threads
 from .networks import find_network
 from .plan import Phase, Rule, phase_from_json
 from .records import SPLIT_NAMES, Splits
+from .sources.spec import listing
 from .train import Outcome
 from .version import __version__
 from .weights import RANDOM, Network
@@ -37,6 +38,14 @@ _OF_A_RUN = ("config", "resume", "checkpoint")  # these are about the run that h
 _DECIDING = frozenset(
     {"strategy", "from_", "rules", "budget", "epochs", "lr", "find_lr", "backbone", "weights", "limit"}
 )
+
+
+_CACHING = frozenset({"views", "boundary_cache", "cache_quota"})
+_STEPPING = _CACHING | {
+    "epochs", "lr", "find_lr", "batch_size", "optimizer", "schedule", "augment", "batchnorm", "l2", "stalled",
+    "label_smoothing", "mixup", "ema", "l2_sp", "patience",
+}  # fmt: skip
+"""Choices about steps, which a strategy that only solves has no use for."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,17 @@ def require_effect(given: Mapping[str, Any], chosen: settings.FitSettings | sett
         raise UsageError(f"--from is where partial begins, and the strategy is {strategy}; add --strategy partial")
     if "budget" in wrote and strategy != "auto":
         raise UsageError(f"--budget is what auto keeps to, and the strategy is {strategy}; leave one of them out")
+    changed = {name for name in wrote if getattr(chosen, name) != getattr(type(chosen)(), name)}
+    idle = changed & _STEPPING if strategy == "head" else changed & _CACHING if strategy == "full" else set()
+    if idle:
+        why = "takes no steps" if strategy == "head" else "freezes nothing whose activations could be kept"
+        raise UsageError(
+            f"{listing(sorted(map(settings.flag_of, idle)))} would have no effect: {strategy} {why}. Leave it out"
+        )
+    if "l2_sp" in changed and chosen.weights == RANDOM:
+        raise UsageError("--l2-sp pulls to the published weights, and random ones were not published; leave it out")
+    if "views" in wrote and given.get("augment") == "none":
+        raise UsageError("--views are augmented ones, and --augment none makes none; give one of them")
     if {"lr", "find_lr"} <= wrote:
         raise UsageError("--find-lr measures the rate that --lr gives; give one of them")
 

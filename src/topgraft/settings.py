@@ -284,6 +284,11 @@ class InspectSettings(OpenSettings, NetworkSettings):
     placement: bool = _choice(False, "also show the device, number type and engine of each group")
 
 
+def flag_of(name: str) -> str:
+    """How a choice is written on the command line."""
+    return "--" + name.rstrip("_").replace("_", "-")  # from_: `from` is a word of Python's own
+
+
 OF_A_FIT = frozenset(
     {"backbone", "weights", "input_size", "strategy", "from_", "rules", "epochs", "optimizer", "lr", "batchnorm"}
 )

@@ -44,6 +44,7 @@ class StepChoices:
         keep_last: the last epoch stays, as how many there are was chosen before.
         patience: the phase ends where so many epochs in a row are no better than the best; None for never.
         keep_minutes: minutes between states that are kept within an epoch.
+        own_rate: the rate is one that a user gave: where it is too high, which one holds is looked for in any case.
 
     The loss is looked at after every `BLOCK` of the first `STALL_STEPS` steps, and for as long as the rate rises,
     unless `stalled` is ``ignore``. A loss that is no number always stops.
@@ -67,6 +68,7 @@ class StepChoices:
     keep_last: bool = False
     patience: int | None = None
     keep_minutes: float = 3.0
+    own_rate: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,7 +125,7 @@ def run_phase(
             if stopping and not cut and record.epoch < ends:
                 progress.note(f"stopped after epoch {record.epoch}: {now.behind} epochs in a row were no better")
             yield record  # before the state is kept: whoever is stopped meanwhile has the record of the best epoch
-            if keep is not None and now.epoch <= ends:
+            if keep is not None:
                 keep(position_of(run, optimizer, now, best, mean))
     finally:
         if best:
@@ -277,7 +277,7 @@ def _look(run: Run, now: Now, last: bool, chance: float, steps: int, end: float)
     lost.
 
     Under a time limit lower rates are tried only until it is up, and where published weights are at stake only if one
-    of them is to take over: who has set the limit has something to fall back on.
+    of them is to take over or to be named to a user: who has set the limit has something to fall back on.
     """
     broken = not math.isfinite(sum(now.losses[-BLOCK:]))
     lost = run.choices.pretrained and diverges(now.first, chance)
@@ -288,7 +288,8 @@ def _look(run: Run, now: Now, last: bool, chance: float, steps: int, end: float)
     reached = run.classifier.snapshot()
     try:
         seen = now.losses if broken else now.first  # a loss may break later than is looked at otherwise
-        lowers = run.choices.stalled == "lower" or math.isinf(end) or not run.choices.pretrained
+        choices = run.choices
+        lowers = choices.stalled == "lower" or math.isinf(end) or not choices.pretrained or choices.own_rate
 
         def try_rate(rate: float) -> list[float]:
             return _try_rate(run, rate, chance, lost, end)
