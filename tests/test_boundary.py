@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -252,10 +253,12 @@ def test_a_disk_that_takes_nothing_is_not_cached_on(tmp_path: Path) -> None:
     store = measure_store(tmp_path / "file")
     assert store == float("inf")
     rates = Rates(COSTS, None, 1e-3, store)
-    decision = decide(
-        rates, GROUPS, "stage1", train=10, val=5, epochs=3, views=1, quota=1 << 40, free=1 << 40, asked="auto"
-    )
-    assert not decision.cached
+    for asked in ("auto", "on"):
+        decision = decide(
+            rates, GROUPS, "stage1", train=10, val=5, epochs=3, views=1, quota=1 << 40, free=1 << 40, asked=asked
+        )
+        assert (decision.cached, decision.why) == (False, "nothing can be written there")
+        json.dumps(asdict(decision), allow_nan=False)  # as an artifact keeps it
 
 
 def test_only_the_longest_unused_make_room(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_what_was_kept_is_found_with_all_that_it_belongs_to(tmp_path: Path, caps
     assert torch.equal(found.tensors["best/w"], torch.ones(2))
     assert Resolved.of(found.state["resolved"]) == RESOLVED
     assert found.state["prepared"] == PREPARED
-    with pytest.raises(UsageError, match="is of an unfinished fit; resume goes on with it"):
+    with pytest.raises(UsageError, match="is of an earlier fit; resume goes on with it"):
         saved_state(choices(tmp_path, resume=False), SPLITS)
     with pytest.raises(UsageError, match="give that folder"):
         saved_state(settings.make(settings.FitSettings, {"resume": True}), SPLITS)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small import coloured, pixels_of
 
 from topgraft.defaults import AUGMENTATIONS
@@ -58,6 +59,17 @@ def test_an_image_that_judges_and_is_gone_is_named(tmp_path: Path, alone: bool) 
     with pytest.raises(DataError, match=r"gone\.png(.|\n)*go on with --resume"):
         batches(material, np.array([6, 7, 8]))
     assert [len(labels) for _, labels in batches(material, np.array([0, 7]), at=1)] == [1], "it is left out of training"
+
+
+def test_a_view_that_failed_once_does_not_end_what_judges_the_image_later(tmp_path: Path) -> None:
+    """As in folds, where all images train and judge in turn."""
+    samples = coloured(4, 1)
+    samples[3] = replace(samples[3], array=None, path=tmp_path / "late.png", name="late.png")
+    material = PixelMaterial(pixels_of(samples, keep=False), AUGMENTATIONS["crop"])
+    material.pixels.failed.clear()
+    assert [len(labels) for _, labels in batches(material, np.arange(4), 4, at=1)] == [3]
+    Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(tmp_path / "late.png")
+    assert [len(labels) for _, labels in batches(material, np.arange(4), 4)] == [4]
 
 
 def test_images_that_judge_may_be_kept_alone() -> None:

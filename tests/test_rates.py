@@ -10,7 +10,7 @@ import pytest
 import torch
 from small import coloured, pixels_of, same, small_classifier, state_of
 
-from topgraft import freeze
+from topgraft import freeze, rates
 from topgraft.material import PixelMaterial
 from topgraft.rates import MARGIN, STEPS, borne, find_rate, smooth, suggest
 from topgraft.stepping import StepChoices
@@ -27,21 +27,23 @@ def test_running_means_do_not_lean_towards_the_start() -> None:
 
 
 def test_the_suggestion_is_a_tenth_of_what_is_borne_no_longer() -> None:
-    rates = [10.0 ** (k / 4) for k in range(-12, 5)]
+    tried = [10.0 ** (k / 4) for k in range(-12, 5)]
     losses = [1.0] * 8 + [5.0] * 9
     assert not borne(losses[:9], CHANCE)
-    assert suggest(rates, losses, CHANCE) == float(f"{rates[8] / MARGIN:.1e}")
-    assert suggest(rates, [1.0] * 17, CHANCE) == float(f"{rates[-1] / MARGIN:.1e}")
-    assert suggest(rates, [1.0] * 4 + [math.nan], CHANCE) == float(f"{rates[4] / MARGIN:.1e}")
-    assert suggest(rates, losses, CHANCE) == suggest(list(rates), list(losses), CHANCE)
+    assert suggest(tried, losses, CHANCE) == float(f"{tried[8] / MARGIN:.1e}")
+    assert suggest(tried, [1.0] * 17, CHANCE) == float(f"{tried[-1] / MARGIN:.1e}")
+    assert suggest(tried, [1.0] * 4 + [math.nan], CHANCE) == float(f"{tried[4] / MARGIN:.1e}")
+    assert suggest(tried, losses, CHANCE) == suggest(list(tried), list(losses), CHANCE)
 
 
-def test_where_the_time_is_up_no_higher_rate_is_tried() -> None:
+def test_where_the_time_is_up_no_higher_rate_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier, material = small_classifier(), PixelMaterial(pixels_of(coloured(48, 1)))
     freeze.apply(dict(classifier.groups.items()), ROWS)
     rate, curve = find_rate(classifier, ROWS, material, np.arange(48), CHOICES, 0.1, time.perf_counter())
     assert [tried for tried, _ in curve] == [pytest.approx(1e-4)]
-    assert rate == pytest.approx(1e-4 / MARGIN)
+    assert rate is None, "how far the clock let it go says nothing of the network"
+    monkeypatch.setattr(rates, "borne", lambda losses, chance: False)
+    assert find_rate(classifier, ROWS, material, np.arange(48), CHOICES, 0.1, time.perf_counter())[0] is not None
 
 
 def test_the_network_and_the_generator_are_left_as_they_are() -> None:
@@ -57,6 +59,7 @@ def test_the_network_and_the_generator_are_left_as_they_are() -> None:
     assert not any(module.training for module in classifier.modules())
     assert find_rate(classifier, ROWS, material, np.arange(48), CHOICES, 0.1) == one
     rate, curve = one
+    assert rate is not None
     assert len(curve) <= STEPS
     assert [r for r, _ in curve] == sorted(r for r, _ in curve)
     assert 1e-5 < rate < 100

@@ -35,7 +35,7 @@ class Rates:
         costs: of every group, in PyTorch.
         engine: of the whole base on the engine, decoding included; None where nothing ran on it.
         decode: of decoding and cropping.
-        store: of a byte that is written once and read back.
+        store: of a byte that is written once and read back; infinite where nothing can be written.
     """
 
     costs: Mapping[str, GroupCost]
@@ -48,8 +48,8 @@ class Rates:
         return self.costs[boundary].numbers * BYTES
 
     def reading(self, boundary: str) -> float:
-        """Of the activations after a group, from the cache."""
-        return self.size(boundary) * self.store
+        """Of the activations after a group, from the cache; 0 where there can be none."""
+        return self.size(boundary) * self.store if math.isfinite(self.store) else 0.0
 
     def prefix(self, first: str) -> float:
         """Of the groups before `first` on the engine, decoding included."""
@@ -130,6 +130,8 @@ def decide(
     room = min(quota, int(_FREE * free))
     if asked == "off":
         cached, why = False, "asked for"
+    elif not math.isfinite(rates.store):
+        cached, why = False, "nothing can be written there"
     elif needs > room:
         cached, why = False, f"it would take {needs / 1e9:.1f} GB, and {room / 1e9:.1f} GB may be used"
     elif asked == "on":

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import defaults, freeze, progress, settings
-from .budgets import Later
+from .budgets import AFTER, Later
 from .checkpoint import Checkpoint
 from .classifier import Classifier
 from .errors import UsageError
@@ -259,7 +259,7 @@ def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]
     wants_probes = steps and (job.name == "auto" or (job.name == "partial" and chosen.from_ is None))
     if job.facts.budget is not None and saved is None:
         preparation.require_time(job.facts.budget - (time.perf_counter() - began), wants_probes)
-    until = math.inf if job.facts.budget is None else began + job.facts.budget
+    until = math.inf if job.facts.budget is None else began + job.facts.budget - AFTER
     computed, pooled = preparation.features(wants_probes, until)
     lap("features")
     pair = labelled(computed, samples, len(splits.train), splits.classes)

@@ -27,7 +27,7 @@ def saved_state(chosen: settings.FitSettings, splits: Splits) -> Checkpoint | No
     if not chosen.resume:
         if chosen.checkpoint is not None and (state := checkpoint_file(chosen.checkpoint)).exists():
             raise UsageError(
-                f"{state} is of an unfinished fit; resume goes on with it, and without the file one starts anew"
+                f"{state} is of an earlier fit; resume goes on with it to its end, and without the file one starts anew"
             )
         return None
     if chosen.checkpoint is None:

@@ -86,8 +86,12 @@ class PixelMaterial:
         pixels = self.pixels
         if self.judged is not None and len(order) and order.min() >= self.first:
             pixels, order = self.judged, order - self.first
-        yield from epoch(pixels, order, batch_size)
-        refuse_vanished([entry for at in order if (entry := pixels.unread(int(at))) is not None])
+        there = 0
+        for images, labels in epoch(pixels, order, batch_size):
+            there += len(labels)
+            yield images, labels
+        if there < len(order) or pixels.kept is not None:  # kept, what is unreadable is black
+            refuse_vanished([entry for at in order if (entry := pixels.unread(int(at))) is not None])
 
 
 @dataclass(frozen=True, eq=False)

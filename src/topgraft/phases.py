@@ -15,6 +15,7 @@ from . import metrics, progress
 from .checkpoint import Checkpoint
 from .classifier import Classifier
 from .defaults import LEARNING_RATES
+from .errors import OutOfTime
 from .head import HeadChoice, choose_head, class_weights, folds, solve_path
 from .material import Material
 from .metrics import standing
@@ -333,6 +334,9 @@ def _with_rate(
     usual = LEARNING_RATES[steps.optimizer]
     until = math.inf if phase.seconds is None else time.perf_counter() + _TESTING * phase.seconds
     rate, _ = find_rate(job.classifier, rows, material, job.inputs.train, steps, usual, until)
+    if rate is None:
+        progress.note(f"{phase.name}: there is no time to the end of the range test; the learning rate is {phase.lr:g}")
+        return phase
     progress.note(f"{phase.name}: the range test suggests the learning rate {rate:g}")
     return replace(phase, lr=rate)
 
@@ -348,7 +352,11 @@ def _prepared(job: Job, now: Standing, phase: Phase, rows: Mapping[str, float | 
         # What has begun is gone on with: the time ends it at its next step, and leaves its best epoch.
         begun = now.position is not None or now.folds
         phase = replace(phase, seconds=None if begun else phase.seconds - now.lead)
+    began = time.perf_counter()
     material = job.inputs.material(phase, rows)
+    late = phase.seconds is not None and time.perf_counter() - began > phase.seconds
+    if late and job.facts.budget is not None and now.standing is not None:
+        raise OutOfTime("the time is up before the first step")  # one alone would change nothing for the better
     weights = None
     if job.choices.class_weight is not None:
         weights = class_weights(material.labels.numpy()[job.inputs.train], job.facts.classes)

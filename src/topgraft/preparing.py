@@ -217,7 +217,9 @@ class Preparation:
             later: what comes after the last phase beside validating.
         """
         groups = [name for name in self.classifier.groups if name != "head"]
-        patience = _PROBING * facts.budget if facts.budget is not None else math.inf
+        patience = math.inf
+        if facts.budget is not None:
+            patience = min(_PROBING * facts.budget, facts.budget - (time.perf_counter() - began))
         probes, answered = probe(pooled, pair, facts.classes, self.chosen.seed, patience)
         rates = self.measure_all()
         epochs, setups = {}, {}
@@ -289,6 +291,9 @@ class Preparation:
             return self._from_pixels()
         try:
             return self._from_cache(name, decision, in_folds=bool(phase.folds), until=until)
+        except OutOfTime:
+            del self.decisions[name]  # another time, with fewer epochs, it may be another one
+            raise
         except CacheError as error:
             self.decisions[name] |= {"cached": False, "why": str(error)}
             progress.note(f"{phase.name}: going on without the cache: {error}")

@@ -36,8 +36,10 @@ def find_rate(
     choices: StepChoices,
     usual: float,
     until: float = math.inf,
-) -> tuple[float, list[tuple[float, float]]]:
+) -> tuple[float | None, list[tuple[float, float]]]:
     """The suggested learning rate, and the rates of the test with the smoothed loss at each.
+
+    None where the time ended the test and all rates until then were borne: they say nothing of those above.
 
     It runs on a copy; the classifier is left as it is.
 
@@ -61,14 +63,17 @@ def find_rate(
     endless = np.resize(order, needed)
     chance = run.chance
     losses: list[float] = []
+    late = False
     with progress.bar("range test", STEPS, "steps") as bar:
         for step, (images, labels) in enumerate(material.batches(endless, choices.batch_size, 1)):
             set_rates(optimizer, float(rates[step]))
             losses.append(float(one_step(run, optimizer, images, labels, (choices.seed, 0, step)).loss))
             bar.advance()
-            if not borne(losses, chance) or time.perf_counter() > until:
+            late = time.perf_counter() > until
+            if late or not borne(losses, chance):
                 break
-    found = suggest(rates[: len(losses)].tolist(), losses, chance)
+    cut = late and len(losses) < STEPS and borne(losses, chance)
+    found = None if cut else suggest(rates[: len(losses)].tolist(), losses, chance)
     return found, list(zip(rates.tolist(), smooth(losses), strict=False))
 
 

@@ -117,6 +117,8 @@ def run_phase(
                 best.update(classifier.snapshot() if not mean else {k: v.clone() for k, v in mean.items()})
             else:
                 now.behind += 1
+            # Where not even its validation would fit, no further epoch is begun.
+            cut = cut or mark + now.validating > end
             stopping = cut or (choices.patience is not None and now.behind >= choices.patience)
             epoch = now.epoch + 1 if not stopping else ends + 1
             now = replace(
@@ -313,11 +315,10 @@ def _try_rate(run: Run, lr: float, chance: float, known: bool, end: float) -> li
         walk = chain.from_iterable(
             _walk(twin, optimizer, phase, Now(lr, epoch=epoch), {}, 1) for epoch in range(1, steps + 1)
         )
-        while block := list(islice(walk, BLOCK)):
+        while time.perf_counter() <= end and (block := _block(walk, BLOCK, end)):
             losses += [float(step.loss) for step in block]
             bar.advance(len(block))
-            late = time.perf_counter() > end
-            ended = late or len(losses) >= steps or not math.isfinite(sum(losses[-BLOCK:]))
+            ended = len(losses) >= steps or not math.isfinite(sum(losses[-BLOCK:]))
             if ended or (not known and holds(losses, chance, known)):
                 break
     return losses

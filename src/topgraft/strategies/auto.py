@@ -52,6 +52,8 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
             rules = thawed(groups, best.name.removeprefix(_FROM))
             lr = facts.lr if best.lr is None else best.lr
             left, until = _left(facts, history), float(best.epoch)
+            if left is not None and left <= 0:
+                return None
             return Phase(best.name, rules, best.epochs, lr, seconds=left, until=until, keep_last=True)
     return None
 
@@ -73,6 +75,9 @@ def untried(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord])
     if not history or not facts.pretrained or not facts.trainable:
         return None
     tried = _tried(facts, history)
+    best = _best(tried)
+    if best.folds and best.name not in facts.stalled and not any(r.name == best.name and not r.folds for r in history):
+        return best.name.removeprefix(_FROM)  # what the folds chose, and time did not let be trained
     names = {record.name for record in tried}
     left = [rung for rung in ladder(groups, facts) if _FROM + rung not in names]
     return left[0] if left and _goes_on(tried) and not facts.stalled else None
