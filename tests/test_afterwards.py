@@ -141,7 +141,7 @@ def test_ctrl_c_while_what_is_forgotten_is_measured_leaves_the_artifact_and_resu
 ) -> None:
     asked = {**QUICK, "cache_dir": tmp_path, "forget_at_most": 5.0, "checkpoint": tmp_path / "run"}
     with monkeypatch.context() as patch:
-        patch.setattr(afterwards, "_look_back", Stop(afterwards._look_back))
+        patch.setattr(afterwards, "limit_forgetting", Stop(afterwards.limit_forgetting))
         stopped = tg.fit("digits", **asked)
     assert stopped.config["finished"] is False
     assert stopped.config["trade"] is None
@@ -171,13 +171,13 @@ def test_ctrl_c_while_validating_is_heard_after_it_and_a_second_one_at_once(
 
 def test_looking_back_has_the_recorded_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
-    real = afterwards._look_back
+    real = afterwards.forgotten
 
     def spy(*given: Any) -> Any:
         found.append(torch.get_num_threads())
         return real(*given)
 
-    monkeypatch.setattr(afterwards, "_look_back", spy)
+    monkeypatch.setattr(afterwards, "forgotten", spy)
     model = tg.fit("digits", **QUICK, cache_dir=tmp_path)
     ambient = torch.get_num_threads()
     config = json.loads(json.dumps(model.config))

@@ -176,43 +176,29 @@ def look_back(
     costly = chosen.forget_at_most is not None or chosen.source is not None or trained.before is None
     if trained.outcome.interrupted and costly:
         return _without(trained, chosen), None, None
-    reached = classifier.snapshot()
+    reached, engine = classifier.snapshot(), trained.resolved.engine
+    left, lost, trade = trained, None, None
     try:
-        with torch_threads(trained.resolved.engine.threads):
-            trained, lost, trade = _look_back(chosen, classifier, network, past, splits, trained)
+        with torch_threads(engine.threads):
+            if past.original is None:
+                past = replace(past, original=original_network(chosen, classifier, network))
+            if chosen.forget_at_most is not None:
+                # It says what is lost on the images that did not choose; all of them would flatter.
+                trade = limit_forgetting(chosen, classifier, past, splits, engine)
+                final, samples = validate(classifier, splits, chosen, trained.resolved)
+                left, gone = replace(trained, rows=final.rows, samples=samples), trade.unreadable
+            else:
+                lost = forgotten(chosen, classifier, past, engine, trained.before, trained.rows, splits.val)
+                gone = lost.unreadable
     except KeyboardInterrupt:
         if trained.outcome.interrupted:
             raise
         classifier.load_state_dict(reached)
         return _without(trained, chosen), None, None
     if past.source:
-        found = (
-            *past.unreadable,
-            *(() if lost is None else lost.unreadable),
-            *(() if trade is None else trade.unreadable),
-        )
-        gone = tuple(replace(entry, name=f"{past.where}: {entry.name}") for entry in found)
-        trained = replace(trained, unreadable=(*trained.unreadable, *gone))
-    return trained, lost, trade
-
-
-def _look_back(
-    chosen: settings.FitSettings,
-    classifier: Classifier,
-    network: Network,
-    past: Past,
-    splits: Splits,
-    trained: Trained,
-) -> tuple[Trained, Forgetting | None, Trade | None]:
-    if past.original is None:
-        past = replace(past, original=original_network(chosen, classifier, network))
-    engine = trained.resolved.engine
-    if chosen.forget_at_most is not None:
-        # It says what is lost on the images that did not choose; all of them would flatter.
-        trade = limit_forgetting(chosen, classifier, past, splits, engine)
-        final, samples = validate(classifier, splits, chosen, trained.resolved)
-        return replace(trained, rows=final.rows, samples=samples), None, trade
-    return trained, forgotten(chosen, classifier, past, engine, trained.before, trained.rows, splits.val), None
+        named = [replace(entry, name=f"{past.where}: {entry.name}") for entry in (*past.unreadable, *gone)]
+        left = replace(left, unreadable=(*left.unreadable, *named))
+    return left, lost, trade
 
 
 def _without(trained: Trained, chosen: settings.FitSettings) -> Trained:

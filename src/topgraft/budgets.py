@@ -26,12 +26,23 @@ class Later:
     solves: int = 0
 
 
-def predicted(images: int, needed: float, left: float) -> str:
-    """Why a budget is too small, before the work: seconds that so many images need, and that are left."""
-    return (
-        f"{images:,} images take about {progress.duration(needed)}, and "
-        f"{progress.duration(max(left, 0.0))} are left of it"
-    )
+def require(images: int, each: float, left: float) -> None:
+    """Refuse a budget before the work.
+
+    Args:
+        images: that have to be gone through before anything else.
+        each: seconds that one takes.
+        left: seconds of the budget.
+
+    Raises:
+        UsageError: they are too few; see `too_small`.
+    """
+    needed = images * each + AFTER
+    if needed > left:
+        raise too_small(
+            f"{images:,} images take about {progress.duration(needed)}, and "
+            f"{progress.duration(max(left, 0.0))} are left of it"
+        )
 
 
 def too_small(why: str) -> UsageError:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from . import progress, settings
 from .augmentation import Augmentation, View
 from .boundary import Decision, Rates, decide, fill, free_bytes, measure_store, trim
-from .budgets import AFTER, Later, predicted, too_small
+from .budgets import AFTER, Later, require, too_small
 from .classifier import Classifier
 from .dataset import batches
 from .defaults import AUGMENTATIONS, VIEWS
@@ -150,16 +150,12 @@ class Preparation:
         missing = len(set(base.store.missing([sample.digest for sample in self.samples])))
         forward = sum(cost.forward for name, cost in self._costs.items() if name != "head")
         each = max(self._decode, forward / (_OPENVINO if self.resolved.engine.name == "openvino" else 1))
-        needed = missing * each + AFTER
-        if needed > left:
-            raise too_small(predicted(missing, needed, left))
+        require(missing, each, left)
 
     def require_time_to_decode(self, left: float) -> None:
         """As `require_time`, where nothing comes before the steps but decoding."""
         self.measure()
-        needed = len(self.samples) * self._decode + AFTER
-        if needed > left:
-            raise too_small(predicted(len(self.samples), needed, left))
+        require(len(self.samples), self._decode, left)
 
     # --- Features, and probes ---------------------------------------------------------------------------------------
 

@@ -63,16 +63,17 @@ def find_rate(
     endless = np.resize(order, needed)
     chance = run.chance
     losses: list[float] = []
-    late = False
+    cut = False
     with progress.bar("range test", STEPS, "steps") as bar:
         for step, (images, labels) in enumerate(material.batches(endless, choices.batch_size, 1)):
             set_rates(optimizer, float(rates[step]))
             losses.append(float(one_step(run, optimizer, images, labels, (choices.seed, 0, step)).loss))
             bar.advance()
-            late = time.perf_counter() > until
-            if late or not borne(losses, chance):
+            if not borne(losses, chance):
                 break
-    cut = late and len(losses) < STEPS and borne(losses, chance)
+            cut = len(losses) < STEPS and time.perf_counter() > until
+            if cut:
+                break
     found = None if cut else suggest(rates[: len(losses)].tolist(), losses, chance)
     return found, list(zip(rates.tolist(), smooth(losses), strict=False))
 

@@ -86,7 +86,7 @@ def run_phase(
         memory.enter_context(freed_memory_kept() if choices.device == "cpu" else exact_convolutions())
         if resumed is None and not phase.folds:
             _say_how_long(run, phase)
-        ends = _last_epoch(run, phase)
+        ends = -(-_all_steps(run, phase) // _steps(run))  # the epoch within which, or after which, it ends
         while now.epoch <= ends:
             began = mark - now.elapsed  # what came before the first step, and keeping, is a part of the next epoch
             try:
@@ -147,12 +147,9 @@ def _early(run: Run, phase: Phase) -> int:
     return max(STALL_STEPS, warm_up(run.choices.schedule, phase.epochs * _steps(run)) + 2 * BLOCK)
 
 
-def _last_epoch(run: Run, phase: Phase) -> int:
-    """The epoch within which, or after which, a phase ends."""
-    if phase.until is None:
-        return phase.epochs
-    steps = _steps(run)
-    return -(-max(1, round(phase.until * steps)) // steps)
+def _all_steps(run: Run, phase: Phase) -> int:
+    """Of a phase, until it ends."""
+    return phase.epochs * _steps(run) if phase.until is None else max(1, round(phase.until * _steps(run)))
 
 
 # --- One epoch ------------------------------------------------------------------------------------------------------
@@ -178,7 +175,7 @@ def _epoch(
     with progress.bar(f"epoch {now.epoch} of {phase.epochs}", len(run.train)) as bar:
         bar.advance(now.step * choices.batch_size)
         walk = _walk(run, optimizer, phase, now, mean, total)
-        last = steps if phase.until is None else min(steps, max(1, round(phase.until * steps)) - before)
+        last = min(steps, _all_steps(run, phase) - before)
         judging, seconds = now.validating, time.perf_counter()
         while block := _block(walk, min(BLOCK, last - now.step), end - judging):
             now.losses += [float(step.loss) for step in block]
@@ -220,7 +217,7 @@ def _walk(
 ) -> Iterator[Step]:
     """Step on every batch of the epoch that is left. Everything random comes from (seed, epoch, step)."""
     choices = run.choices
-    before = (now.epoch - 1) * -(-len(run.train) // choices.batch_size)
+    before = (now.epoch - 1) * _steps(run)
     order = shuffled(run.train, choices.seed, now.epoch)[now.step * choices.batch_size :]
     batches = run.material.batches(order, choices.batch_size, now.epoch)
     for step, (images, labels) in enumerate(batches, start=now.step):
@@ -281,16 +278,15 @@ def _look(run: Run, now: Now, last: bool, chance: float, steps: int, end: float)
     Under a time limit lower rates are tried only until it is up, and where published weights are at stake only if one
     of them is to take over or to be named to a user: who has set the limit has something to fall back on.
     """
-    broken = not math.isfinite(sum(now.losses[-BLOCK:]))
-    lost = run.choices.pretrained and diverges(now.first, chance)
+    choices, broken = run.choices, not math.isfinite(sum(now.losses[-BLOCK:]))
+    lost = choices.pretrained and diverges(now.first, chance)
     stuck = last and at_chance(now.first, chance)
-    if not broken and (run.choices.stalled == "ignore" or now.looked or not (lost or stuck)):
+    if not broken and (choices.stalled == "ignore" or now.looked or not (lost or stuck)):
         return
     now.looked = True
     reached = run.classifier.snapshot()
     try:
         seen = now.losses if broken else now.first  # a loss may break later than is looked at otherwise
-        choices = run.choices
         lowers = choices.stalled == "lower" or math.isinf(end) or not choices.pretrained or choices.own_rate
 
         def try_rate(rate: float) -> list[float]:
@@ -330,7 +326,7 @@ def _try_rate(run: Run, lr: float, chance: float, known: bool, end: float) -> li
 def _say_how_long(run: Run, phase: Phase) -> None:
     """Say where it runs and about how long it will take, from a few steps of a copy."""
     choices = run.choices
-    steps = phase.epochs * _steps(run) if phase.until is None else round(phase.until * _steps(run))
+    steps = _all_steps(run, phase)
     if steps < _REHEARSED * _REHEARSAL:
         return
     classifier = copy.deepcopy(run.classifier)

@@ -40,8 +40,8 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
         return None
     rungs = ladder(groups, facts)
     tried = _tried(facts, history)
-    if facts.folds and history[-1].phase > 0 and not history[-1].folds:
-        return None  # the rung that the folds chose has been trained
+    if facts.folds and _chosen_is_trained(history):
+        return None
     if _goes_on(tried) and not facts.stalled:
         phase = _next_rung(groups, facts, rungs, history)
         if phase is not None:
@@ -76,7 +76,7 @@ def untried(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord])
         return None
     tried = _tried(facts, history)
     best = _best(tried)
-    if best.folds and best.name not in facts.stalled and not any(r.name == best.name and not r.folds for r in history):
+    if best.folds and best.name not in facts.stalled and not _chosen_is_trained(history):
         return best.name.removeprefix(_FROM)  # what the folds chose, and time did not let be trained
     names = {record.name for record in tried}
     left = [rung for rung in ladder(groups, facts) if _FROM + rung not in names]
@@ -86,6 +86,11 @@ def untried(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord])
 def _tried(facts: Facts, history: Sequence[EpochRecord]) -> list[EpochRecord]:
     """The best record of the head, and of each rung that was tried: in folds, where those choose."""
     return [record for record in _bests(history) if not facts.folds or record.folds or record.phase == 0]
+
+
+def _chosen_is_trained(history: Sequence[EpochRecord]) -> bool:
+    """Whether the rung that the folds chose has been trained: it comes last."""
+    return history[-1].phase > 0 and not history[-1].folds
 
 
 def _goes_on(tried: Sequence[EpochRecord]) -> bool:
