@@ -62,16 +62,12 @@ def test_an_older_pytorch_is_asked_what_it_knows(monkeypatch: pytest.MonkeyPatch
     assert not {"avx512_bf16", "avx512_vnni"} & set(processor.processor_features())
 
 
-def test_this_machine_has_a_name_cores_and_memory() -> None:
+def test_this_machine_has_a_name_and_memory() -> None:
     assert processor.processor_name() != ""
-    assert 1 <= processor.usable_cores() <= 4096
     assert processor.memory_bytes() is None or processor.memory_bytes() > 100_000_000
 
 
 def test_what_a_system_does_not_say_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(processor.os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(processor.os, "cpu_count", lambda: 6)
-    assert processor.usable_cores() == 6
     monkeypatch.delattr(processor.os, "sysconf", raising=False)
     monkeypatch.delattr(processor.os, "sysconf_names", raising=False)
     assert processor.memory_bytes() is None or processor.memory_bytes() > 0

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from . import cli_fit, progress, settings
+from .cores import limit_openmp
 from .errors import TopgraftError, UsageError
 from .replies import print_json, remark, results
 from .version import __version__
@@ -303,6 +304,7 @@ def entry() -> None:
     and frees what the system frees anyway."""
     # Importing PyTorch makes a million objects that stay: looking through them for rubbish takes a tenth of a second.
     gc.set_threshold(100_000, 50, 50)
+    limit_openmp()
     code = main()
     try:
         sys.stdout.flush()

@@ -18,11 +18,12 @@ from PIL import Image
 
 from . import engines, progress
 from .classifier import Classifier, load_pretrained
+from .cores import usable_cores
 from .dataset import Batch
 from .engines import Engine, EngineChoice, build_engine
 from .folders import atomic_write, cache_folder
 from .gpu import gpu_names
-from .processor import has_bf16, memory_bytes, processor_features, processor_name, usable_cores
+from .processor import has_bf16, memory_bytes, processor_features, processor_name
 from .transforms import load_pixels
 from .version import __version__
 from .weights import weights_digest

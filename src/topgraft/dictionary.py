@@ -29,7 +29,7 @@ def learn_base(
         network: whose `learn` is called; it has one.
         classifier: on the CPU, in evaluation mode.
         samples: the training images; up to 250 of them are drawn.
-        workers: decoding threads; one per core if None.
+        workers: decoding threads; one per usable core if None.
         seed: of the draw, and of what the network draws from it.
 
     Raises:

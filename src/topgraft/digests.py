@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import progress
+from .cores import usable_cores
 from .errors import ImageError
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def digest_files(
     Args:
         paths: the files.
         check: called with each file's bytes; it raises ImageError where they are no image.
-        workers: threads; None is one for each core, 8 at most.
+        workers: threads; None is one per usable core, 8 at most.
     """
     results: list[str | ImageError] = []
     with ThreadPoolExecutor(_threads(workers)) as pool, progress.bar("opening", len(paths)) as bar:
@@ -112,7 +112,7 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _threads(workers: int | None) -> int:
-    return max(1, workers) if workers is not None else min(8, os.cpu_count() or 1)
+    return max(1, workers) if workers is not None else min(8, usable_cores())
 
 
 def _reason(error: OSError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from . import progress
 from .augmentation import View
 from .cache import CacheKey, FeatureStore
 from .classifier import Classifier
+from .cores import usable_cores
 from .dataset import Batch, batches
 from .engines import Engine, EngineChoice, build_engine
 from .errors import OutOfTime
@@ -67,7 +67,7 @@ def open_base(
     Args:
         classifier: on the CPU, in evaluation mode.
         choice: the engine; see `topgraft.engines.choose`.
-        workers: decoding threads; one per core if None.
+        workers: decoding threads; one per usable core if None.
         folder: of the cache; `topgraft.folders.cache_folder` if None.
         libraries: distributions that the base computes with; rows of other versions of them are not shared.
     """
@@ -192,8 +192,8 @@ def _open(
 
 
 def decoding_threads(workers: int | None) -> int:
-    """The setting ``workers``: one thread per core if None."""
-    return os.cpu_count() or 1 if workers is None else workers
+    """The setting ``workers``: one thread per usable core if None."""
+    return usable_cores() if workers is None else workers
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,6 @@ def processor_name() -> str:
     return str(named).strip()
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows
-        return os.cpu_count() or 1
-
-
 def memory_bytes() -> int | None:
     """Memory of the machine in bytes; None where the system does not say."""
     try:

@@ -115,7 +115,7 @@ class EngineSettings:
         ("auto", "bf16", "fp32"),
     )
     device: str = _choice("auto", "auto is CUDA where there is one, else the processor", ("auto", "cpu", "cuda"))
-    workers: int | None = _choice(None, "threads that decode images; default: one per core", low=0)
+    workers: int | None = _choice(None, "threads that decode images; default: one per usable core", low=0)
     cache_dir: Path | None = _choice(
         None, "folder of cached features, converted networks and downloads; default: TOPGRAFT_CACHE or the user's cache"
     )

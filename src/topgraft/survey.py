@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from . import progress, transforms
+from .cores import usable_cores
 from .digests import read_file
 from .errors import DataError, ImageError
 from .records import SPLIT_NAMES, Duplicate, Sample, SplitName, Splits, Unreadable
@@ -90,7 +90,7 @@ def survey(splits: Splits, *, workers: int | None = None) -> Survey:
 
     Args:
         splits: from `topgraft.open_images`, or from `topgraft.splits.divide_if_possible`.
-        workers: threads; None is one for each core.
+        workers: threads; None is one per usable core.
     """
     samples = [sample for part in splits.parts.values() for sample in part]
     looks = _look_at(samples, workers)
@@ -134,7 +134,7 @@ _Look = tuple[int, int, str]  # width, height, format
 def _look_at(samples: Sequence[Sample], workers: int | None) -> list[_Look | ImageError]:
     looks: list[_Look | ImageError] = []
     chunks = [samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK)]
-    threads = max(1, workers) if workers is not None else os.cpu_count() or 1
+    threads = max(1, workers) if workers is not None else usable_cores()
     with ThreadPoolExecutor(threads) as pool, progress.bar("reading", len(samples)) as bar:
         for found in pool.map(lambda chunk: [_look(sample) for sample in chunk], chunks):
             looks += found

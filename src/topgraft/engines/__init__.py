@@ -11,6 +11,7 @@ from torch import get_num_threads, nn
 
 from .. import progress
 from ..backbones import Demand
+from ..cores import usable_cores
 from ..errors import UsageError
 from ..folders import cache_folder
 from ..gpu import gpu_names, gpu_problem
@@ -111,7 +112,7 @@ def choose(
         precision=precision if precision != "auto" else can[0],
         device=place,
         batch_size=kind.batch_size(place),
-        threads=get_num_threads(),
+        threads=min(get_num_threads(), usable_cores()),
     )
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import download
+from ..cores import usable_cores
 from ..digests import digest_array
 from ..errors import DataError, DownloadError
 from ..folders import cache_folder
@@ -238,7 +239,7 @@ def _read(path: Path, form: _Form, labelling: _Labelling) -> tuple[dict[str, _Ba
     wanted = {*form.train, form.test, names_file}
     classes: tuple[str, ...] = ()
     pending: dict[str, tuple[list[int], Future[tuple[NDArray[np.uint8], list[str]]]]] = {}
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, usable_cores())) as pool:
         for member, data in _members(path, wanted):
             if member == names_file:
                 classes = _class_names(data, form, labelling, f"{path}: {member}")
