@@ -67,3 +67,31 @@ def test_quiet_is_quiet(clock: list[float], capsys: pytest.CaptureFixture[str]) 
     with progress.quiet():
         work(clock, 40.0)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.0, "0 s"),
+        (40.4, "40 s"),
+        (89.4, "89 s"),
+        (89.6, "1 min 30 s"),
+        (120.0, "2 min"),
+        (150.0, "2 min 30 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h"),
+        (5400.0, "1 h 30 min"),
+        (9000.0, "2 h 30 min"),
+        (7199.0, "2 h"),
+        (4_320_000.0, "1,200 h"),
+    ],
+)
+def test_a_duration_is_written_for_people(seconds: float, expected: str) -> None:
+    assert progress.duration(seconds) == expected
+
+
+def test_a_long_time_left_is_written_as_a_duration(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.bar("base", 1_000) as bar:
+        clock[0] += 10.0
+        bar.advance(10)
+    assert capsys.readouterr().err.splitlines()[0].endswith(", 16 min 30 s left")

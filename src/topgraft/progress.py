@@ -36,10 +36,14 @@ def note(text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: ``40 s``, ``12 min``, ``2.5 h``."""
-    if seconds < 90:
+    """A time for people: ``40 s``, ``2 min 30 s``, ``12 min``, ``2 h 30 min``."""
+    if round(seconds) < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if round(seconds) < 3600:
+        whole, rest = divmod(round(seconds), 60)
+        return f"{whole} min {rest} s" if rest else f"{whole} min"
+    whole, rest = divmod(round(seconds / 60), 60)
+    return f"{whole:,} h {rest} min" if rest else f"{whole:,} h"
 
 
 class Bar:
@@ -74,7 +78,7 @@ class Bar:
     def line(self, now: float) -> str:
         """``base: 1,200 of 5,000 images, 310 images/s, 12 s left``."""
         rate = (now - self._started) and self.done / (now - self._started)
-        left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.total else ""
+        left = f", {duration((self.total - self.done) / rate)} left" if rate and self.total else ""
         of = f" of {_count(self.total, self.unit)}" if self.total else ""
         return f"{self.description}: {_count(self.done, self.unit)}{of} {self.unit}, {self._rate(now)}{left}"
 
