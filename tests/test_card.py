@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fitted import fitted
 
-from topgraft.card import model_card, percent, split_label
+import topgraft
+from topgraft.card import model_card, percent, share, split_label
 
 
 def card(**results: Any) -> str:
@@ -54,3 +57,14 @@ def test_it_says_of_what_and_how() -> None:
 def test_percent() -> None:
     shown = percent({"value": 0.954, "low": 0.9087, "high": 0.978, "n": 153})
     assert shown == "95.4 % (95 % interval 90.9 to 97.8, n = 153)"
+
+
+def test_a_share_is_written_in_one_way() -> None:
+    shares = [share(0.9987), share(1.0), share(0.5, 0), share(0.0)]
+    assert shares == ["99.9 %", "100.0 %", "50 %", "0.0 %"]
+
+
+def test_no_module_writes_percent_without_the_space() -> None:
+    tight = re.compile(r"\{[^{}\n]*:[^{}\n]*%\}|\}%")  # f"{x:.1%}", f"{x}%"
+    source = Path(topgraft.__file__).parent
+    assert [path.name for path in source.rglob("*.py") if tight.search(path.read_text(encoding="utf-8"))] == []

@@ -91,7 +91,7 @@ def test_a_fit_says_what_it_did_and_quietly_only_how_good_it_is(capsys: pytest.C
 def test_answers_are_a_table_or_csv(capsys: pytest.CaptureFixture[str]) -> None:
     answers = Predictions((Prediction("a,[b].png", ("Käfer", "ant"), (0.75, 0.25)),))
     show.predicted(answers)
-    assert capsys.readouterr().out.split("─")[-1].split() == ["a,[b].png", "Käfer", "75.0%", "ant", "25.0%"]
+    assert capsys.readouterr().out.split("─")[-1].split() == ["a,[b].png", "Käfer", "75.0", "%", "ant", "25.0", "%"]
     show.predicted_csv(answers)
     assert capsys.readouterr().out.splitlines() == [
         "image,rank,class,probability", '"a,[b].png",1,Käfer,0.750000', '"a,[b].png",2,ant,0.250000',

@@ -13,10 +13,20 @@ def split_label(split: str, used_for_selection: bool) -> str:
     return SPLIT_LABELS[split] + (", used for selection" if used_for_selection else "")
 
 
+def share(value: float, digits: int = 1) -> str:
+    """A fraction of 1 in percent, as it is written everywhere: ``95.4 %``.
+
+    Args:
+        value: the fraction.
+        digits: decimals.
+    """
+    return f"{100 * value:.{digits}f} %"
+
+
 def percent(interval: Mapping[str, Any]) -> str:
     """``95.4 % (95 % interval 90.9 to 97.8, n = 153)``."""
     low, high = 100 * interval["low"], 100 * interval["high"]
-    return f"{100 * interval['value']:.1f} % (95 % interval {low:.1f} to {high:.1f}, n = {interval['n']:,})"
+    return f"{share(interval['value'])} (95 % interval {low:.1f} to {high:.1f}, n = {interval['n']:,})"
 
 
 def in_points(share: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import metrics
-from .card import in_points
+from .card import in_points, share
 from .classifier import Classifier
 from .engines import EngineChoice
 from .errors import DataError
@@ -246,8 +246,8 @@ def short(found: Forgetting) -> str:
     if found.source is not None:
         source = found.source
         return (
-            f"original task: top-1 {100 * source.top1_before.value:.1f} % before and "
-            f"{100 * source.top1_after.value:.1f} % after, {points(source.lost)}"
+            f"original task: top-1 {share(source.top1_before.value)} before and "
+            f"{share(source.top1_after.value)} after, {points(source.lost)}"
         )
     if found.own is None:
         return f"original task: {found.cannot}"
@@ -258,7 +258,7 @@ def short(found: Forgetting) -> str:
     at = own.agreement
     return (
         f"original task: on n = {own.n:,} of your own images the tuned base gives the original network's answer for "
-        f"{100 * at.value:.1f} % ({100 * at.low:.1f} to {100 * at.high:.1f}); features kept {alike}"
+        f"{share(at.value)} ({100 * at.low:.1f} to {100 * at.high:.1f}); features kept {alike}"
     )
 
 

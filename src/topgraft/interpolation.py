@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import metrics
+from . import card, metrics
 from .classifier import Classifier
 from .engines import EngineChoice
 from .errors import DataError, UsageError
@@ -228,7 +228,7 @@ def keep_from_forgetting(
         rows = before.rows
         if share > 0:
             put(interpolate(base_state(published), tuned, share), between)
-            rows = _rows(samples, between, choice, workers, libraries, f"{100 * share:.0f} % of the tuning")
+            rows = _rows(samples, between, choice, workers, libraries, f"{card.share(share, 0)} of the tuning")
         head = choose_head(
             rows[learnt],
             labels[learnt],
@@ -297,7 +297,7 @@ def short_trade(trade: Trade) -> str:
     chosen = trade.chosen
     what = "source top-1" if trade.judged_by == "source" else "agreement with the original answers"
     return (
-        f"kept {100 * chosen.share:.0f} % of the tuning: validation top-1 {100 * chosen.target.value:.1f} % "
+        f"kept {card.share(chosen.share, 0)} of the tuning: validation top-1 {card.share(chosen.target.value)} "
         f"(n = {chosen.target.n:,}, used for selection); of {what}, "
         f"{points(chosen.lost_reported)} on images that did not choose; {trade.at_most:g} allowed"
     )

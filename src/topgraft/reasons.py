@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import progress
+from .card import share
 from .records import EpochRecord
 from .strategies import auto
 from .strategies.spec import Facts, suggested
@@ -46,7 +47,7 @@ def reasoned(groups: Sequence[str], facts: Facts) -> list[str]:
         rows.append(
             (
                 "familiar",
-                f"the published classifier is {100 * facts.familiarity:.0f} % sure of its best answer on your images, "
+                f"the published classifier is {share(facts.familiarity, 0)} sure of its best answer on your images, "
                 "on average",
             )
         )

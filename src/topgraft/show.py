@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .card import SPLIT_LABELS, percent, split_label
+from .card import SPLIT_LABELS, percent, share, split_label
 from .errors import Stalled
 from .records import SPLIT_NAMES, Evaluation, Fitted, Inspection, PlannedPhase, Predictions
 from .summary import Summary
@@ -89,7 +89,7 @@ def _epochs(console: Console, model: Fitted) -> None:
     shown = _table("phase", "epoch", "train loss", "train top-1", "val. loss", "val. top-1", "seconds")
     for record in rows:
         accuracies = (record.train_top1, record.val_top1)
-        train, val = ("–" if found is None else f"{100 * found.value:.1f} %" for found in accuracies)
+        train, val = ("–" if found is None else share(found.value) for found in accuracies)
         losses = (record.train_loss, record.val_loss)
         train_loss, val_loss = ("–" if loss is None else f"{loss:.3f}" for loss in losses)
         name = f"{record.name}, {record.folds} folds" if record.folds else record.name
@@ -132,9 +132,9 @@ def predicted(answers: Predictions) -> None:
     shown = _table("image", "class", "probability", "then")
     for answer in answers:
         rest = ", ".join(
-            f"{name} {p:.1%}" for name, p in zip(answer.classes[1:4], answer.probabilities[1:4], strict=True)
+            f"{name} {share(p)}" for name, p in zip(answer.classes[1:4], answer.probabilities[1:4], strict=True)
         )
-        shown.add_row(escape(answer.name), escape(answer.classes[0]), f"{answer.probabilities[0]:.1%}", escape(rest))
+        shown.add_row(escape(answer.name), escape(answer.classes[0]), share(answer.probabilities[0]), escape(rest))
     _console().print(shown)
 
 
@@ -189,7 +189,7 @@ def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
         "year": [str(row["year"]) for row in rows],
         "parameters": [_millions(row["parameters"], 2) for row in rows],
         "multiply-adds": [_millions(row["multiply_adds"], 0) for row in rows],
-        "top-1": ["–" if row["top1"] is None else f"{100 * row['top1']:.1f} %" for row in rows],
+        "top-1": [_share(row["top1"]) for row in rows],
         "licence": [row["licence"] for row in rows],
         "weights": [_whereabouts(row) for row in rows],
     }
@@ -346,7 +346,7 @@ def _millions(value: int | None, digits: int) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else share(value)
 
 
 def _print_columns(console: Console, columns: Mapping[str, Sequence[str]], spare: Sequence[str]) -> None:

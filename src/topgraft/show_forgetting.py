@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .card import in_points, percent
+from .card import in_points, percent, share
 
 if TYPE_CHECKING:
     from .forgetting import Forgetting
@@ -57,13 +57,12 @@ def traded(trade: Trade) -> list[str]:
     columns = [[point.target.value for point in trade.points], [point.reported.value for point in trade.points]]
     for point, target, kept in zip(trade.points, *columns, strict=True):
         bars = "  ".join(
-            f"{100 * value:5.1f} % {_bar(value, column)}"
-            for value, column in ((target, columns[0]), (kept, columns[1]))
+            f"{share(value):>7} {_bar(value, column)}" for value, column in ((target, columns[0]), (kept, columns[1]))
         )
         mark = " ← kept" if point.share == trade.share else ""
         lost = point.lost_reported
         spread = f"{in_points(lost.value)} ({in_points(lost.low)} to {in_points(lost.high)})"
-        lines.append(f"{100 * point.share:>3.0f} %  {bars}  {spread}{mark}")
+        lines.append(f"{share(point.share, 0):>5}  {bars}  {spread}{mark}")
     chosen = trade.chosen
     lines.append(
         f"{what} and points lost: of n = {chosen.reported.n:,} images that did not choose; "
