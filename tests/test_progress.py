@@ -9,6 +9,11 @@ import pytest
 from topgraft import progress
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
@@ -49,10 +54,6 @@ def test_work_that_ends_at_its_first_line_prints_one(clock: list[float], capsys:
 
 
 def test_a_terminal_gets_a_bar(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     shown = Terminal()
     for name, value in {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
@@ -95,3 +96,22 @@ def test_a_long_time_left_is_written_as_a_duration(clock: list[float], capsys: p
         clock[0] += 10.0
         bar.advance(10)
     assert capsys.readouterr().err.splitlines()[0].endswith(", 16 min 30 s left")
+
+
+def test_a_message_is_wrapped_at_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setenv("COLUMNS", "30")
+    progress.message("left out 2 files that cannot be read:\n  photos/a-very-long-name-of-a-photo.jpg: it is a folder")
+    assert shown.getvalue().splitlines() == [
+        "left out 2 files that cannot",
+        "  be read:",
+        "  photos/a-very-long-name-of-a-photo.jpg:",
+        "    it is a folder",
+    ]
+
+
+def test_a_message_is_whole_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    progress.message("note: " + "word " * 40 + "end\n\n  indented")
+    assert capsys.readouterr().err == "note: " + "word " * 40 + "end\n\n  indented\n"

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TopgraftError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        print("topgraft: interrupted; what the cache holds is not computed again", file=sys.stderr)
+        progress.message("topgraft: interrupted; what the cache holds is not computed again")
         return 130
     except BrokenPipeError:
         # The reader has gone (`| head`): nothing is wrong, and nobody listens. At its end Python would write what
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: Exception, code: int) -> int:
-    print(f"topgraft: {error}", file=sys.stderr)
+    progress.message(f"topgraft: {error}")
     return code
 
 
@@ -172,9 +172,9 @@ def _evaluate(asked: argparse.Namespace) -> int:
     result = api.evaluate(model, asked.where, **_choices(asked))
     try:
         if not artifact.add_results(asked.artifact, result) and not asked.quiet:
-            print(f"{asked.artifact} keeps the validation results that chose the model, not these", file=sys.stderr)
+            progress.message(f"{asked.artifact} keeps the validation results that chose the model, not these")
     except OSError as error:
-        print(f"topgraft: the results are not kept in {asked.artifact}: {error}", file=sys.stderr)
+        progress.message(f"topgraft: the results are not kept in {asked.artifact}: {error}")
     if asked.json:
         print_json(results(result))
         return 0
@@ -183,9 +183,8 @@ def _evaluate(asked: argparse.Namespace) -> int:
         shown = "".join(f"\n  {name}" for name in result.seen[:10])
         more = f"\n  … and {len(result.seen) - 10:,} more" if len(result.seen) > 10 else ""
         images = "1 image" if len(result.seen) == 1 else f"{len(result.seen):,} images"
-        print(
-            f"left out {images} that fitting or selection has used (--include-seen counts them):{shown}{more}",
-            file=sys.stderr,
+        progress.message(
+            f"left out {images} that fitting or selection has used (--include-seen counts them):{shown}{more}"
         )
     show.evaluated(result)
     return 0
@@ -203,7 +202,7 @@ def _predict(asked: argparse.Namespace) -> int:
         print_json(asdict(answers))
     else:
         for entry in answers.unreadable:
-            print(f"topgraft: {entry.name}: {entry.reason}", file=sys.stderr)
+            progress.message(f"topgraft: {entry.name}: {entry.reason}")
         show.predicted_csv(answers) if asked.format == "csv" else show.predicted(answers)
     return 0 if answers.predictions else 1
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import clock
+from . import clock, progress
 from .errors import Stalled, UsageError
 from .folders import checkpoint_file
 from .replies import print_json, remark, results
@@ -52,13 +52,13 @@ def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int
     except KeyboardInterrupt:
         if not checkpoint_file(out).exists():
             raise
-        print(f"topgraft: interrupted; {out} holds how far it came; --resume goes on", file=sys.stderr)
+        progress.message(f"topgraft: interrupted; {out} holds how far it came; --resume goes on")
         return 130
     seconds = {"start": start, **model.cost.seconds, "save": time.perf_counter() - saving}
     seconds["total"] = time.perf_counter() - began
     _show(asked, model, out, seconds)
     if stopped:
-        print(f"topgraft: {_how_far(model)}; {out} holds the best epoch; --resume goes on", file=sys.stderr)
+        progress.message(f"topgraft: {_how_far(model)}; {out} holds the best epoch; --resume goes on")
         return 130
     return 0
 

@@ -82,3 +82,15 @@ class Stalled(TopgraftError):
             f"the network {does} at the learning rate {lr:g}: after {steps} steps the loss is {loss:.3f}, and "
             f"chance is {chance:.3f}; {advice}. Loss by rate and step:\n" + "\n".join(lines)
         )
+
+
+def shortened(text: str, length: int) -> str:
+    """At most `length` characters of a text, for a message; what is longer ends after a word, with ``…``.
+
+    Words end at blanks, commas and semicolons; only a text of one long word is cut within it.
+    """
+    if len(text) <= length:
+        return text
+    start = text[:length]
+    end = max(start.rfind(mark) for mark in " \t,;")
+    return start[: end if end > 0 else length - 1].rstrip() + "…"

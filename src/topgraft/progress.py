@@ -6,7 +6,9 @@ standard output holds results only.
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +34,28 @@ def quiet(on: bool = True) -> Iterator[None]:
 def note(text: str) -> None:
     """A line that a user should read now, on standard error; nothing when quiet."""
     if not _quiet.get():
-        print(text, file=sys.stderr, flush=True)
+        message(text)
+
+
+def message(text: str) -> None:
+    """Print lines on standard error, on a terminal wrapped at words; a path is never broken."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(_wrapped(line, width) for line in text.splitlines())
+    print(text, file=sys.stderr, flush=True)
+
+
+def _wrapped(line: str, width: int) -> str:
+    text = line.lstrip()
+    indent = line[: len(line) - len(text)]
+    wrapper = textwrap.TextWrapper(
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return wrapper.fill(text)
 
 
 def duration(seconds: float) -> str:

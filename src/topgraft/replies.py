@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from . import progress
 
 if TYPE_CHECKING:
     from .records import Evaluation, Unreadable
@@ -34,8 +35,8 @@ def remark(notes: Sequence[str], unreadable: Sequence[Unreadable], *, quiet: boo
     if quiet:
         return
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        progress.message(f"note: {note}")
     if unreadable:
         listed = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable)
         files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
-        print(f"left out {files} that cannot be read:{listed}", file=sys.stderr)
+        progress.message(f"left out {files} that cannot be read:{listed}")

@@ -277,7 +277,7 @@ def devices(found: Mapping[str, Any]) -> None:
         *(f"engine {name}: {version or 'not installed'}" for name, version in found["engines"].items()),
         f"default: {default['name']} on {default['device']} in {default['precision']} ({found['why']})",
     ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
     measured = found["measured"]
     if measured is None:
         console.print("not measured yet; topgraft devices --measure takes about a minute", highlight=False)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import WeightsError
+from .errors import WeightsError, shortened
 from .keras_files import read_keras
 from .keras_layout import ARCHIVED, HDF5_START
 
@@ -52,7 +52,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _unread(path: Path, error: Exception) -> str:
     return (
-        f"{path} cannot be read as weights ({' '.join(str(error).split())[:300]}); "
+        f"{path} cannot be read as weights ({shortened(' '.join(str(error).split()), 300)}); "
         "copy or download it again, or save it as safetensors"
     )
 

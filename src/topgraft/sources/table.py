@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, shortened
 from ..records import SPLIT_NAMES, SplitName, Unreadable
 from .spec import Listed, Source, absolute, is_file, listing, local_path, read_listed, shown, split_named
 
@@ -100,7 +100,7 @@ def _columns(header: str, table: Path) -> tuple[str, dict[str, int]]:
             called |= {"split": "split"} if "split" in names else {}
             return delimiter, {use: names.index(name) for use, name in called.items()}
     raise DataError(
-        f"{table} has no columns named image and label; its first line is {header[:120]!r}. "
+        f"{table} has no columns named image and label; its first line is {shortened(header, 120)!r}. "
         "Name the columns image and label in the first line, and split if there is one"
     )
 
