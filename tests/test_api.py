@@ -49,6 +49,20 @@ def test_the_path_of_the_readme(model: Fitted, tmp_path: Path) -> None:
     assert answers == list(tg.predict(model, images))
 
 
+def test_a_fit_ends_with_its_result_on_standard_error_unless_it_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    model = tg.fit(colours(30, 0), strategy="head")
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == ""
+    assert lines[-1].startswith("top-1 (validation, used for selection): 100.0 %")
+    assert "3 classes; train 18, validation 6, test 6" in lines
+    assert not any(line.startswith("saved") for line in lines)
+    quiet = tg.fit(colours(30, 0), strategy="head", quiet=True)
+    assert capsys.readouterr() == ("", "")
+    assert "quiet" not in quiet.config["settings"]
+    assert quiet.config["settings"] == model.config["settings"]
+
+
 def test_a_few_new_photos_are_enough_to_evaluate_on(model: Fitted, tmp_path: Path) -> None:
     folder = write(tmp_path / "new", *colours(4, 7))
     result = tg.evaluate(model, folder)

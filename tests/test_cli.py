@@ -201,14 +201,14 @@ def test_what_was_asked_counts_and_not_what_came_of_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What came of it, as a rate that was lowered on the way, stands in the settings of a replay."""
-    real = api.fit
+    real = api.run_fit
 
     def fit(where: str, **choices: Any) -> Any:
         made = real(where, **{**choices, "resume": False})
         settings = made.config["settings"]
         return replace(made, config={**made.config, "asked": settings, "settings": {**settings, "seed": 7}})
 
-    monkeypatch.setattr("topgraft.api.fit", fit)
+    monkeypatch.setattr("topgraft.api.run_fit", fit)
     assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run")[0] == 0
     assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--resume")[0] == 0
     assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--resume", "--seed", 7)[0] == 2
@@ -236,7 +236,7 @@ def test_a_fit_is_told_where_to_keep_its_state(
         told.update(choices)
         raise errors.DataError("so")
 
-    monkeypatch.setattr("topgraft.api.fit", fit)
+    monkeypatch.setattr("topgraft.api.run_fit", fit)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / CHECKPOINT_FILE).write_bytes(b"")
     assert (
@@ -271,7 +271,7 @@ def test_a_second_ctrl_c_says_whether_there_is_something_to_go_on_from(
             (out / CHECKPOINT_FILE).write_bytes(b"state")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("topgraft.api.fit", interrupted)
+    monkeypatch.setattr("topgraft.api.run_fit", interrupted)
     code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", out)
     assert code == 130
     assert ("--resume goes on" in err) == kept
@@ -281,7 +281,7 @@ def test_a_fit_that_ctrl_c_stopped_leaves_its_best_epoch_and_its_checkpoint(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    real = api.fit
+    real = api.run_fit
 
     def fit(where: str, **choices: Any) -> Any:
         made = real(where, **{**choices, "resume": False, "checkpoint": None})
@@ -291,7 +291,7 @@ def test_a_fit_that_ctrl_c_stopped_leaves_its_best_epoch_and_its_checkpoint(
         epochs = (*made.history, replace(made.history[-1], epoch=2))
         return replace(made, config={**made.config, "finished": False, "resumed_from": at}, history=epochs)
 
-    monkeypatch.setattr("topgraft.api.fit", fit)
+    monkeypatch.setattr("topgraft.api.run_fit", fit)
     code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", out)
     assert code == 130
     assert err.splitlines()[-1] == (
@@ -303,7 +303,7 @@ def test_a_fit_that_ctrl_c_stopped_leaves_its_best_epoch_and_its_checkpoint(
     )  # and stopped once more
     assert code == 130
     assert (json.loads(said)["finished"], json.loads(said)["resumed_from"]["step"]) == (False, 3)
-    monkeypatch.setattr("topgraft.api.fit", real)
+    monkeypatch.setattr("topgraft.api.run_fit", real)
     assert ask(capsys, "predict", out, photos / "test" / "red" / "0.png")[0] == 0
     assert ask(capsys, "fit", "--strategy", "head", photos, "--out", out, "--overwrite")[0] == 0
     assert not (out / CHECKPOINT_FILE).exists()

@@ -67,7 +67,16 @@ def test_a_terminal_gets_a_bar(clock: list[float], monkeypatch: pytest.MonkeyPat
 def test_quiet_is_quiet(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with progress.quiet():
         work(clock, 40.0)
+        progress.note("a note")
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_quiet_stays_quiet_inside(capsys: pytest.CaptureFixture[str]) -> None:
+    """A verb that is called within a quiet one, with its own default, is quiet."""
+    with progress.quiet(), progress.quiet(False):
+        progress.note("inside")
+    progress.note("after")
+    assert capsys.readouterr().err == "after\n"
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,11 @@ VERBS = [
 def test_python_and_command_line_take_the_same_choices(verb: str, command: str, kind: type) -> None:
     signature = inspect.signature(getattr(tg, verb))
     choices = {n: p.default for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert choices == {entry.name: settings.default(entry) for entry in fields(kind)}
+    assert choices == {"quiet": False} | {entry.name: settings.default(entry) for entry in fields(kind)}
     parser = cli._parser()
     subparser = next(a for a in parser._actions if a.choices and "fit" in a.choices).choices[command]
     flags = {flag for action in subparser._actions for flag in action.option_strings}
-    shown = {entry.name for entry in fields(kind) if entry.metadata["flag"]}
+    shown = {"quiet"} | {entry.name for entry in fields(kind) if entry.metadata["flag"]}
     assert {"--" + name.rstrip("_").replace("_", "-") for name in choices if name in shown} <= flags
     assert not {"--" + name.replace("_", "-") for name in choices if name not in shown} & flags
     assert all(name in (getattr(tg, verb).__doc__ or "") for name in choices)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect as _inspect
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from . import afterwards, artifact, clock, cost, fitting, inspection, runs, settings
+from . import afterwards, artifact, clock, cost, fitting, inspection, progress, runs, settings, show_fit
 from .catalogue import list_backbones as list_backbones
 from .catalogue import summary as summary
 from .errors import DataError, UsageError
@@ -38,38 +37,18 @@ from .records import (
     Splits,
     Unreadable,
 )
+from .replies import remark
 from .sources import Source, open_source
 from .sources.spec import unread
 from .splits import divide, divide_if_possible, labels_of, refuse_unreadable
 from .survey import Survey
 from .survey import survey as look
 from .unseen import choose_unseen, leave_out_seen
+from .verbs import takes
 from .weights import RANDOM
 
-V = TypeVar("V", bound=Callable[..., Any])
 
-
-def _takes(kind: type[Any]) -> Callable[[V], V]:
-    """Give a verb the signature of its settings, so that ``help`` and notebooks show every choice."""
-
-    def sign(verb: V) -> V:
-        signature = _inspect.signature(verb)
-        named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        choices = [
-            _inspect.Parameter(entry.name, _inspect.Parameter.KEYWORD_ONLY, default=settings.default(entry))
-            for entry in fields(kind)
-        ]
-        verb.__signature__ = signature.replace(parameters=[*named, *choices])  # type: ignore[attr-defined]
-        lines = [f"    {entry.name}: {entry.metadata['help']}." for entry in fields(kind)]
-        verb.__doc__ = (
-            (verb.__doc__ or "").rstrip() + "\n\n    Choices:\n" + "\n".join("    " + x for x in lines) + "\n"
-        )
-        return verb
-
-    return sign
-
-
-@_takes(settings.OpenSettings)
+@takes(settings.OpenSettings)
 def open_images(where: Any, **choices: Any) -> Splits:
     """Find labelled images and divide them into train, validation and test.
 
@@ -85,9 +64,12 @@ def open_images(where: Any, **choices: Any) -> Splits:
     return divide(_source(where, chosen), split_seed=chosen.split_seed, limit=chosen.limit)
 
 
-@_takes(settings.FitSettings)
+@takes(settings.FitSettings)
 def fit(images: Any, **choices: Any) -> Fitted:
     """Turn a pretrained network into a classifier of your images.
+
+    Progress, notes and at the end a short result, the one of the command line, are printed on standard error;
+    ``quiet=True`` prints none of them.
 
     Args:
         images: `Splits` from `open_images`, or whatever `open_images` takes.
@@ -98,6 +80,15 @@ def fit(images: Any, **choices: Any) -> Fitted:
         WeightsError: the network's weights are damaged or do not fit.
         DownloadError: they are not here, and cannot be downloaded.
     """
+    model = run_fit(images, **choices)
+    remark(model.config["notes"], model.unreadable)
+    for line in show_fit.lines(model, model.cost.seconds):
+        progress.note(line)
+    return model
+
+
+def run_fit(images: Any, **choices: Any) -> Fitted:
+    """Fit as `fit` does, but print no result: for a caller that shows it in its own way."""
     began = clock.began()
     chosen, resolved = runs.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
@@ -141,7 +132,7 @@ def fit(images: Any, **choices: Any) -> Fitted:
     )
 
 
-@_takes(settings.EvaluateSettings)
+@takes(settings.EvaluateSettings)
 def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     """Accuracy with its interval, and the other numbers, on labelled images that the model has not used.
 
@@ -187,7 +178,7 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     )
 
 
-@_takes(settings.ForgettingSettings)
+@takes(settings.ForgettingSettings)
 def forgetting(model: Any, images: Any = None, source: Any = None, **choices: Any) -> Forgetting:
     """How much of its original task a fitted model's base still does, under the published network's own classifier.
 
@@ -242,7 +233,7 @@ def forgetting(model: Any, images: Any = None, source: Any = None, **choices: An
     return replace(found, unreadable=(*left_out, *found.unreadable))
 
 
-@_takes(settings.PredictSettings)
+@takes(settings.PredictSettings)
 def predict(model: Fitted, images: Any, **choices: Any) -> Predictions:
     """Answers for images without labels.
 
@@ -257,7 +248,7 @@ def predict(model: Fitted, images: Any, **choices: Any) -> Predictions:
     return answer(model, unlabelled(images), _base_of(model, chosen), chosen.top_k)
 
 
-@_takes(settings.FeaturesSettings)
+@takes(settings.FeaturesSettings)
 def extract_features(images: Any, **choices: Any) -> Features:
     """The pooled features of every image, the network's base as a feature extractor.
 
@@ -300,7 +291,7 @@ def load(folder: str | os.PathLike[str]) -> Fitted:
     return artifact.load(Path(folder))
 
 
-@_takes(settings.OpenSettings)
+@takes(settings.OpenSettings)
 def survey(where: Any, **choices: Any) -> Survey:
     """What is in a source: classes and counts, sizes, unreadable files, duplicates, imbalance.
 
@@ -316,7 +307,7 @@ def survey(where: Any, **choices: Any) -> Survey:
     return found
 
 
-@_takes(settings.InspectSettings)
+@takes(settings.InspectSettings)
 def inspect(what: Any, **choices: Any) -> Inspection:
     """The freeze table before training, and shape, type and range at each station of the line for one batch.
 

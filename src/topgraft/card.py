@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .records import Evaluation
 
 SPLIT_LABELS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -27,6 +31,13 @@ def percent(interval: Mapping[str, Any]) -> str:
     """``95.4 % (95 % interval 90.9 to 97.8, n = 153)``."""
     low, high = 100 * interval["low"], 100 * interval["high"]
     return f"{share(interval['value'])} (95 % interval {low:.1f} to {high:.1f}, n = {interval['n']:,})"
+
+
+def headline(result: Evaluation) -> list[str]:
+    """The accuracies of an evaluation, one line each; the last is top-1, the number that everything is judged by."""
+    label = split_label(result.split, result.used_for_selection)
+    names = {"top-5": result.metrics.top5, "top-1": result.metrics.top1}
+    return [f"{name} ({label}): {percent(asdict(found))}" for name, found in names.items() if found is not None]
 
 
 def in_points(share: float) -> str:

@@ -126,7 +126,7 @@ def _verb(
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     parser.set_defaults(run=run, kind=kind)
     parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
-    parser.add_argument("--quiet", action="store_true", help="show no progress and no notes")
+    parser.add_argument("--quiet", action="store_true", help=progress.QUIET_HELP)
     for entry in fields(kind) if kind is not None else ():
         if not entry.metadata["flag"]:
             continue
@@ -178,7 +178,7 @@ def _evaluate(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json(results(result))
         return 0
-    remark(result.notes, result.unreadable, quiet=asked.quiet)
+    remark(result.notes, result.unreadable)
     if result.seen and not asked.quiet:
         shown = "".join(f"\n  {name}" for name in result.seen[:10])
         more = f"\n  … and {len(result.seen) - 10:,} more" if len(result.seen) > 10 else ""
@@ -214,7 +214,7 @@ def _forgetting(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json(asdict(found))
         return 0
-    remark((), found.unreadable, quiet=asked.quiet)
+    remark((), found.unreadable)
     show.lines(show_forgetting.forgotten(found))
     return 0
 
@@ -248,7 +248,7 @@ def _features(asked: argparse.Namespace) -> int:
             }
         )
         return 0
-    remark(found.notes, found.unreadable, quiet=asked.quiet)
+    remark(found.notes, found.unreadable)
     print(f"{asked.out}: {len(found.names):,} images × {found.features.shape[1]:,} features of {found.backbone}")
     return 0
 
@@ -260,7 +260,7 @@ def _inspect(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json(asdict(found))
     else:
-        remark((), found.unreadable, quiet=asked.quiet)
+        remark((), found.unreadable)
         show.inspected(found)
     return 0
 

@@ -67,7 +67,7 @@ def _fit_or_lower(asked: argparse.Namespace, choices: Mapping[str, Any]) -> Fitt
     from . import api, show
 
     try:
-        return api.fit(asked.where, **choices)
+        return api.run_fit(asked.where, **choices)
     except Stalled as stall:
         if not (asked.quiet or asked.json):
             show.stalled(stall)
@@ -77,16 +77,16 @@ def _fit_or_lower(asked: argparse.Namespace, choices: Mapping[str, Any]) -> Fitt
         again = {**choices, "resume": False}
         checkpoint_file(choices["checkpoint"]).unlink(missing_ok=True)
         if choices.get("rules") is not None or choices.get("config") is not None:  # their phases have their own rates
-            return api.fit(asked.where, **{**again, "stalled": "lower"})
+            return api.run_fit(asked.where, **{**again, "stalled": "lower"})
         again.pop("find_lr", None)
-        return api.fit(asked.where, **{**again, "lr": stall.rate})
+        return api.run_fit(asked.where, **{**again, "lr": stall.rate})
 
 
 def _show(asked: argparse.Namespace, model: Fitted, out: Path, seconds: Mapping[str, float]) -> None:
     from . import show
 
     if not asked.json:
-        remark(model.config["notes"], model.unreadable, quiet=asked.quiet)
+        remark(model.config["notes"], model.unreadable)
         show.fitted(model, out, seconds, quiet=asked.quiet)
         return
     result = results(model.validation)

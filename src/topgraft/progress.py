@@ -20,11 +20,14 @@ _LINE_EVERY = 10.0  # seconds between plain lines
 
 _quiet: ContextVar[bool] = ContextVar("topgraft_quiet", default=False)
 
+QUIET_HELP = "show no progress and no notes"
+"""What the option ``quiet`` of every verb does, as its help says it."""
+
 
 @contextmanager
 def quiet(on: bool = True) -> Iterator[None]:
-    """Show no progress inside this block."""
-    token = _quiet.set(on)
+    """Show no progress and no notes inside this block; ``quiet(False)`` inside a quiet block changes nothing."""
+    token = _quiet.set(on or _quiet.get())
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What several verbs of the command line print in the same way: one JSON object, results, notes on standard error."""
+"""What several verbs print in the same way: one JSON object, results, notes on standard error."""
 
 from __future__ import annotations
 
@@ -30,13 +30,11 @@ def results(result: Evaluation) -> dict[str, Any]:
     }
 
 
-def remark(notes: Sequence[str], unreadable: Sequence[Unreadable], *, quiet: bool) -> None:
-    """How the images were found and divided, and what was left out, on standard error."""
-    if quiet:
-        return
+def remark(notes: Sequence[str], unreadable: Sequence[Unreadable]) -> None:
+    """How the images were found and divided, and what was left out, on standard error; nothing when quiet."""
     for note in notes:
-        progress.message(f"note: {note}")
+        progress.note(f"note: {note}")
     if unreadable:
         listed = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable)
         files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
-        progress.message(f"left out {files} that cannot be read:{listed}")
+        progress.note(f"left out {files} that cannot be read:{listed}")

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .card import SPLIT_LABELS, percent, share, split_label
+from . import show_fit
+from .card import SPLIT_LABELS, headline, share
 from .errors import Stalled
 from .records import SPLIT_NAMES, Evaluation, Fitted, Inspection, PlannedPhase, Predictions
 from .summary import Summary
@@ -24,61 +25,12 @@ _ROOMY = 118  # columns from which on every column of a table is shown
 
 
 def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: bool) -> None:
-    """What a fit has made: strengths, validation, seconds, and the folder."""
-    selection = model.config["selection"]
-    backbone = model.config["backbone"]["name"]
-    images = model.config["data"]["images"]
-    counts = ", ".join(f"{SPLIT_LABELS[split]} {n:,}" for split, n in images.items() if n)
-    console = _console()
-    if not quiet:
-        resolved = model.config["resolved"]
-        engine, why = resolved["engine"], resolved.get("engine_why")
-        console.print(f"{len(model.classes)} classes; {counts}", highlight=False)
-        console.print(
-            f"trained: {backbone} on {engine['device']} ({resolved['training']})"
-            if "epoch" in selection
-            else f"base: {backbone} on {engine['name']} ({engine['precision']}{f': {why}' if why else ''}); "
-            f"{model.cost.images_decoded:,} images computed, {model.cost.images_from_cache:,} from the cache",
-            highlight=False,
-        )
-        console.print(_selected(selection), highlight=False)
-        _epochs(console, model)
-        _forgotten(console, model.config)
-        why = model.config.get("auto") or {}
-        if why.get("untried"):
-            console.print(f"with more time it would also train from {why['untried']}: --budget", highlight=False)
-        parts = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items() if name != "total")
-        console.print(f"seconds: {parts}; total {seconds['total']:.2f} s", highlight=False)
-        console.print(f"saved: {escape(str(out))}", highlight=False)
-    _headline(console, model.validation)
-
-
-def _forgotten(console: Console, config: Mapping[str, Any]) -> None:
-    """The trade that a limit has made, if one was asked for, and what is left of the original task."""
-    if config.get("trade"):
-        from .interpolation import trade_from_json
-        from .show_forgetting import traded
-
-        for line in traded(trade_from_json(config["trade"])):
-            console.print(line, highlight=False, markup=False)
-    for part in ("trade", "forgetting"):
-        if config.get(part):
-            console.print(config[part]["short"], highlight=False, markup=False)
-
-
-def _selected(selection: Mapping[str, Any]) -> str:
-    if "epoch" in selection:
-        judged = "validation images" if selection["by"] == "validation" else "images, each judged out of fold"
-        return (
-            f"kept: epoch {selection['epoch']} of {selection.get('phase', 'full')}, "
-            f"the best on {selection['images']:,} {judged}"
-        )
-    how = (
-        f"log loss on {selection['images']:,} validation images"
-        if selection["by"] == "validation"
-        else f"out-of-fold log loss over {selection['images']:,} train and validation images"
-    )
-    return f"head: strength C = {selection['strength']:g}, chosen by {how}"
+    """What a fit has made: epochs, strengths, validation, seconds, and the folder."""
+    if quiet:
+        lines(headline(model.validation))
+        return
+    _epochs(_console(), model)
+    lines(show_fit.lines(model, seconds, out))
 
 
 def _epochs(console: Console, model: Fitted) -> None:
@@ -119,12 +71,11 @@ def evaluated(result: Evaluation) -> None:
     if worst:
         console.print("most often confused: " + "; ".join(worst), highlight=False, markup=False)
     metrics = result.metrics
-    console.print(
+    calibration = (
         f"log loss {metrics.log_loss:.3f}, expected calibration error {metrics.ece:.3f} "
-        f"({metrics.ece_bins} bins), n = {metrics.n:,}, without interval",
-        highlight=False,
+        f"({metrics.ece_bins} bins), n = {metrics.n:,}, without interval"
     )
-    _headline(console, result)
+    lines([calibration, *headline(result)])
 
 
 def predicted(answers: Predictions) -> None:
@@ -306,19 +257,6 @@ def lines(found: Sequence[str]) -> None:
     console = _console()
     for number, line in enumerate(found, start=1):
         console.print(line, style="bold" if number == len(found) else None, highlight=False, markup=False)
-
-
-def _headline(console: Console, result: Evaluation) -> None:
-    label = split_label(result.split, result.used_for_selection)
-    top5 = result.metrics.top5
-    if top5 is not None:
-        console.print(f"top-5 ({label}): {percent(vars_of(top5))}", highlight=False)
-    console.print(f"top-1 ({label}): {percent(vars_of(result.metrics.top1))}", style="bold", highlight=False)
-
-
-def vars_of(interval: Any) -> dict[str, Any]:
-    """An `Interval` as a mapping, as `topgraft.card.percent` takes it."""
-    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
 
 
 def _confused(result: Evaluation) -> list[str]:

@@ -1,0 +1,65 @@
+"""What a fit has made, as lines of text: on the command line, and at the end of a fit in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .card import SPLIT_LABELS, headline
+from .interpolation import trade_from_json
+from .records import Fitted
+from .show_forgetting import traded
+
+
+def lines(model: Fitted, seconds: Mapping[str, float], out: Path | None = None) -> list[str]:
+    """One line for each fact; the headline is last.
+
+    Args:
+        model: from `topgraft.fit`.
+        seconds: of each part, and ``total``.
+        out: the folder where it was saved; None where it was not.
+    """
+    config = model.config
+    counts = ", ".join(f"{SPLIT_LABELS[split]} {n:,}" for split, n in config["data"]["images"].items() if n)
+    untried = (config.get("auto") or {}).get("untried")
+    parts = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items() if name != "total")
+    return [
+        f"{len(model.classes)} classes; {counts}",
+        _base(model),
+        _selected(config["selection"]),
+        *(traded(trade_from_json(config["trade"])) if config.get("trade") else []),
+        *(config[part]["short"] for part in ("trade", "forgetting") if config.get(part)),
+        *([f"with more time it would also train from {untried}: --budget"] if untried else []),
+        f"seconds: {parts}; total {seconds['total']:.2f} s",
+        *([] if out is None else [f"saved: {out}"]),
+        *headline(model.validation),
+    ]
+
+
+def _base(model: Fitted) -> str:
+    """What computed the base, or trained it, and where."""
+    resolved, backbone = model.config["resolved"], model.config["backbone"]["name"]
+    engine, why = resolved["engine"], resolved.get("engine_why")
+    if "epoch" in model.config["selection"]:
+        return f"trained: {backbone} on {engine['device']} ({resolved['training']})"
+    return (
+        f"base: {backbone} on {engine['name']} ({engine['precision']}{f': {why}' if why else ''}); "
+        f"{model.cost.images_decoded:,} images computed, {model.cost.images_from_cache:,} from the cache"
+    )
+
+
+def _selected(selection: Mapping[str, Any]) -> str:
+    """What chose the kept state."""
+    if "epoch" in selection:
+        judged = "validation images" if selection["by"] == "validation" else "images, each judged out of fold"
+        return (
+            f"kept: epoch {selection['epoch']} of {selection.get('phase', 'full')}, "
+            f"the best on {selection['images']:,} {judged}"
+        )
+    how = (
+        f"log loss on {selection['images']:,} validation images"
+        if selection["by"] == "validation"
+        else f"out-of-fold log loss over {selection['images']:,} train and validation images"
+    )
+    return f"head: strength C = {selection['strength']:g}, chosen by {how}"

@@ -1,0 +1,36 @@
+"""The short result of a fit, as lines of text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fitted import fitted
+
+from topgraft import show_fit
+
+
+def test_a_solved_head_is_told_in_five_lines_and_its_folder_in_one_more() -> None:
+    lines = show_fit.lines(fitted(), {"open": 0.5, "total": 1.5})
+    assert lines == [
+        "3 classes; train 3, validation 5, test 1",
+        "base: tiny on torch (fp32); 9 images computed, 0 from the cache",
+        "head: strength C = 0.1, chosen by log loss on 5 validation images",
+        "seconds: open 0.50 s; total 1.50 s",
+        lines[-1],
+    ]
+    assert lines[-1].startswith("top-1 (validation, used for selection): ")
+    assert show_fit.lines(fitted(), {"total": 1.5}, Path("runs/[a]"))[-2] == "saved: runs/[a]"
+
+
+def test_a_trained_network_is_told_by_the_epoch_that_was_kept() -> None:
+    model = fitted()
+    selection = {"epoch": 2, "phase": "top", "by": "out-of-fold", "images": 8}
+    resolved = {**model.config["resolved"], "training": "bf16"}
+    auto = {"untried": "stage2"}
+    trained = replace(model, config={**model.config, "selection": selection, "resolved": resolved, "auto": auto})
+    assert show_fit.lines(trained, {"total": 1.5})[1:4] == [
+        "trained: tiny on cpu (bf16)",
+        "kept: epoch 2 of top, the best on 8 images, each judged out of fold",
+        "with more time it would also train from stage2: --budget",
+    ]
