@@ -145,7 +145,7 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False, keep_checkpoi
         try:
             save_file(tensors, draft / "model.safetensors")
         except SafetensorError as error:  # what it says of a full disk, which is no OSError of Python's
-            raise OSError(f"{folder} cannot be written: {error}") from error
+            raise OSError(f"{folder} cannot be written: {error}") from None
         with (draft / "history.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(asdict(record)) + "\n" for record in fitted.history)
         with (draft / "images.csv").open("w", encoding="utf-8", newline="") as file:
@@ -229,7 +229,7 @@ def load(folder: Path) -> Fitted:
     except UsageError as error:
         raise ArtifactError(
             f"{folder} needs a network that this Topgraft does not have ({error}): pip install --upgrade topgraft"
-        ) from error
+        ) from None
     written = ("format_version", "classes", "image_spec", "sha256", "config_sha256", "seconds", "unreadable")
     rest = {key: value for key, value in config.items() if key not in written}
     return Fitted(classifier.eval(), classes, spec, rest, history, validation, seen, unreadable, Cost(seconds=seconds))
@@ -260,7 +260,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         if config["config_sha256"] != _hash_of(config):
             raise ValueError("what it says is not what was saved: its SHA-256 differs")
     except _DAMAGE as error:
-        raise ArtifactError(f"{path} is damaged ({error}); copy the artifact again or refit") from error
+        raise ArtifactError(f"{path} is damaged ({error}); copy the artifact again or refit") from None
     return cast("dict[str, Any]", config)
 
 
@@ -276,7 +276,7 @@ def results(folder: Path) -> dict[str, Any]:
         if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
             raise ValueError("it is no mapping of splits to results")
     except ValueError as error:
-        raise ArtifactError(f"{path} is damaged ({error}); copy the artifact again or refit") from error
+        raise ArtifactError(f"{path} is damaged ({error}); copy the artifact again or refit") from None
     return found
 
 
@@ -342,10 +342,10 @@ def _seen(text: str) -> dict[str, SplitName]:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         raise ArtifactError(
             f"{path.parent} has no {path.name}; the artifact is not complete, copy it whole or refit"
-        ) from error
+        ) from None
 
 
 def _write_json(path: Path, value: Any) -> None:

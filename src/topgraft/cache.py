@@ -206,7 +206,7 @@ class FeatureStore:
             raise CacheError(
                 f"cannot write {len(digests)} rows to {self.folder} ({error.strerror or error}); "
                 "earlier rows are kept. Make room, or choose another folder with --cache-dir or TOPGRAFT_CACHE"
-            ) from error
+            ) from None
         self._sound.add(path)
         self._places.update((digest, (segment, row)) for row, digest in enumerate(binary))
 

@@ -69,9 +69,9 @@ def read_file(path: Path) -> bytes:
         with path.open("rb", buffering=0) as file:
             return file.read()
     except OSError as error:
-        raise ImageError(_reason(error)) from error
-    except ValueError as error:  # a null character in the path
-        raise ImageError("the path is not valid") from error
+        raise ImageError(_reason(error)) from None
+    except ValueError:  # a null character in the path
+        raise ImageError("the path is not valid") from None
 
 
 def digest_files(

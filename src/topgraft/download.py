@@ -64,8 +64,8 @@ def fetch(url: str, *, known_hash: str, folder: Path, file_name: str) -> Path:
                 raise DownloadError(
                     f"the disk is full: {url} does not fit into {folder}. Free some space and start again; "
                     "the download goes on where it ended"
-                ) from error
-            raise DownloadError(f"{target} cannot be written: {(error.strerror or str(error)).lower()}") from error
+                ) from None
+            raise DownloadError(f"{target} cannot be written: {(error.strerror or str(error)).lower()}") from None
     return target
 
 
@@ -116,7 +116,7 @@ def _download(url: str, output: Path, target: Path) -> None:
             after = part.stat().st_size if part.exists() else 0
             idle = 0 if after > before else idle + 1
             if idle >= len(_PAUSES):
-                raise DownloadError(f"{url} cannot be downloaded: {error}. {_by_hand(url, target)}") from error
+                raise DownloadError(f"{url} cannot be downloaded: {error}. {_by_hand(url, target)}") from None
             time.sleep(_PAUSES[idle])
     _facts(part).unlink(missing_ok=True)
     replace(part, output)
@@ -145,7 +145,7 @@ def _attempt(url: str, part: Path) -> None:
             with part.open("ab" if start else "wb") as file:
                 _copy(response.raw, file, start, total, target=part.name[1 : -len(".part")])
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _Interrupted(_in_words(error)) from error
+        raise _Interrupted(_in_words(error)) from None
 
 
 def _copy(raw: Any, file: IO[bytes], start: int, total: int, target: str) -> None:

@@ -123,7 +123,7 @@ def keep_state(
         checkpoint.write(path, Checkpoint(state.tensors, everything))
     except OSError as error:
         before = "the state before is whole: make room, and go on with --resume" if path.exists() else "make room"
-        raise CheckpointError(f"the state of the fit cannot be written to {path} ({error}); {before}") from error
+        raise CheckpointError(f"the state of the fit cannot be written to {path} ({error}); {before}") from None
 
 
 def _digest(splits: Splits) -> str:

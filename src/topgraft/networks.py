@@ -19,8 +19,8 @@ def find_network(name: str) -> Backbone:
         return BASELINES[name]
     try:
         return find_backbone(name)
-    except UsageError as error:
+    except UsageError:
         close = get_close_matches(name.lower(), BASELINES, n=1)
         if not close:
             raise
-        raise UsageError(f"there is no backbone named {name!r}; did you mean {close[0]}?") from error
+        raise UsageError(f"there is no backbone named {name!r}; did you mean {close[0]}?") from None

@@ -148,9 +148,9 @@ def read_phases(given: Any) -> tuple[Phase, ...]:
             with Path(given).expanduser().open("rb") as file:
                 document = tomllib.load(file)
         except OSError as error:
-            raise UsageError(f"the rules in {where} cannot be read: {error.strerror or error}") from error
+            raise UsageError(f"the rules in {where} cannot be read: {error.strerror or error}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{where} is no TOML file ({error}); it has a [[phase]] for each phase") from error
+            raise UsageError(f"{where} is no TOML file ({error}); it has a [[phase]] for each phase") from None
         entries = document.pop("phase", None)
         if document:
             raise UsageError(f"{where} has {', '.join(document)} beside its phases; only [[phase]] is known")

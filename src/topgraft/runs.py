@@ -122,7 +122,7 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Reso
         engines.choose(recorded.engine.name, recorded.engine.precision, recorded.engine.device)
         engines.choose("torch", recorded.training, recorded.engine.device)
     except UsageError as error:
-        raise UsageError(f"{path} was run on what is not here: {error}. Add --engine auto to choose anew") from error
+        raise UsageError(f"{path} was run on what is not here: {error}. Add --engine auto to choose anew") from None
     return replayed, recorded
 
 

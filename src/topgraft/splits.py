@@ -46,7 +46,7 @@ def divide(source: Source, *, split_seed: int = 0, limit: int | None = None) -> 
         return _divide(source, split_seed, limit)
     except DataError as error:
         left_out = unread(source.unreadable, _SHOWN)
-        raise DataError(f"{error}\n{left_out}" if left_out else str(error)) from error
+        raise DataError(f"{error}\n{left_out}" if left_out else str(error)) from None
 
 
 def divide_if_possible(source: Source, *, split_seed: int = 0, limit: int | None = None) -> Splits:

@@ -82,7 +82,7 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error)) from None
 
 
 def _pytorch(path: Path) -> dict[str, torch.Tensor]:

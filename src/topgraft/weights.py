@@ -242,7 +242,7 @@ def obtain(weights: Weights, folder: Path | None = None) -> tuple[Path, str]:
                 file_name=weights.file,
             )
         except DownloadError as error:
-            raise DownloadError(f"{error} Or give a file of weights with --weights.") from error
+            raise DownloadError(f"{error} Or give a file of weights with --weights.") from None
         return path, file_sha256(path)
     if path is None:
         raise WeightsError(

@@ -113,9 +113,7 @@ def _timm(name: str) -> Any:
         import timm.data
     except Exception as error:  # besides ImportError: torchvision beside another build of PyTorch raises many kinds
         if isinstance(error, ModuleNotFoundError) and error.name == "timm":
-            raise UsageError(
-                f"{PREFIX}{name} needs timm, which is not installed: pip install topgraft[timm]"
-            ) from error
+            raise UsageError(f"{PREFIX}{name} needs timm, which is not installed: pip install topgraft[timm]") from None
         raise UsageError(
             f"{PREFIX}{name} needs timm, which cannot be imported ({type(error).__name__}: {line_of(error)}). It needs "
             f"torchvision, which must be made for the PyTorch that is here, {torch.__version__}: install both from "
@@ -129,7 +127,7 @@ def _described(timm: Any, name: str) -> Mapping[str, Any]:
     try:
         published: Mapping[str, Any] = timm.get_pretrained_cfg(name).to_dict()
     except RuntimeError as error:
-        raise UsageError(f"timm has no weights of {PREFIX}{name}: {error}") from error
+        raise UsageError(f"timm has no weights of {PREFIX}{name}: {error}") from None
     return published
 
 
@@ -261,5 +259,5 @@ def _fetch(source: _Source, published: Mapping[str, Any]) -> Fetched:
         raise WeightsError(
             f"timm cannot get the weights of {name} ({line_of(error)}); without a connection nothing can be "
             f"downloaded. {otherwise}"
-        ) from error
+        ) from None
     return Fetched(network.state_dict(), name, str(published.get("license") or "not stated"))

@@ -168,10 +168,10 @@ def _fastest(precision: str, device: str, folder: Path | None) -> EngineChoice:
     try:
         rates = json.loads(path.read_text(encoding="utf-8"))["engines"]
         seen = [(float(rate["images_per_second"]["median"]), EngineChoice(**rate["choice"])) for rate in rates]
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         raise UsageError(
             f"the engine fastest needs a measurement of this machine with these versions; {measure}"
-        ) from error
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no measurement ({error}); {measure}") from error
     fitting = [

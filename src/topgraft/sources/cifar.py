@@ -152,9 +152,9 @@ def _open(name: str, where: str | Path, data_dir: Path | None) -> Source:
     try:
         batches, classes = _read(path, form, labelling)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise DataError(f"{path} is damaged: {error}. Delete it, and get it again") from error
+        raise DataError(f"{path} is damaged: {error}. Delete it, and get it again") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise DataError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
     train: list[Sample] = []
     test: list[Sample] = []
     for member, (labels, images, digests) in batches.items():
@@ -215,7 +215,7 @@ def _find(dataset: str, data_dir: Path | None) -> tuple[Path, _Form]:
         path = download.fetch(BASE_URL + form.archive, known_hash=f"md5:{form.md5}", folder=own, file_name=form.archive)
     except DownloadError as error:
         hint = f" A folder named {dataset} is here; write ./{dataset} to open it." if Path(dataset).is_dir() else ""
-        raise DownloadError(f"{error} Or name the folder that holds the archive with --data-dir.{hint}") from error
+        raise DownloadError(f"{error} Or name the folder that holds the archive with --data-dir.{hint}") from None
     return path, form
 
 

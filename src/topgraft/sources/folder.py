@@ -188,7 +188,7 @@ def _look(path: Path) -> _Level:
                     continue
                 (folders if _leads_to_folder(entry) else files).append(path / entry.name)
     except OSError as error:
-        raise DataError(f"the folder {path} cannot be listed: {(error.strerror or str(error)).lower()}") from error
+        raise DataError(f"the folder {path} cannot be listed: {(error.strerror or str(error)).lower()}") from None
     return _Level(path, tuple(sorted(folders, key=str)), tuple(sorted(files, key=str)))
 
 

@@ -69,10 +69,10 @@ def open_table(where: str | Path, data_dir: Path | None = None) -> Source:
 def _rows(table: Path) -> list[_Row]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{table} is not UTF-8. Save it as 'CSV UTF-8'") from error
+    except UnicodeDecodeError:
+        raise DataError(f"{table} is not UTF-8. Save it as 'CSV UTF-8'") from None
     except OSError as error:
-        raise DataError(f"{table} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise DataError(f"{table} cannot be read: {(error.strerror or str(error)).lower()}") from None
     delimiter, columns = _columns(text.partition("\n")[0].rstrip("\r"), table)
     # Strict: a quote that is never closed would swallow the rest of the table into one field.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -85,7 +85,7 @@ def _rows(table: Path) -> list[_Row]:
             cells = {name: fields[at].strip() if at < len(fields) else "" for name, at in columns.items()}
             rows.append(_Row(reader.line_num, cells["image"], cells["label"], cells.get("split", "")))
     except csv.Error as error:
-        raise DataError(f"{table} is damaged at line {reader.line_num}: {error}") from error
+        raise DataError(f"{table} is damaged at line {reader.line_num}: {error}") from None
     if not rows:
         raise DataError(f"{table} lists no images. Add one line for each image below {'image,label'!r}")
     return rows
