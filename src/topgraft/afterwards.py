@@ -186,7 +186,9 @@ def look_back(
                 # It says what is lost on the images that did not choose; all of them would flatter.
                 trade = limit_forgetting(chosen, classifier, past, splits, engine)
                 final, samples = validate(classifier, splits, chosen, trained.resolved)
-                left, gone = replace(trained, rows=final.rows, samples=samples), trade.unreadable
+                # The folds judged the base before it was moved.
+                left = replace(trained, rows=final.rows, samples=samples, out_of_fold=None)
+                gone = trade.unreadable
             else:
                 lost = forgotten(chosen, classifier, past, engine, trained.before, trained.rows, splits.val)
                 gone = lost.unreadable

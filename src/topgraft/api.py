@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import afterwards, artifact, clock, cost, fitting, inspection, progress, runs, settings, show_fit
+from . import afterwards, artifact, chance, clock, cost, fitting, inspection, progress, runs, settings, show_fit
 from .catalogue import list_backbones as list_backbones
 from .catalogue import summary as summary
 from .errors import DataError, UsageError
@@ -117,7 +117,7 @@ def run_fit(images: Any, **choices: Any) -> Fitted:
         where=splits.where,
     )
     lap("evaluate")
-    extra = {**trained.extra, **afterwards.as_config(lost, trade)}
+    extra = {**trained.extra, **afterwards.as_config(lost, trade), **chance.as_config(trained.out_of_fold, validation)}
     seconds["total"] = time.perf_counter() - began
     return Fitted(
         classifier=classifier.eval(),

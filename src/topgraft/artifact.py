@@ -30,6 +30,7 @@ from typing import Any, cast
 import numpy as np
 
 from .card import model_card
+from .chance import judged
 from .errors import ArtifactError, UsageError
 from .folders import atomic_write, checkpoint_file, is_draft, link, remove_stale_drafts, replace
 from .metrics import measure
@@ -294,6 +295,7 @@ def _write_results(folder: Path, evaluation: Evaluation, config: Mapping[str, An
         "where": evaluation.where,
         "used_for_selection": evaluation.used_for_selection,
         **asdict(evaluation.metrics),
+        "largest_class": asdict(judged(evaluation)),
     }
     entry["unreadable"] = [asdict(image) for image in evaluation.unreadable]
     kept = results(folder) | {evaluation.split: entry}

@@ -93,6 +93,10 @@ def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any])
             "",
             "A number used for selection is a little too good; a test split has not chosen anything.",
         ]
+    for split, entry in results.items():
+        compared = config.get("largest_class") if split == "val" else None  # more images may have judged the fit
+        message = (compared or entry.get("largest_class") or {}).get("message")
+        lines += ["", f"**Warning** ({SPLIT_LABELS[split]}): {message}"] if message else []
     lines += [
         "",
         "Intervals are 95 % Wilson intervals. Log loss (nats) and expected calibration error have none.",

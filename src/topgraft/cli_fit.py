@@ -100,7 +100,7 @@ def _show(asked: argparse.Namespace, model: Fitted, out: Path, seconds: Mapping[
             "validation": result,
             "images": {"from_cache": model.cost.images_from_cache, "computed": model.cost.images_decoded},
             "selection": model.config["selection"],
-            **{name: model.config.get(name) for name in ("forgetting", "trade", "auto", "caching")},
+            **{name: model.config.get(name) for name in ("largest_class", "forgetting", "trade", "auto", "caching")},
             "resolved": model.config["resolved"],
             "unreadable": [asdict(entry) for entry in model.unreadable],
             "notes": model.config["notes"],

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from . import defaults, freeze, progress, settings
 from .budgets import AFTER, Later
+from .chance import LargestClass, judged_out_of_fold
 from .checkpoint import Checkpoint
 from .classifier import Classifier
 from .errors import UsageError
@@ -49,6 +50,7 @@ class Trained:
         extra: for the run's config: ``caching``, ``auto``, ``resumed_from``, ``remarks``.
         resolved: as the run that was resumed had it.
         untouched: whether the base is as it was.
+        out_of_fold: its answers out of fold against the largest class, if those selected; else None.
     """
 
     records: list[EpochRecord]
@@ -62,6 +64,7 @@ class Trained:
     extra: dict[str, Any]
     resolved: Resolved
     untouched: bool
+    out_of_fold: LargestClass | None = None
 
 
 def train_network(
@@ -133,7 +136,13 @@ def train_network(
         "resumed_from": None if saved is None else saved.state["position"],
         "remarks": remarks(outcome),
     }
-    return Trained(records, outcome, rows, kept, before, unreadable, decoded, cached, extra, resolved, untouched)
+    against = None
+    if computed is not None:
+        labels = labels_of(samples)[computed.kept]
+        against = judged_out_of_fold(records, outcome.selection, labels, splits.classes, splits.where)
+    return Trained(
+        records, outcome, rows, kept, before, unreadable, decoded, cached, extra, resolved, untouched, against
+    )
 
 
 def _base_fingerprint(classifier: Classifier) -> str:

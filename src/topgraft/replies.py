@@ -20,8 +20,11 @@ def print_json(value: Any) -> None:
 
 def results(result: Evaluation) -> dict[str, Any]:
     """An evaluation as JSON types."""
+    from .chance import judged
+
     return {
         **asdict(result.metrics),
+        "largest_class": asdict(judged(result)),
         "split": result.split,
         "used_for_selection": result.used_for_selection,
         "seen": list(result.seen),

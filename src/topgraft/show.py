@@ -15,6 +15,7 @@ from rich.table import Table
 
 from . import show_fit
 from .card import SPLIT_LABELS, headline, share
+from .chance import judged, warned
 from .errors import Stalled
 from .records import SPLIT_NAMES, Evaluation, Fitted, Inspection, PlannedPhase, Predictions
 from .summary import Summary
@@ -75,7 +76,7 @@ def evaluated(result: Evaluation) -> None:
         f"log loss {metrics.log_loss:.3f}, expected calibration error {metrics.ece:.3f} "
         f"({metrics.ece_bins} bins), n = {metrics.n:,}, without interval"
     )
-    lines([calibration, *headline(result)])
+    lines([calibration, *warned(judged(result).message), *headline(result)])
 
 
 def predicted(answers: Predictions) -> None:

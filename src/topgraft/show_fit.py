@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .card import SPLIT_LABELS, headline
+from .chance import warned
 from .interpolation import trade_from_json
 from .records import Fitted
 from .show_forgetting import traded
@@ -33,6 +34,7 @@ def lines(model: Fitted, seconds: Mapping[str, float], out: Path | None = None) 
         *([f"with more time it would also train from {untried}: --budget"] if untried else []),
         f"seconds: {parts}; total {seconds['total']:.2f} s",
         *([] if out is None else [f"saved: {out}"]),
+        *warned((config.get("largest_class") or {}).get("message", "")),
         *headline(model.validation),
     ]
 

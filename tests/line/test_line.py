@@ -314,3 +314,23 @@ def test_train_and_val_only_have_no_test(photos: Path, tmp_path: Path, capsys: p
     code, _, err = ask(capsys, "evaluate", tmp_path / "run", tmp_path / "data", "--split", "test")
     assert code == 2
     assert "no test" in err
+
+
+def test_a_model_that_is_at_chance_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0)
+    for number in range(60):
+        folder = tmp_path / "noise" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    out = tmp_path / "run"
+    code, text, _ = ask(capsys, "fit", tmp_path / "noise", "--strategy", "head", "--out", out, "--json")
+    assert code == 0
+    said = json.loads(text)["largest_class"]
+    assert (said["better"], said["n"]) == (False, 48)  # by cross-validation over train and validation
+    assert said == json.loads((out / "config.json").read_text())["largest_class"]
+    assert f"**Warning** (validation): {said['message']}" in (out / "README.md").read_text()
+    code, text, _ = ask(capsys, "evaluate", out, tmp_path / "noise")
+    assert code == 0
+    message = json.loads((out / "metrics.json").read_text())["test"]["largest_class"]["message"]
+    assert message.startswith("the model is not clearly better than always answering")
+    assert "warning: " + message.split(". Look")[0] in " ".join(text.split())
