@@ -205,6 +205,7 @@ def load(folder: Path) -> Fitted:
     from .backbones import Build, put_constants
     from .classifier import Classifier
     from .networks import find_network
+    from .tensor_files import aligned
 
     _recover(folder)
     config = read_config(folder)
@@ -219,7 +220,8 @@ def load(folder: Path) -> Fitted:
             chain = backbone.build(build)
         put_constants(backbone, build, chain)
         classifier = Classifier(chain, spec)
-        classifier.groups.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
+        tensors = {key: aligned(tensor) for key, tensor in load_file(folder / "model.safetensors").items()}
+        classifier.groups.load_state_dict(tensors, assign=True)
         history = tuple(epoch_from_json(json.loads(line)) for line in _read(folder / "history.jsonl").splitlines())
         seen = _seen(_read(folder / "images.csv"))
         validation = _results(folder, "val", classes)

@@ -20,7 +20,7 @@ from .folders import cache_folder
 from .networks import find_network
 from .published import WEIGHTS, Weights, find_weights
 from .records import ImageSpec
-from .tensor_files import read_tensors
+from .tensor_files import aligned, read_tensors
 
 RANDOM = "random"
 LEARNT = "learnt"  # from the training images, by whoever fits
@@ -281,7 +281,7 @@ def _put(chain: Chain, state: Mapping[str, torch.Tensor], *, new_head: bool) -> 
             values[key] = (state[key] / 3).expand(-1, 3, -1, -1).contiguous()  # a grey image in all three sums to it
         else:
             values[key] = state[key]
-    groups.load_state_dict(values, assign=True)
+    groups.load_state_dict({key: aligned(tensor) for key, tensor in values.items()}, assign=True)
 
 
 def _random(network: Backbone, build: Build, seed: int) -> Chain:

@@ -1,0 +1,45 @@
+"""Where the tensors of a file lie in memory, by which kernels are picked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from fitted import TINY, fitted, write_weights
+from safetensors.torch import load_file
+from torch import nn
+
+from topgraft import artifact
+from topgraft.backbones import BACKBONES
+from topgraft.tensor_files import ALIGNMENT, aligned
+from topgraft.weights import load_network
+
+
+def offset(tensor: torch.Tensor) -> int:
+    """Bytes after the last address that PyTorch could have allocated."""
+    return tensor.data_ptr() % ALIGNMENT
+
+
+def test_only_what_lies_otherwise_is_copied() -> None:
+    plain = torch.arange(48.0).reshape(6, 8)
+    assert aligned(plain) is plain
+    for other in (plain[:, :5], plain.T, plain.flatten()[3:]):
+        moved = aligned(other)
+        assert offset(moved) == 0
+        assert moved.is_contiguous()
+        assert torch.equal(moved, other)
+
+
+def test_loaded_networks_lie_as_allocated_ones_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they answer otherwise, in the last digits, than the fitted network that was saved."""
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
+    artifact.save(fitted(), tmp_path / "run")
+    write_weights(tmp_path / "w.safetensors", 7)
+    for path, groups in (
+        (tmp_path / "run" / "model.safetensors", artifact.load(tmp_path / "run").classifier.groups),
+        (tmp_path / "w.safetensors", nn.ModuleDict(load_network("tiny", tmp_path / "w.safetensors").chain)),
+    ):
+        # 32 bytes each: mapped one after the other, every second lies between two multiples of 64.
+        assert any(offset(tensor) for tensor in load_file(path).values())
+        assert not any(offset(tensor) for tensor in groups.state_dict().values())
