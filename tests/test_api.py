@@ -55,7 +55,7 @@ def test_a_fit_ends_with_its_result_on_standard_error_unless_it_is_quiet(capsys:
     lines = err.splitlines()
     assert out == ""
     assert lines[-1].startswith("top-1 (validation, used for selection): 100.0 %")
-    assert "3 classes; train 18, validation 6, test 6" in lines
+    assert "3 classes; train 18, validation 6, test 6 (not decoded by the fit)" in lines
     assert not any(line.startswith("saved") for line in lines)
     quiet = tg.fit(colours(30, 0), strategy="head", quiet=True)
     assert capsys.readouterr() == ("", "")

@@ -10,7 +10,7 @@ from typing import Any
 from fitted import fitted
 
 import topgraft
-from topgraft.card import model_card, percent, share, split_label
+from topgraft.card import image_counts, model_card, percent, share, split_label
 
 
 def card(**results: Any) -> str:
@@ -68,3 +68,10 @@ def test_no_module_writes_percent_without_the_space() -> None:
     tight = re.compile(r"\{[^{}\n]*:[^{}\n]*%\}|\}%")  # f"{x:.1%}", f"{x}%"
     source = Path(topgraft.__file__).parent
     assert [path.name for path in source.rglob("*.py") if tight.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_counts_are_of_images_that_were_used() -> None:
+    assert image_counts({"train": 1_200, "val": 3, "test": 0}, 0) == "train 1,200, validation 3"
+    assert image_counts({"train": 4, "val": 3, "test": 2}, 12) == (
+        "train 4, validation 3, test 2 (not decoded by the fit); left out 12 files that cannot be read"
+    )

@@ -79,7 +79,7 @@ def test_a_fit_says_what_it_did_and_quietly_only_how_good_it_is(capsys: pytest.C
     model = fitted()
     show.fitted(model, Path("runs/[a]"), {"open": 0.5, "total": 1.5}, quiet=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "3 classes; train 3, validation 5, test 1"
+    assert lines[0].startswith("3 classes; train 3, validation 5, test 1 (")
     assert "saved: runs/[a]" in lines
     assert "seconds: open 0.50 s; total 1.50 s" in lines
     show.fitted(model, Path("runs/a"), {"total": 1.5}, quiet=True)

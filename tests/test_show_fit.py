@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from fitted import fitted
 
 from topgraft import show_fit
+from topgraft.records import Cost
 
 
 def test_a_solved_head_is_told_in_five_lines_and_its_folder_in_one_more() -> None:
     lines = show_fit.lines(fitted(), {"open": 0.5, "total": 1.5})
     assert lines == [
-        "3 classes; train 3, validation 5, test 1",
+        "3 classes; train 3, validation 5, test 1 (not decoded by the fit); left out 1 file that cannot be read",
         "base: tiny on torch (fp32); 9 images computed, 0 from the cache",
         "head: strength C = 0.1, chosen by log loss on 5 validation images",
         "seconds: open 0.50 s; total 1.50 s",
@@ -34,3 +36,15 @@ def test_a_trained_network_is_told_by_the_epoch_that_was_kept() -> None:
         "kept: epoch 2 of top, the best on 8 images, each judged out of fold",
         "with more time it would also train from stage2: --budget",
     ]
+
+
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [
+        (Cost({}, 9, 0, 0), "9 images computed, 0 from the cache"),
+        (Cost({}, 1, 7, 1), "1 image computed, 7 from the cache, 1 exact copy of these"),
+        (Cost({}, 0, 1_200, 4), "0 images computed, 1,200 from the cache, 4 exact copies of these"),
+    ],
+)
+def test_copies_are_not_said_to_be_from_the_cache(cost: Cost, expected: str) -> None:
+    assert show_fit.lines(replace(fitted(), cost=cost), {"total": 1.5})[1].endswith(f"; {expected}")

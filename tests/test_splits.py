@@ -8,7 +8,7 @@ from topgraft.digests import digest_bytes
 from topgraft.errors import DataError
 from topgraft.records import SPLIT_NAMES, Duplicate, Sample, Splits, Unreadable
 from topgraft.sources.spec import Source
-from topgraft.splits import divide, divide_if_possible, refuse_unreadable, require_readable
+from topgraft.splits import divide, divide_if_possible, refuse_unreadable, require_readable, without
 
 IMAGE = np.zeros((1, 1), np.uint8)
 CLASSES = ("ant", "bee")
@@ -297,3 +297,12 @@ def test_what_pixels_leave_must_have_every_class():
         require_readable(CLASSES, {0}, [0, 1])
     with pytest.raises(DataError, match="no validation image can be read"):
         require_readable(CLASSES, {0, 1}, [])
+
+
+def test_what_could_not_be_decoded_is_taken_out_of_its_split():
+    splits = divide(flat())
+    bad = (splits.train[1].name, splits.test[0].name)
+    left = without(splits, [Unreadable(name, "is damaged") for name in bad])
+    assert [len(left[name]) - len(splits[name]) for name in SPLIT_NAMES] == [-1, 0, -1]
+    assert not set(bad) & {sample.name for part in left.parts.values() for sample in part}
+    assert (left.where, left.made, left.classes) == (splits.where, splits.made, splits.classes)

@@ -40,7 +40,7 @@ from .records import (
 from .replies import remark
 from .sources import Source, open_source
 from .sources.spec import unread
-from .splits import divide, divide_if_possible, labels_of, refuse_unreadable
+from .splits import divide, divide_if_possible, labels_of, refuse_unreadable, without
 from .survey import Survey
 from .survey import survey as look
 from .unseen import choose_unseen, leave_out_seen
@@ -106,6 +106,7 @@ def run_fit(images: Any, **choices: Any) -> Fitted:
     if not trained.untouched:
         lap("forgetting")
     held = {sample.name for sample in splits.val}
+    used = without(splits, trained.unreadable)
     validation = score(
         classifier,
         trained.rows,
@@ -123,12 +124,12 @@ def run_fit(images: Any, **choices: Any) -> Fitted:
         classifier=classifier.eval(),
         classes=splits.classes,
         spec=classifier.spec,
-        config=runs.run_config(chosen, splits, network, trained.outcome, trained.resolved, extra),
+        config=runs.run_config(chosen, used, network, trained.outcome, trained.resolved, extra),
         history=tuple(trained.records),
         validation=validation,
-        seen={sample.digest: split for split in SPLIT_NAMES for sample in splits[split]},
+        seen={sample.digest: split for split in SPLIT_NAMES for sample in used[split]},
         unreadable=(*splits.unreadable, *trained.unreadable),
-        cost=Cost(seconds, trained.decoded, trained.cached),
+        cost=Cost(seconds, trained.decoded, trained.cached, trained.copies),
     )
 
 
@@ -380,8 +381,7 @@ def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[st
     if isinstance(images, Splits):
         return images, {}
     began = time.perf_counter()
-    names = [entry.name for entry in fields(settings.OpenSettings)]
-    splits = open_images(images, **{name: getattr(chosen, name) for name in names})
+    splits = open_images(images, **{entry.name: getattr(chosen, entry.name) for entry in fields(settings.OpenSettings)})
     return splits, {"open": time.perf_counter() - began}
 
 

@@ -40,6 +40,20 @@ def headline(result: Evaluation) -> list[str]:
     return [f"{name} ({label}): {percent(asdict(found))}" for name, found in names.items() if found is not None]
 
 
+def image_counts(images: Mapping[str, int], unreadable: int) -> str:
+    """``train 45, validation 13, test 16 (not decoded by the fit); left out 2 files that cannot be read``.
+
+    Args:
+        images: split → images that a fit has used; of test those that are there, as a fit does not decode it.
+        unreadable: files that were left out.
+    """
+    counts = [f"{SPLIT_LABELS[split]} {n:,}" for split, n in images.items() if n]
+    if images.get("test"):
+        counts[-1] += " (not decoded by the fit)"
+    files = "1 file" if unreadable == 1 else f"{unreadable:,} files"
+    return ", ".join(counts) + (f"; left out {files} that cannot be read" if unreadable else "")
+
+
 def in_points(share: float) -> str:
     """A fraction of 1 as points with one decimal; never ``-0.0``."""
     return f"{round(100 * share, 1) + 0.0:.1f}"
@@ -64,7 +78,7 @@ def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any])
     """
     backbone, data, classes = config["backbone"], config["data"], config["classes"]
     spec = config["image_spec"]
-    counts = ", ".join(f"{SPLIT_LABELS[split]} {count:,}" for split, count in data["images"].items())
+    counts = image_counts(data["images"], len(config.get("unreadable", ())))
     shown = ", ".join(classes[:20]) + (f" … ({len(classes)} in all)" if len(classes) > 20 else "")
     lines = [
         f"# {name}",

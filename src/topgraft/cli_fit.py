@@ -98,7 +98,11 @@ def _show(asked: argparse.Namespace, model: Fitted, out: Path, seconds: Mapping[
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
             "top1": result["top1"],
             "validation": result,
-            "images": {"from_cache": model.cost.images_from_cache, "computed": model.cost.images_decoded},
+            "images": {
+                "from_cache": model.cost.images_from_cache,
+                "computed": model.cost.images_decoded,
+                "copies": model.cost.images_copied,
+            },
             "selection": model.config["selection"],
             **{name: model.config.get(name) for name in ("largest_class", "forgetting", "trade", "auto", "caching")},
             "resolved": model.config["resolved"],

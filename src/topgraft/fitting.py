@@ -46,7 +46,7 @@ class Trained:
         rows, samples: of the validation images that could be read.
         before: features of the same images under the published base, if they were needed; else None.
         unreadable: images that could not, and why.
-        decoded, cached: images whose features were computed now, and that the cache held.
+        decoded, cached, copies: images whose features were computed now, that the cache held, and exact copies of both.
         extra: for the run's config: ``caching``, ``auto``, ``resumed_from``, ``remarks``.
         resolved: as the run that was resumed had it.
         untouched: whether the base is as it was.
@@ -61,6 +61,7 @@ class Trained:
     unreadable: tuple[Unreadable, ...]
     decoded: int
     cached: int
+    copies: int
     extra: dict[str, Any]
     resolved: Resolved
     untouched: bool
@@ -109,13 +110,13 @@ def train_network(
     untouched = computed is not None and (published is None or _base_fingerprint(classifier) == published)
     samples = (*splits.train, *splits.val)
     before = None if computed is None else computed.rows[computed.kept >= len(splits.train)]
-    decoded, cached = len(samples), 0
     if untouched:
         assert computed is not None
         assert before is not None
         rows, kept = before, [samples[index] for index in computed.kept if index >= len(splits.train)]
         unreadable = computed.unreadable
-        decoded, cached = computed.decoded, len(computed.rows) - computed.decoded
+        contents = len({samples[index].digest for index in computed.kept})
+        decoded, cached, copies = computed.decoded, contents - computed.decoded, len(computed.kept) - contents
     else:
         # The number that is shown is made as `evaluate` and `predict` will make theirs: on the engine.
         try:
@@ -129,6 +130,7 @@ def train_network(
         rows = final.rows
         found = {entry.name: entry for entry in (*preparation.unreadable(), *final.unreadable)}
         unreadable = tuple(found.values())
+        decoded, cached, copies = len(samples) - len(unreadable), 0, 0
         lap("validate")
     extra = {
         "caching": list(preparation.decisions.values()),
@@ -140,9 +142,8 @@ def train_network(
     if computed is not None:
         labels = labels_of(samples)[computed.kept]
         against = judged_out_of_fold(records, outcome.selection, labels, splits.classes, splits.where)
-    return Trained(
-        records, outcome, rows, kept, before, unreadable, decoded, cached, extra, resolved, untouched, against
-    )
+    counts = decoded, cached, copies
+    return Trained(records, outcome, rows, kept, before, unreadable, *counts, extra, resolved, untouched, against)
 
 
 def _base_fingerprint(classifier: Classifier) -> str:

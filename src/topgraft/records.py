@@ -46,8 +46,8 @@ class Unreadable:
 class Duplicate:
     """Images with the same content. `labels` and `splits` go with `names`, one each.
 
-    `dropped` are those of `names` that were left out: of train because the same content is in val or test,
-    of val because it is in test. `splits` is empty where the images could not be divided.
+    `dropped` are those of `names` that were left out, of train or val, because a later split has the same content.
+    `splits` is empty where the images could not be divided.
     """
 
     digest: str
@@ -67,8 +67,7 @@ class Splits:
         train, val, test: the samples; `test` is empty where the source has none.
         made: the splits that Topgraft made by content; the others were given by the source.
         split_seed: the seed of the splits that were made.
-        unreadable: files that were left out while opening. Files that turn out to be damaged when they are
-            decoded are reported by the verb that decodes them.
+        unreadable: files that were left out while opening. Those found damaged in decoding, their verb reports.
         duplicates: groups of images with equal content.
         notes: what a user should be told about how the images were found and divided, one sentence each.
         undivided: the samples of a source that has no splits and cannot be divided; the splits are empty then.
@@ -366,11 +365,12 @@ class Features:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of each part of the line, and how many images it saw. Parts that overlap share wall time."""
+    """Seconds of each part of the line (overlapping parts share them); images computed, cached, and copies of these."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     images_decoded: int = 0
     images_from_cache: int = 0
+    images_copied: int = 0
 
 
 @dataclass(frozen=True)
@@ -384,7 +384,7 @@ class Fitted:
         config: all that `config.json` holds: settings, resolved choices, backbone, weights, versions.
         history: one record per epoch or solve.
         validation: the validation results; its numbers are marked as used for selection.
-        seen: content digest → split, of every image of the source.
+        seen: content digest → split, of every image that was used, or is there for testing.
         unreadable: files that were left out, and why.
         cost: seconds of each part.
     """

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .card import SPLIT_LABELS, headline
+from .card import headline, image_counts
 from .chance import warned
 from .interpolation import trade_from_json
-from .records import Fitted
+from .records import Cost, Fitted
 from .show_forgetting import traded
 
 
@@ -22,11 +22,10 @@ def lines(model: Fitted, seconds: Mapping[str, float], out: Path | None = None) 
         out: the folder where it was saved; None where it was not.
     """
     config = model.config
-    counts = ", ".join(f"{SPLIT_LABELS[split]} {n:,}" for split, n in config["data"]["images"].items() if n)
     untried = (config.get("auto") or {}).get("untried")
     parts = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items() if name != "total")
     return [
-        f"{len(model.classes)} classes; {counts}",
+        f"{len(model.classes)} classes; {image_counts(config['data']['images'], len(model.unreadable))}",
         _base(model),
         _selected(config["selection"]),
         *(traded(trade_from_json(config["trade"])) if config.get("trade") else []),
@@ -47,7 +46,16 @@ def _base(model: Fitted) -> str:
         return f"trained: {backbone} on {engine['device']} ({resolved['training']})"
     return (
         f"base: {backbone} on {engine['name']} ({engine['precision']}{f': {why}' if why else ''}); "
-        f"{model.cost.images_decoded:,} images computed, {model.cost.images_from_cache:,} from the cache"
+        f"{_origins(model.cost)}"
+    )
+
+
+def _origins(cost: Cost) -> str:
+    """Where the features came from: computed, cached, or those of an equal image."""
+    computed = "1 image" if cost.images_decoded == 1 else f"{cost.images_decoded:,} images"
+    copies = "1 exact copy" if cost.images_copied == 1 else f"{cost.images_copied:,} exact copies"
+    return f"{computed} computed, {cost.images_from_cache:,} from the cache" + (
+        f", {copies} of these" if cost.images_copied else ""
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,13 @@ def _divide(source: Source, split_seed: int, limit: int | None) -> Splits:
         duplicates=duplicates,
         notes=notes,
     )
+
+
+def without(splits: Splits, unreadable: Sequence[Unreadable]) -> Splits:
+    """The splits without images that turned out to be unreadable when they were decoded."""
+    names = {entry.name for entry in unreadable}
+    train, val, test = (tuple(s for s in splits[name] if s.name not in names) for name in SPLIT_NAMES)
+    return replace(splits, train=train, val=val, test=test)
 
 
 def refuse_unreadable(unreadable: Sequence[Unreadable]) -> None:

@@ -97,7 +97,8 @@ def _not_counted(model: Fitted, everything: Sequence[Sample]) -> tuple[str, ...]
     used = [sample.name for sample in everything if model.seen.get(sample.digest) in ("train", "val")]
     if not used:
         return ()
+    images, them = ("image is", "it") if len(used) == 1 else ("images are", "them")
     return (
-        f"{len(used):,} of {len(everything):,} images are not counted, because the model was fitted or selected with "
-        f"them (--include-seen counts them): {listing(used, 3)}",
+        f"{len(used):,} {images} not counted, because the model was fitted or selected with {them} "
+        f"(--include-seen counts {them}): {listing(used, 3)}",
     )

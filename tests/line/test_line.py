@@ -60,6 +60,9 @@ def test_fit_json_says_what_was_made(run: tuple[Path, dict[str, Any]]) -> None:
     assert said["top1"]["value"] > 0.9
     assert said["seconds"]["total"] >= said["seconds"]["features"] > 0
     assert [entry["name"].split("/")[-1] for entry in said["unreadable"]] == ["damaged.png"]
+    assert said["images"] == {"from_cache": 0, "computed": 288, "copies": 1}
+    data = json.loads((out / "config.json").read_text(encoding="utf-8"))["data"]["images"]
+    assert data["train"] + data["val"] == 288 + 1, "the damaged file is not counted"
     assert {p.name for p in out.iterdir()} == {
         "README.md", "config.json", "history.jsonl", "images.csv", "logits", "metrics.json", "model.safetensors",
     }  # fmt: skip
