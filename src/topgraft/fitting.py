@@ -25,6 +25,7 @@ from .networks import find_network
 from .phases import Inputs, Labelled, TrainChoices
 from .plan import Phase, frozen_prefix, table
 from .preparing import Preparation
+from .quantities import as_seconds
 from .reasons import explained, reasoned, remarks
 from .records import EpochRecord, Sample, Splits, Unreadable
 from .runs import Resolved, class_weight, rate, strategy_name, updates_batchnorm
@@ -250,7 +251,7 @@ def _facts(chosen: settings.FitSettings, replayed: Sequence[Phase], splits: Spli
         trainable=trainable,
         first=chosen.from_,
         phases=tuple(replayed) or chosen.rules or (),
-        budget=(settings.as_seconds(chosen.budget) if chosen.budget else defaults.BUDGET) if budgeted else None,
+        budget=(as_seconds(chosen.budget) if chosen.budget else defaults.BUDGET) if budgeted else None,
     )
 
 

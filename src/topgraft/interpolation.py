@@ -27,8 +27,8 @@ from .features import compute, open_base, run
 from .forgetting import answers, points
 from .head import HeadChoice, choose_head
 from .original import Original, base_state, untouched
+from .quantities import loss_limit
 from .records import Difference, Interval, Sample, Unreadable
-from .settings import loss_limit
 from .sources.spec import unread
 from .splits import labels_of
 

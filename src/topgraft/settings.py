@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from .defaults import VIEWS
 from .errors import UsageError
 from .plan import Phase, read_phases
+from .quantities import loss_limit, time_limit
 from .records import SPLIT_NAMES
 
 S = TypeVar("S")
@@ -46,47 +47,6 @@ def _choice(
     """
     metadata = {"help": help, "options": options, "low": low, "flag": flag, "share": share, "read": read}
     return field(default=default, metadata=metadata)
-
-
-def seconds(given: Any) -> str:
-    """A time as it was written, if it is one: ``90s``, ``5m``, ``1.5h``, or seconds as a number.
-
-    Raises:
-        UsageError: it is none, or not above 0.
-    """
-    text = f"{given:g}" if isinstance(given, int | float) and not isinstance(given, bool) else str(given)
-    as_seconds(text)
-    return text
-
-
-def loss_limit(given: Any) -> float:
-    """Points that may be lost: a number from 0 to 100.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        value = math.nan if isinstance(given, bool) else float(given)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not 0 <= value <= 100:
-        raise UsageError(f"at most 0 to 100 points can be lost, not {given}")
-    return value
-
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def as_seconds(text: str) -> float:
-    """Seconds of a time that `seconds` takes."""
-    number, unit = (text[:-1], _UNITS[text[-1]]) if text[-1:] in _UNITS else (text, 1.0)
-    try:
-        value = float(number) * unit
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"a time is a number with s, m or h, as 90s, 5m or 1.5h, not {text!r}")
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +117,7 @@ class FitSettings(OpenSettings, NetworkSettings):
     rules: tuple[Phase, ...] | None = _choice(
         None, "your own phases: a TOML file, or a list of phases in Python; see the README", read=read_phases
     )
-    budget: str | None = _choice(None, "auto: wall time for everything, as 90s, 5m or 1h; default: 5m", read=seconds)
+    budget: str | None = _choice(None, "auto: wall time for everything, as 90s, 5m or 1h; default: 5m", read=time_limit)
     epochs: int | None = _choice(None, _EPOCHS_HELP, low=1)
     batch_size: int = _choice(32, "images of one step, where the base trains", low=1)
     optimizer: str = _choice("adam", _OPTIMIZER_HELP, _OPTIMIZERS)
