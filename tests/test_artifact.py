@@ -26,7 +26,7 @@ from fitted import CLASSES, TINY, fitted
 from topgraft import artifact, metrics
 from topgraft.backbones import BACKBONES
 from topgraft.errors import ArtifactError, TopgraftError, UsageError
-from topgraft.folders import CHECKPOINT_FILE
+from topgraft.folders import CHECKPOINT_FILE, growing_history_file
 from topgraft.records import Evaluation, Fitted
 
 FILES = (
@@ -409,6 +409,19 @@ def stopped(seed: int = 0) -> Fitted:
     return replace(made, config={**made.config, "finished": False})
 
 
+def test_a_folder_with_nothing_but_a_history_is_of_an_unfinished_fit(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "history.jsonl").write_text("")
+    with pytest.raises(UsageError, match=r"--resume goes on .*--overwrite starts anew"):
+        artifact.check_target(folder, overwrite=False)
+    artifact.check_target(folder, overwrite=False, resume=True)
+    artifact.check_target(folder, overwrite=True)
+    (folder / "mine.txt").write_text("")
+    with pytest.raises(UsageError, match="holds files and is no Topgraft artifact"):
+        artifact.check_target(folder, overwrite=True)
+
+
 def test_an_unfinished_fit_is_gone_on_with_or_started_anew(tmp_path: Path) -> None:
     folder = unfinished(tmp_path / "run")
     (folder / f".{CHECKPOINT_FILE}-0123456789ab.tmp").write_bytes(b"half")
@@ -466,6 +479,16 @@ def test_a_stopped_fit_whose_checkpoint_is_lost_may_begin_again(tmp_path: Path) 
     artifact.check_target(folder, overwrite=False, resume=True)
     with pytest.raises(UsageError, match="--overwrite"):
         artifact.check_target(folder, overwrite=False)
+
+
+def test_the_history_of_a_fit_that_runs_does_not_touch_an_artifacts(saved: Path, tmp_path: Path) -> None:
+    growing = growing_history_file(saved)
+    growing.write_text("a line")
+    assert growing.parent == saved
+    assert artifact.load(saved).history
+    artifact.save(fitted(), saved, overwrite=True)
+    assert not growing.exists()
+    assert growing_history_file(tmp_path / "new").name == "history.jsonl"
 
 
 def test_a_killed_fit_that_is_to_replace_an_artifact_is_unfinished(saved: Path) -> None:

@@ -17,6 +17,7 @@ from topgraft import checkpoint, fitting, settings
 from topgraft.errors import DataError, UsageError
 from topgraft.features import FeatureRows
 from topgraft.folders import checkpoint_file
+from topgraft.history import line_of
 from topgraft.plan import Phase
 from topgraft.records import EpochRecord, Fitted, Sample, Splits
 from topgraft.stepping import StepChoices
@@ -212,3 +213,29 @@ def test_a_resumed_fit_steps_with_the_threads_that_its_state_has(
         assert heard == [2, 2, 1]
         assert [record.epoch for record in model.history] == [1, 2]
         assert torch.get_num_threads() == 2
+
+
+def test_the_history_grows_in_the_folder_and_ends_as_the_saved_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines: list[int] = []
+    file = tmp_path / "history.jsonl"
+
+    def watched(*given: Any, **named: Any) -> Iterator[EpochRecord]:
+        for record in run_phase(*given, **named):
+            yield record
+            lines.append(len(file.read_text("utf-8").splitlines()))
+            if len(lines) == 2:  # in the file, and not yet in the checkpoint
+                raise _Reached
+
+    monkeypatch.setattr(topgraft.phases, "run_phase", watched)
+    with pytest.raises(_Reached):
+        fit_tiny(epochs=3, checkpoint=tmp_path)
+    assert lines == [1, 2]
+    lines += [0]
+    model = fit_tiny(epochs=3, checkpoint=tmp_path, resume=True)
+    written = "".join(map(line_of, model.history))
+    assert [record.epoch for record in model.history] == [1, 2, 3]
+    assert file.read_text("utf-8") == written
+    saved = tg.save(model, tmp_path / "saved") / "history.jsonl"
+    assert saved.read_text("utf-8") == written

@@ -64,6 +64,14 @@ def test_a_terminal_gets_a_bar(clock: list[float], monkeypatch: pytest.MonkeyPat
     assert "2.5 images/s" in shown.getvalue()
 
 
+def test_a_bar_that_does_not_stay_leaves_no_last_line(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.bar("epoch 1 of 2", 100, stays=False) as bar:
+        for _ in range(2):
+            clock[0] += 3.0
+            bar.advance(50)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_quiet_is_quiet(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with progress.quiet():
         work(clock, 40.0)

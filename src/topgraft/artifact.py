@@ -8,7 +8,8 @@ images.csv          content hash and split of every image of the source
 logits/SPLIT.npz    per-image logits, labels and names
 README.md           the model card
 
-Beside them, checkpoint.safetensors is the state of a fit that has not come to its end (`topgraft.checkpoint`).
+Next to them, checkpoint.safetensors is the state of a fit that has not come to its end (`topgraft.checkpoint`), and
+history.jsonl, or history.unfinished.jsonl where an artifact is there, its history until then (`topgraft.history`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ import numpy as np
 from .card import model_card
 from .chance import judged
 from .errors import ArtifactError, UsageError
-from .folders import atomic_write, checkpoint_file, is_draft, link, remove_stale_drafts, replace
+from .folders import HISTORY_FILE, atomic_write, checkpoint_file, is_draft, link, remove_stale_drafts, replace
+from .history import line_of
 from .metrics import measure
 from .records import (
     SPLIT_NAMES,
@@ -47,7 +49,7 @@ from .records import (
 
 FORMAT_VERSION = 1
 
-_HASHED = ("model.safetensors", "history.jsonl", "images.csv")  # what is never written again after the save
+_HASHED = ("model.safetensors", HISTORY_FILE, "images.csv")  # what is never written again after the save
 
 # What reading a damaged JSON, CSV, safetensors or NumPy file may raise; the fuzz test shows that it is all of it.
 _DAMAGE = (
@@ -75,7 +77,7 @@ def check_target(folder: Path, overwrite: bool, resume: bool = False) -> None:
     state = checkpoint_file(folder)
     if overwrite:
         state.unlink(missing_ok=True)
-    for written in (folder, state):
+    for written in (folder, state, folder / HISTORY_FILE):
         remove_stale_drafts(written)
 
 
@@ -86,11 +88,12 @@ def _require_free(folder: Path, overwrite: bool, resume: bool) -> None:
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder for the artifact")
     state = checkpoint_file(folder)
-    drafts = {path for path in folder.iterdir() if is_draft(path, state.name)}
+    drafts = {path for path in folder.iterdir() if is_draft(path, state.name) or is_draft(path, HISTORY_FILE)}
     others = set(folder.iterdir()) - drafts
-    if not others or (overwrite and (others == {state} or (folder / "config.json").is_file())):
+    begun = others <= {state, folder / HISTORY_FILE}
+    if not others or (overwrite and (begun or (folder / "config.json").is_file())):
         return
-    if not overwrite and (others == {state} or _is_unfinished(folder)):
+    if not overwrite and (begun or _is_unfinished(folder)):
         if resume:
             return
         raise UsageError(
@@ -147,8 +150,8 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False, keep_checkpoi
             save_file(tensors, draft / "model.safetensors")
         except SafetensorError as error:  # what it says of a full disk, which is no OSError of Python's
             raise OSError(f"{folder} cannot be written: {error}") from None
-        with (draft / "history.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(asdict(record)) + "\n" for record in fitted.history)
+        with (draft / HISTORY_FILE).open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(map(line_of, fitted.history))
         with (draft / "images.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["sha256", "split"])
@@ -222,7 +225,7 @@ def load(folder: Path) -> Fitted:
         classifier = Classifier(chain, spec)
         tensors = {key: aligned(tensor) for key, tensor in load_file(folder / "model.safetensors").items()}
         classifier.groups.load_state_dict(tensors, assign=True)
-        history = tuple(epoch_from_json(json.loads(line)) for line in _read(folder / "history.jsonl").splitlines())
+        history = tuple(epoch_from_json(json.loads(line)) for line in _read(folder / HISTORY_FILE).splitlines())
         seen = _seen(_read(folder / "images.csv"))
         validation = _results(folder, "val", classes)
         unreadable = tuple(Unreadable(**entry) for entry in config["unreadable"])

@@ -19,7 +19,8 @@ from .classifier import Classifier
 from .errors import UsageError
 from .features import FeatureRows, open_base
 from .features import run as run_base
-from .folders import checkpoint_file
+from .folders import checkpoint_file, growing_history_file
+from .history import GrowingHistory
 from .keeping import keep_state, require_weights, saved_state
 from .networks import find_network
 from .phases import Inputs, Labelled, TrainChoices
@@ -27,7 +28,7 @@ from .plan import Phase, frozen_prefix, table
 from .preparing import Preparation
 from .quantities import as_seconds
 from .reasons import explained, reasoned, remarks
-from .records import EpochRecord, Sample, Splits, Unreadable
+from .records import EpochRecord, Sample, Splits, Unreadable, epoch_from_json
 from .runs import Resolved, class_weight, rate, strategy_name, updates_batchnorm
 from .splits import labels_of, refuse_unreadable, require_readable
 from .stepping import StepChoices
@@ -344,7 +345,11 @@ def _run(
 ) -> tuple[list[EpochRecord], Outcome]:
     """Train, on the recorded number of threads, and keep checkpoints where there is a place for them."""
     chosen = job.chosen
-    path = None if chosen.checkpoint is None or not keeps else checkpoint_file(chosen.checkpoint)
+    place = chosen.checkpoint if keeps else None
+    path = None if place is None else checkpoint_file(place)
+    file = None if place is None or place == path else growing_history_file(place)
+    earlier = [epoch_from_json(entry) for entry in saved.state["history"]] if saved else []
+    history = GrowingHistory(file, len(inputs.val), earlier)
 
     def save(state: Checkpoint) -> None:
         assert path is not None
@@ -352,7 +357,7 @@ def _run(
 
     run = train(job.classifier, job.strategy, facts, inputs, job.choices, None if path is None else save, saved)
     with torch_threads(job.resolved.engine.threads):
-        return drain(run)
+        return drain(run, history.add)
 
 
 def labelled(
@@ -369,14 +374,18 @@ def labelled(
     return Labelled(computed.rows[:first], labels[:first]), Labelled(computed.rows[first:], labels[first:])
 
 
-def drain(run: Generator[EpochRecord, None, Outcome]) -> tuple[list[EpochRecord], Outcome]:
-    """Run a training to its end: all records, and what it returned."""
+def drain(
+    run: Generator[EpochRecord, None, Outcome], on_record: Callable[[EpochRecord], None] = lambda record: None
+) -> tuple[list[EpochRecord], Outcome]:
+    """Run a training to its end: all records, each handed to `on_record` as it comes, and what it returned."""
     records: list[EpochRecord] = []
     while True:
         try:
-            records.append(next(run))
+            record = next(run)
         except StopIteration as stop:
             return records, stop.value
+        records.append(record)
+        on_record(record)
 
 
 def laps(seconds: dict[str, float]) -> Callable[[str], None]:

@@ -17,6 +17,9 @@ import platformdirs
 CHECKPOINT_FILE = "checkpoint.safetensors"
 """The state of an unfinished fit, inside the folder that its artifact will fill."""
 
+HISTORY_FILE = "history.jsonl"
+"""One line for each epoch or solve, in an artifact, and in the folder of an unfinished fit."""
+
 _STALE_SECONDS = 3600.0  # a file or an artifact is written in seconds; what nobody has touched for so long is left over
 
 _REPLACE_TRIES = 20  # × 50 ms: a virus scanner on Windows may hold a new file for some tenths of a second
@@ -54,6 +57,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def checkpoint_file(place: Path) -> Path:
     """Where a fit keeps its state: `place` itself where it is a ``.safetensors`` file, else the file in that folder."""
     return place if place.suffix == ".safetensors" else place / CHECKPOINT_FILE
+
+
+def growing_history_file(folder: Path) -> Path:
+    """Where a fit that runs writes its history: not over that of an artifact that is there, which stays whole."""
+    return folder / ("history.unfinished.jsonl" if (folder / "config.json").exists() else HISTORY_FILE)
 
 
 def is_draft(path: Path, name: str) -> bool:

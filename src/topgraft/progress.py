@@ -75,8 +75,8 @@ def duration(seconds: float) -> str:
 class Bar:
     """Counts work done; `advance` may be called from one thread only."""
 
-    def __init__(self, description: str, total: int, unit: str) -> None:
-        self.description, self.total, self.unit = description, total, unit
+    def __init__(self, description: str, total: int, unit: str, stays: bool) -> None:
+        self.description, self.total, self.unit, self.stays = description, total, unit, stays
         self.done = 0
         self._started = time.monotonic()
         self._last_line = self._started
@@ -98,7 +98,7 @@ class Bar:
                 print(self.line(now), file=sys.stderr, flush=True)
             return
         if self._rich is None:
-            self._rich, self._task = _rich_bar(self.description, self.total, self.unit)
+            self._rich, self._task = _rich_bar(self.description, self.total, transient=not self.stays)
         self._rich.update(self._task, completed=self.done, rate=self._rate(now))
 
     def line(self, now: float) -> str:
@@ -109,10 +109,10 @@ class Bar:
         return f"{self.description}: {_count(self.done, self.unit)}{of} {self.unit}, {self._rate(now)}{left}"
 
     def close(self) -> None:
-        """Leave the finished bar, or one last plain line, behind."""
+        """Leave the finished bar, or one last plain line, behind, if it stays."""
         if self._rich is not None:
             self._rich.stop()
-        elif 0 <= self._shown < self.done:
+        elif self.stays and 0 <= self._shown < self.done:
             print(self.line(time.monotonic()), file=sys.stderr, flush=True)
 
     def _rate(self, now: float) -> str:
@@ -121,9 +121,9 @@ class Bar:
 
 
 @contextmanager
-def bar(description: str, total: int, unit: str = "images") -> Iterator[Bar]:
-    """A bar over `total` units; ``unit="B"`` counts bytes and shows megabytes."""
-    shown = Bar(description, total, unit)
+def bar(description: str, total: int, unit: str = "images", *, stays: bool = True) -> Iterator[Bar]:
+    """A bar over `total` units; ``unit="B"`` counts bytes and shows megabytes. It may go when the work is done."""
+    shown = Bar(description, total, unit, stays)
     try:
         yield shown
     finally:
@@ -136,7 +136,7 @@ def _count(amount: float, unit: str) -> str:
     return f"{amount:,.0f}" if amount >= 10 or amount == int(amount) else f"{amount:.1f}"
 
 
-def _rich_bar(description: str, total: int, unit: str) -> tuple[Any, Any]:
+def _rich_bar(description: str, total: int, transient: bool) -> tuple[Any, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -149,6 +149,7 @@ def _rich_bar(description: str, total: int, unit: str) -> tuple[Any, Any]:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        transient=transient,
     )
     shown.start()
     return shown, shown.add_task(description, total=total or None, rate="")

@@ -26,28 +26,11 @@ _ROOMY = 118  # columns from which on every column of a table is shown
 
 
 def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: bool) -> None:
-    """What a fit has made: epochs, strengths, validation, seconds, and the folder."""
+    """What a fit has made: strength or epoch, validation, seconds, and the folder."""
     if quiet:
         lines(headline(model.validation))
         return
-    _epochs(_console(), model)
     lines(show_fit.lines(model, seconds, out))
-
-
-def _epochs(console: Console, model: Fitted) -> None:
-    """One row for each epoch that stepped; nothing where the head was solved."""
-    rows = [record for record in model.history if record.epoch]
-    if not rows:
-        return
-    shown = _table("phase", "epoch", "train loss", "train top-1", "val. loss", "val. top-1", "seconds")
-    for record in rows:
-        accuracies = (record.train_top1, record.val_top1)
-        train, val = ("–" if found is None else share(found.value) for found in accuracies)
-        losses = (record.train_loss, record.val_loss)
-        train_loss, val_loss = ("–" if loss is None else f"{loss:.3f}" for loss in losses)
-        name = f"{record.name}, {record.folds} folds" if record.folds else record.name
-        shown.add_row(name, str(record.epoch), train_loss, train, val_loss, val, f"{record.seconds:.1f}")
-    console.print(shown)
 
 
 def stalled(error: Stalled) -> None:

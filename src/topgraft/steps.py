@@ -172,7 +172,7 @@ def _epoch(
     kept = time.perf_counter()
     chance = run.chance
     early = _early(run, phase)
-    with progress.bar(f"epoch {now.epoch} of {phase.epochs}", len(run.train)) as bar:
+    with progress.bar(f"epoch {now.epoch} of {phase.epochs}", len(run.train), stays=False) as bar:
         bar.advance(now.step * choices.batch_size)
         walk = _walk(run, optimizer, phase, now, mean, total)
         last = min(steps, _all_steps(run, phase) - before)
