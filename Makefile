@@ -28,8 +28,11 @@ $(VENV)/installed: pyproject.toml constraints.txt tests/requirements-reference.t
 setup: $(VENV)/installed  ## make .venv with the pinned dependencies
 
 demo: setup  ## the main job on real scanned digits, offline: fit, evaluate, predict
-	$(BIN)/topgraft fit digits --budget 90s --out runs/demo --overwrite
+	$(BIN)/topgraft fit digits --strategy head --out runs/demo --overwrite
 	$(BIN)/topgraft evaluate runs/demo digits
+	$(BIN)/python -c "from PIL import Image; import topgraft as tg; \
+		Image.fromarray(tg.open_images('digits').test[0].array).save('runs/digit.png')"
+	$(BIN)/topgraft predict runs/demo runs/digit.png
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 import topgraft as tg
 import topgraft.phases
 from topgraft import checkpoint, fitting, settings
+from topgraft.clock import counting_from
 from topgraft.errors import DataError, UsageError
 from topgraft.features import FeatureRows
 from topgraft.folders import checkpoint_file
@@ -167,12 +169,18 @@ def test_three_images_of_each_class_are_enough(strategy: str) -> None:
         assert all(record.val_top1 is not None and record.val_top1.n == 4 for record in tried)
 
 
-def test_a_budget_that_is_too_small_for_decoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = np.zeros((20, 32, 32, 3), dtype=np.uint8)
-    images[:, 0, 0, 0] = range(20)
+def test_random_weights_take_a_step_however_small_the_budget() -> None:
+    images = np.zeros((200, 32, 32, 3), dtype=np.uint8)
+    images[:, 0, 0, 0] = range(200)
     chosen = {"strategy": "auto", "weights": "random", "input_size": 32, "device": "cpu", "backbone": "squeezenet1_1"}
-    with pytest.raises(UsageError, match=r"too small for even the head: 1\d images take about \d s.* Give a larger"):
-        tg.fit((images, np.arange(20) % 2), **chosen, budget="2s")
+    with counting_from(time.perf_counter() - 10.0):
+        model = tg.fit((images, np.arange(200) % 2), **chosen, batch_size=8, budget="1s")
+    (record,) = model.history
+    assert record.train_top1 is not None
+    assert record.train_top1.n == 8
+    assert model.validation.metrics.n == 40
+    assert any("ended training after 8 of the 120 images" in note for note in model.config["notes"])
+    assert np.isfinite(model.validation.logits).all()
 
 
 def test_balanced_classes_arrive_as_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,8 @@ def test_long_work_prints_plain_lines_with_rate_and_time_left(
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()
-    assert lines[0] == "base: 10 of 100 images, 2.5 images/s, 36 s left"
+    assert lines[0] == "base: 10 of 100 images"
+    assert lines[1] == "base: 40 of 100 images, 2.5 images/s, 24 s left"
     assert lines[-1] == "base: 100 of 100 images, 2.5 images/s, 0 s left"
     assert 3 <= len(lines) <= 6
     assert len(set(lines)) == len(lines)
@@ -50,7 +51,23 @@ def test_work_that_ends_at_its_first_line_prints_one(clock: list[float], capsys:
     with progress.bar("base", 4) as bar:
         clock[0] += 3.0
         bar.advance(4)
-    assert capsys.readouterr().err == "base: 4 of 4 images, 1.3 images/s, 0 s left\n"
+    assert capsys.readouterr().err == "base: 4 of 4 images\n"
+
+
+def test_what_comes_before_the_first_images_is_no_rate(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    """A network is converted and warmed up meanwhile; and what is ready at the same moment says nothing either."""
+    with progress.bar("base", 1000) as bar:
+        bar.advance(0)
+        for seconds, images in ((60.0, 4), (0.5, 4), (9.5, 32), (10.0, 40)):
+            clock[0] += seconds
+            bar.advance(images)
+            line = bar.line(clock[0])
+            assert ("left" in line) == (bar.done > 8)
+    assert capsys.readouterr().err.splitlines() == [
+        "base: 4 of 1,000 images",
+        "base: 40 of 1,000 images, 3.6 images/s, 4 min 27 s left",
+        "base: 80 of 1,000 images, 3.8 images/s, 4 min 2 s left",
+    ]
 
 
 def test_a_terminal_gets_a_bar(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,9 +127,10 @@ def test_a_duration_is_written_for_people(seconds: float, expected: str) -> None
 
 def test_a_long_time_left_is_written_as_a_duration(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with progress.bar("base", 1_000) as bar:
+        bar.advance(10)
         clock[0] += 10.0
         bar.advance(10)
-    assert capsys.readouterr().err.splitlines()[0].endswith(", 16 min 30 s left")
+    assert capsys.readouterr().err.splitlines()[0].endswith(", 16 min 20 s left")
 
 
 def test_a_message_is_wrapped_at_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

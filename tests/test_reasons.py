@@ -59,9 +59,24 @@ def test_the_config_says_what_was_known_and_what_was_left() -> None:
 
 def test_remarks_are_about_what_did_not_help_and_what_was_stopped() -> None:
     tables: dict[str, dict[str, float | None]] = {"head": {}, "top": {}}
-    assert remarks(Outcome(tables, {"phase": "top"}, (HEAD, TOP))) == []
-    assert remarks(Outcome(tables, {"phase": "head"}, (HEAD,))) == []
-    (kept,) = remarks(Outcome(tables, {"phase": "head"}, (HEAD, TOP)))
+    assert remarks(Outcome(tables, {"phase": "top"}, (HEAD, TOP)), FACTS, [SOLVED]) == []
+    assert remarks(Outcome(tables, {"phase": "head"}, (HEAD,)), FACTS, [SOLVED]) == []
+    (kept,) = remarks(Outcome(tables, {"phase": "head"}, (HEAD, TOP)), FACTS, [SOLVED])
     assert "no epoch of top was better" in kept
-    (stopped,) = remarks(Outcome(tables, {"phase": "top"}, (HEAD, TOP), interrupted=True))
+    (stopped,) = remarks(Outcome(tables, {"phase": "top"}, (HEAD, TOP), interrupted=True), FACTS, [SOLVED])
     assert "Ctrl-C" in stopped
+
+
+def test_remarks_say_what_a_budget_was_too_short_for() -> None:
+    head = Outcome({"head": {}}, {"phase": "head"}, (HEAD,))
+    (said,) = remarks(head, replace(FACTS, budget=7.5), [SOLVED])
+    assert said.startswith("the head was fitted to all images, which took 8 s of a budget of 8 s; no time was left")
+    assert remarks(head, replace(FACTS, budget=8.5), [SOLVED]) == []
+    assert remarks(head, replace(FACTS, budget=7.5, trainable=False), [SOLVED]) == []
+    assert remarks(head, replace(FACTS, budget=None), [SOLVED]) == []
+    full, facts = Outcome({"top": {}}, {"phase": "top"}, (TOP,)), replace(FACTS, pretrained=False)
+    stepped = EpochRecord(0, "full", 1, 500.0, train_top1=metrics.wilson(3, 32))
+    (said,) = remarks(full, facts, [stepped])
+    assert "5 min ended training after 32 of the 1,000 images of the first epoch" in said
+    for more in (replace(stepped, train_top1=metrics.wilson(3, 1000)), replace(stepped, epoch=2)):
+        assert remarks(full, facts, [more]) == []

@@ -1,11 +1,8 @@
-"""What a budget is for beside the phases, and what is said where it is too small for anything."""
+"""Time budget: the work that comes after training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from . import progress
-from .errors import UsageError
 
 AFTER = 2.5
 """Seconds that validating on the engine and saving take beside the images: it is compiled for new weights."""
@@ -24,29 +21,3 @@ class Later:
     images: int = 0
     networks: int = 0
     solves: int = 0
-
-
-def require(images: int, each: float, left: float) -> None:
-    """Refuse a budget before the work.
-
-    Args:
-        images: that have to be gone through before anything else.
-        each: seconds that one takes.
-        left: seconds of the budget.
-
-    Raises:
-        UsageError: they are too few; see `too_small`.
-    """
-    needed = images * each + AFTER
-    if needed > left:
-        raise too_small(
-            f"{images:,} images take about {progress.duration(needed)}, and "
-            f"{progress.duration(max(left, 0.0))} are left of it"
-        )
-
-
-def too_small(why: str) -> UsageError:
-    """The error, with what to do."""
-    return UsageError(
-        f"the budget is too small for even the head: {why}. Give a larger --budget, or --limit to use fewer images"
-    )

@@ -232,7 +232,13 @@ class FeatureRows:
 
 
 def compute(
-    samples: Sequence[Sample], base: Base, *, strict: bool, description: str, until: float = math.inf
+    samples: Sequence[Sample],
+    base: Base,
+    *,
+    strict: bool,
+    description: str,
+    until: float = math.inf,
+    late: Callable[[str], None] | None = None,
 ) -> FeatureRows:
     """Rows for samples: missing ones are decoded and run through the engine, then all are read back.
 
@@ -243,13 +249,13 @@ def compute(
         base: see `open_base`.
         strict: raise where an image cannot be decoded.
         description: what the progress bar says.
-        until: see `complete`.
+        until, late: see `complete`.
 
     Raises:
         DataError: under `strict`, the unreadable images.
         OutOfTime: see `complete`.
     """
-    found = complete(samples, base, description=description, until=until)
+    found = complete(samples, base, description=description, until=until, late=late)
     unreadable = tuple(Unreadable(samples[at].name, reason) for at, reason in found.failed.items())
     if strict:
         refuse_unreadable(unreadable)
@@ -257,11 +263,26 @@ def compute(
     return FeatureRows(found.kept, rows, unreadable, found.decoded, found.seconds)
 
 
-def complete(samples: Sequence[Sample], base: Base, *, description: str, until: float = math.inf) -> Completed:
+def complete(
+    samples: Sequence[Sample],
+    base: Base,
+    *,
+    description: str,
+    until: float = math.inf,
+    late: Callable[[str], None] | None = None,
+) -> Completed:
     """Decode what the store has no row of, and run it through the engine. No more than a segment's rows are held.
 
+    Args:
+        samples: with their digests.
+        base: see `open_base`.
+        description: what the progress bar says.
+        until: when it has to be done, by ``time.perf_counter``.
+        late: is told once if it is not done until then, and the rest is computed all the same; without it that is an
+            error.
+
     Raises:
-        OutOfTime: it was not done `until` then, by ``time.perf_counter``; what was done by then is kept.
+        OutOfTime: it was not done `until` then; what was done by then is kept.
     """
     digests = [sample.digest for sample in samples]
     missing = set(base.store.missing(digests))
@@ -281,7 +302,11 @@ def complete(samples: Sequence[Sample], base: Base, *, description: str, until: 
                     [todo[index].name for index in chosen],
                 )
                 if time.perf_counter() > until and bar.done < len(todo):
-                    raise OutOfTime(f"{description}: the time is up after {bar.done:,} of {len(todo):,} images")
+                    message = f"{description}: the time is up after {bar.done:,} of {len(todo):,} images"
+                    if late is None:
+                        raise OutOfTime(message)
+                    late(message)
+                    until = math.inf
     seconds = time.perf_counter() - began if todo else 0.0
     failed = {sample.digest: by_name[sample.name] for sample in todo if sample.name in by_name}
     kept = np.array([i for i, digest in enumerate(digests) if digest not in failed], dtype=np.int64)

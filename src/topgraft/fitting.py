@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import defaults, freeze, progress, settings
-from .budgets import AFTER, Later
+from .budgets import Later
 from .chance import LargestClass, judged_out_of_fold
 from .checkpoint import Checkpoint
 from .classifier import Classifier
@@ -91,7 +91,7 @@ def train_network(
 
     Raises:
         DataError: images that cannot be learnt from.
-        UsageError: a strategy that cannot work for this network, or a budget that is too small for the head.
+        UsageError: a strategy that cannot work for this network.
         CheckpointError, UsageError: what is to be resumed is damaged, or had other settings.
         Stalled: see `topgraft.steps.run_phase`.
     """
@@ -136,9 +136,9 @@ def train_network(
         lap("validate")
     extra = {
         "caching": list(preparation.decisions.values()),
-        "auto": explained(tuple(classifier.groups), facts, records) if facts.probes and job.name == "auto" else None,
+        "auto": explained(tuple(classifier.groups), facts, records) if job.climbs else None,
         "resumed_from": None if saved is None else saved.state["position"],
-        "remarks": remarks(outcome),
+        "remarks": remarks(outcome, facts, records),
     }
     against = None
     if computed is not None:
@@ -178,6 +178,11 @@ class _Job:
     def name(self) -> str:
         """Of the strategy; a replayed run has its own phases."""
         return "rules" if self.resolved.phases else strategy_name(self.chosen)
+
+    @property
+    def climbs(self) -> bool:
+        """Whether ``auto`` decides what trains beside the head."""
+        return self.name == "auto" and self.facts.pretrained and self.facts.trainable
 
     @property
     def strategy(self) -> Strategy:
@@ -265,13 +270,8 @@ def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]
     samples = (*splits.train, *splits.val)
     preparation = _preparation(job, samples, saved)
     steps = job.name != "head" and job.facts.trainable
-    if steps and saved is None:
-        preparation.measure()
-        lap("measure")
     wants_probes = steps and (job.name == "auto" or (job.name == "partial" and chosen.from_ is None))
-    if job.facts.budget is not None and saved is None:
-        preparation.require_time(job.facts.budget - (time.perf_counter() - began), wants_probes)
-    until = math.inf if job.facts.budget is None else began + job.facts.budget - AFTER
+    until = math.inf if job.facts.budget is None else began + job.facts.budget
     computed, pooled = preparation.features(wants_probes, until)
     lap("features")
     pair = labelled(computed, samples, len(splits.train), splits.classes)
@@ -306,8 +306,6 @@ def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None], 
     """Random weights, or a user's rules: groups step from the beginning."""
     samples = (*job.splits.train, *job.splits.val)
     preparation = _preparation(job, samples, saved)
-    if job.facts.budget is not None and saved is None:
-        preparation.require_time_to_decode(job.facts.budget - (time.perf_counter() - began))
     preparation.decode()
     if any(frozen_prefix(table(tuple(job.classifier.groups), phase.rules)) for phase in job.facts.phases):
         preparation.measure_all()  # before the first state is kept, so that a resumed fit decides alike

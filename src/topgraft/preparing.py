@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from . import progress, settings
 from .augmentation import Augmentation, View
 from .boundary import Decision, Rates, decide, fill, free_bytes, measure_store, trim
-from .budgets import AFTER, Later, require, too_small
+from .budgets import AFTER, Later
 from .classifier import Classifier
 from .dataset import batches
 from .defaults import AUGMENTATIONS, VIEWS
@@ -47,7 +48,6 @@ from .strategies.spec import Facts
 from .weights import RANDOM, load_network
 
 _MEASURED = 16  # images that are decoded to see how long it takes
-_OPENVINO = 3  # times as fast as PyTorch's layers one by one, as they are measured
 _PROBING = 0.1  # share of a budget after which no further probe is begun
 _FAMILIAR = 2000  # images that are asked how familiar they are
 
@@ -92,7 +92,7 @@ class Preparation:
         if self._costs:
             return
         began = time.perf_counter()
-        some = self.samples[:_MEASURED]
+        some = list(islice((sample for at, sample in enumerate(self.samples) if at not in self.failed), _MEASURED))
         parts = list(batches(some, self.classifier.spec, batch_size=4, workers=decoding_threads(self.chosen.workers)))
         self._decode = (time.perf_counter() - began) / max(len(some), 1)
         pixels = torch.cat([part.pixels for part in parts])
@@ -136,27 +136,6 @@ class Preparation:
     def _folder(self) -> Path:
         return self.chosen.cache_dir or cache_folder()
 
-    def require_time(self, left: float, probes: bool) -> None:
-        """Refuse a budget that is too small for even the head, before the work.
-
-        Args:
-            left: seconds of it.
-            probes: see `features`.
-
-        Raises:
-            UsageError: so it is; says what would do.
-        """
-        base, _ = self._base(probes)
-        missing = len(set(base.store.missing([sample.digest for sample in self.samples])))
-        forward = sum(cost.forward for name, cost in self._costs.items() if name != "head")
-        each = max(self._decode, forward / (_OPENVINO if self.resolved.engine.name == "openvino" else 1))
-        require(missing, each, left)
-
-    def require_time_to_decode(self, left: float) -> None:
-        """As `require_time`, where nothing comes before the steps but decoding."""
-        self.measure()
-        require(len(self.samples), self._decode, left)
-
     # --- Features, and probes ---------------------------------------------------------------------------------------
 
     @property
@@ -173,14 +152,16 @@ class Preparation:
     def features(self, probes: bool, until: float = math.inf) -> tuple[FeatureRows, dict[str, NDArray[np.float32]]]:
         """Features of all images and, if asked for, the pooled activations after every group, from the same pass.
 
-        Raises:
-            UsageError: it was not done `until` then, by ``time.perf_counter``.
+        Args:
+            probes: whether the activations are asked for.
+            until: when a budget ends, by ``time.perf_counter``. If it ends before, that is said, and nothing is cut.
         """
         base, widths = self._base(probes)
-        try:
-            computed = compute(self.samples, base, strict=self.chosen.strict, description="base", until=until)
-        except OutOfTime as error:
-            raise too_small(f"{error}; what was done is kept for the next fit") from error
+
+        def late(message: str) -> None:
+            progress.note(f"{message}; the head is still fitted to all of them")
+
+        computed = compute(self.samples, base, strict=self.chosen.strict, description="base", until=until, late=late)
         if computed.decoded >= _MEASURED and self._store is None:
             self._engine = computed.seconds / computed.decoded
         names = {entry.name: entry.reason for entry in computed.unreadable}
@@ -205,6 +186,8 @@ class Preparation:
     ) -> Facts:
         """The facts with what was measured: probes, seconds of an epoch from each group on, time that is gone.
 
+        Where a budget is as good as over, nothing is measured: no phase will need it.
+
         Args:
             facts: what was known before.
             pair: features and labels.
@@ -213,9 +196,11 @@ class Preparation:
             later: what comes after the last phase beside validating.
         """
         groups = [name for name in self.classifier.groups if name != "head"]
-        patience = math.inf
+        patience, spent = math.inf, time.perf_counter() - began
         if facts.budget is not None:
-            patience = min(_PROBING * facts.budget, facts.budget - (time.perf_counter() - began))
+            if spent + AFTER >= facts.budget:
+                return replace(facts, spent=spent)
+            patience = min(_PROBING * facts.budget, facts.budget - spent)
         probes, answered = probe(pooled, pair, facts.classes, self.chosen.seed, patience)
         rates = self.measure_all()
         epochs, setups = {}, {}

@@ -17,6 +17,7 @@ from typing import Any
 
 _SHOW_AFTER = 2.0  # seconds
 _LINE_EVERY = 10.0  # seconds between plain lines
+_MEASURED = 1.0  # seconds that a rate is measured in, at least
 
 _quiet: ContextVar[bool] = ContextVar("topgraft_quiet", default=False)
 
@@ -73,11 +74,15 @@ def duration(seconds: float) -> str:
 
 
 class Bar:
-    """Counts work done; `advance` may be called from one thread only."""
+    """Counts work done; `advance` may be called from one thread only.
+
+    Rate and time left are measured from the first units on: those also wait until a network is converted and warm.
+    """
 
     def __init__(self, description: str, total: int, unit: str, stays: bool) -> None:
         self.description, self.total, self.unit, self.stays = description, total, unit, stays
         self.done = 0
+        self._first: tuple[float, int] | None = None  # when the first units were done, and how many they were
         self._started = time.monotonic()
         self._last_line = self._started
         self._rich: Any = None
@@ -89,6 +94,8 @@ class Bar:
         """`amount` more units are done."""
         self.done += amount
         now = time.monotonic()
+        if self._first is None and amount:
+            self._first = now, amount
         if self._silent or now - self._started < _SHOW_AFTER:
             return
         if not sys.stderr.isatty():
@@ -99,14 +106,18 @@ class Bar:
             return
         if self._rich is None:
             self._rich, self._task = _rich_bar(self.description, self.total, transient=not self.stays)
-        self._rich.update(self._task, completed=self.done, rate=self._rate(now))
+        rate = self._rate(now)
+        self._rich.update(self._task, completed=self.done, rate="" if rate is None else self._speed(rate))
 
     def line(self, now: float) -> str:
-        """``base: 1,200 of 5,000 images, 310 images/s, 12 s left``."""
-        rate = (now - self._started) and self.done / (now - self._started)
-        left = f", {duration((self.total - self.done) / rate)} left" if rate and self.total else ""
+        """``base: 1,200 of 5,000 images, 310 images/s, 12 s left``; without the last two before they are measured."""
         of = f" of {_count(self.total, self.unit)}" if self.total else ""
-        return f"{self.description}: {_count(self.done, self.unit)}{of} {self.unit}, {self._rate(now)}{left}"
+        counted = f"{self.description}: {_count(self.done, self.unit)}{of} {self.unit}"
+        rate = self._rate(now)
+        if rate is None:
+            return counted
+        left = f", {duration((self.total - self.done) / rate)} left" if self.total else ""
+        return f"{counted}, {self._speed(rate)}{left}"
 
     def close(self) -> None:
         """Leave the finished bar, or one last plain line, behind, if it stays."""
@@ -115,8 +126,14 @@ class Bar:
         elif self.stays and 0 <= self._shown < self.done:
             print(self.line(time.monotonic()), file=sys.stderr, flush=True)
 
-    def _rate(self, now: float) -> str:
-        rate = self.done / max(now - self._started, 1e-9)
+    def _rate(self, now: float) -> float | None:
+        """Units a second since the first were done; None while too few are measured."""
+        if self._first is None or now - self._first[0] < _MEASURED or self.done == self._first[1]:
+            return None
+        began, before = self._first
+        return (self.done - before) / (now - began)
+
+    def _speed(self, rate: float) -> str:
         return f"{_count(rate, self.unit)} {self.unit}/s"
 
 

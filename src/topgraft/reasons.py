@@ -68,10 +68,10 @@ def reasoned(groups: Sequence[str], facts: Facts) -> list[str]:
     return [f"{name:<9} {text}" for name, text in rows]
 
 
-def remarks(outcome: Outcome) -> list[str]:
+def remarks(outcome: Outcome, facts: Facts, records: Sequence[EpochRecord]) -> list[str]:
     """What a user should be told about how it went."""
-    remarks = []
     stepped = [phase.name for phase in outcome.taken if not phase.solves_head]
+    remarks = _short_of_time(facts, records)
     if stepped and outcome.selection["phase"] not in stepped:
         remarks.append(
             f"no epoch of {' or '.join(stepped)} was better on the validation images than the head alone, which is kept"
@@ -83,3 +83,23 @@ def remarks(outcome: Outcome) -> list[str]:
     if outcome.interrupted:
         remarks.append("the fit was stopped by Ctrl-C; the best state until then is kept")
     return remarks
+
+
+def _short_of_time(facts: Facts, records: Sequence[EpochRecord]) -> list[str]:
+    """What a budget was too short for, if for less than one epoch."""
+    if facts.budget is None or not facts.trainable or not records:
+        return []
+    budget, last = progress.duration(facts.budget), records[-1]
+    taken = facts.spent + sum(record.seconds for record in records)
+    if facts.pretrained and last.phase == 0 and taken > facts.budget:
+        return [
+            f"the head was fitted to all images, which took {progress.duration(taken)} of a budget of {budget}; "
+            "no time was left to train more than the head"
+        ]
+    seen = facts.train_images if last.train_top1 is None else last.train_top1.n
+    if not facts.pretrained and last.epoch == 1 and seen < facts.train_images:
+        return [
+            f"the budget of {budget} ended training after {seen:,} of the {facts.train_images:,} images of the "
+            "first epoch; a larger --budget trains longer"
+        ]
+    return []

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,14 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import topgraft as tg
-from topgraft import checkpoint
+from topgraft import checkpoint, cli, features
 from topgraft.artifact import is_finished
 from topgraft.classifier import Classifier
 from topgraft.cli import main
-from topgraft.dataset import batches
+from topgraft.dataset import Batch, batches
 from topgraft.defaults import FOLDS, SELECTION_MINIMUM
+from topgraft.engines import build_engine
+from topgraft.engines.spec import Rows
 from topgraft.folders import CHECKPOINT_FILE
 from topgraft.records import Sample
 from topgraft.weights import load_network
@@ -125,12 +128,34 @@ def test_auto_works_with_a_small_budget_and_says_why(photos: Path, tmp_path: Pat
     assert any(line.startswith("data") for line in config["auto"]["why"])
 
 
-def test_a_budget_too_small_for_the_head_is_said_before_the_work(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_budget_of_a_second_gives_the_head_on_all_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit(photos, tmp_path / "run", "--budget", "1s") == 2
-    assert "the budget is too small for even the head" in capsys.readouterr().err
-    assert not is_finished(tmp_path / "run")
+    """Also with an engine four times slower: each batch takes three times as long again as it took."""
+
+    def slow(*given: Any, **named: Any) -> SimpleNamespace:
+        engine = build_engine(*given, **named)
+
+        def run(batches: Iterable[Batch]) -> Iterator[Rows]:
+            began = time.perf_counter()
+            for rows in engine.run(batches):
+                time.sleep(3 * (time.perf_counter() - began))
+                yield rows
+                began = time.perf_counter()
+
+        return SimpleNamespace(choice=engine.choice, version=engine.version, run=run)
+
+    monkeypatch.setattr(features, "build_engine", slow)
+    out = tmp_path / "run"
+    monkeypatch.setattr(cli, "_STARTED", time.perf_counter() - 1.0)
+    assert fit(photos, out, "--budget", "1s", "--cache-dir", tmp_path / "cache") == 0
+    said = capsys.readouterr().err
+    assert "base: the time is up after 4 of 48 images; the head is still fitted to all of them" in said
+    assert "no time was left to train more than the head" in said
+    config = json.loads((out / "config.json").read_text())
+    assert list(config["phases"]) == ["head"]
+    assert any("no time was left to train" in note for note in config["notes"])
+    assert main(["evaluate", str(out), str(photos), "--quiet"]) == 0
 
 
 def test_what_may_be_forgotten_is_kept_to(photos: Path, tmp_path: Path) -> None:
