@@ -320,7 +320,7 @@ def test_a_fit_that_ctrl_c_stopped_leaves_its_best_epoch_and_its_checkpoint(
         (["fit"], 2),
         (["fit", "digits", "--seed", "x"], 2),
         (["fit", "digits", "--strategy", "half"], 2),
-        (["summary", "efficientnet_lite0", "--input-size", "0"], 2),
+        (["summary", "efficientnet_lite0", "--classes", "0"], 2),
         (["features", "digits"], 2),
     ],
 )

@@ -94,6 +94,7 @@ def test_a_file_of_weights_goes_anywhere_a_name_goes(tmp_path: Path) -> None:
         ({"channels": 2}, "3 channels"),
         ({"channels": 1, "rescale_inputs": True}, "three colours"),
         ({"input_size": 16}, "too small"),
+        ({"input_size": (64, 32)}, "images are squares"),
         ({"classes": 0}, "at least one class"),
         ({"weights": "nowhere.pth"}, "no weights named 'nowhere.pth'"),
     ],
@@ -111,3 +112,18 @@ def test_a_networks_own_state_dict_can_be_given_back(tmp_path: Path) -> None:
     x = images()[:, :1]
     with torch.inference_mode():
         torch.testing.assert_close(grey(x), colour(x.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-6)
+
+
+def test_weights_and_shape_as_keras_users_write_them(capsys: pytest.CaptureFixture[str]) -> None:
+    made = tg.create_network(NAME, weights="imagenet", input_size=(64, 64, 3))
+    assert "weights imagenet: efficientnet_lite0_imagenet, the default of efficientnet_lite0" in capsys.readouterr().err
+    same = tg.create_network(NAME, input_size=64)
+    assert capsys.readouterr().err == ""
+    states = made.state_dict(), same.state_dict()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+    assert made.build == same.build
+
+
+def test_a_network_without_published_weights_has_no_imagenet_ones() -> None:
+    with pytest.raises(tg.UsageError, match="no weights of resnet50_notes are published"):
+        tg.create_network("resnet50_notes", weights="imagenet")

@@ -82,3 +82,14 @@ def test_points_that_may_be_forgotten(given: float | str, found: float | None) -
             settings.make(settings.FitSettings, {"forget_at_most": given})
     else:
         assert settings.make(settings.FitSettings, {"forget_at_most": given}).forget_at_most == found
+
+
+@pytest.mark.parametrize("given", [64, "64", "64x64", (64, 64), (64, 64, 3)])
+def test_an_input_size_is_saved_as_one_side(given: object) -> None:
+    made = settings.make(settings.FitSettings, {"input_size": given})
+    assert settings.as_json(made)["input_size"] == 64
+
+
+def test_an_input_size_below_the_smallest_is_refused() -> None:
+    with pytest.raises(UsageError, match="input_size must be at least 32, not 16"):
+        settings.make(settings.FitSettings, {"input_size": (16, 16)})

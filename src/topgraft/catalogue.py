@@ -8,6 +8,7 @@ from .backbones import BACKBONES, Backbone
 from .baselines import BASELINES
 from .networks import find_network
 from .published import find_weights
+from .quantities import InputSize, image_side
 from .summary import Summary, summarise
 from .weights import LEARNT, locate
 
@@ -41,10 +42,10 @@ def list_backbones() -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def summary(backbone: str, input_size: int | None = None, classes: int | None = None) -> Summary:
+def summary(backbone: str, input_size: InputSize | None = None, classes: int | None = None) -> Summary:
     """Layers, output shapes, parameters, multiply-adds of a network; its published size and top if not given."""
     size, published = _published_shape(find_network(backbone))
-    return summarise(backbone, input_size or size, classes or published)
+    return summarise(backbone, size if input_size is None else image_side(input_size), classes or published)
 
 
 def _published_shape(network: Backbone) -> tuple[int, int]:

@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
     summary = _verb(verbs, "summary", _summary, "layers, shapes and parameters of a network", None)
     summary.add_argument("backbone", metavar="NAME", help="see `topgraft backbones`; or timm:NAME")
-    summary.add_argument("--input-size", type=_whole, metavar="N", help="side of the images; default: the weights' own")
+    summary.add_argument("--input-size", metavar="N", help="side of the images, as 224; default: the weights' own")
     summary.add_argument("--classes", type=_whole, metavar="N", help="outputs; default: the published top's")
 
     devices = _verb(verbs, "devices", _devices, "this machine, and what runs the base on it", None)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import settings
+from . import progress, settings
 from .classifier import Classifier
 from .dictionary import learn_base
 from .errors import WeightsError
 from .networks import find_network
 from .records import Sample
-from .weights import LEARNT, Network, load_network
+from .weights import IMAGENET, LEARNT, Network, load_network
 
 
 def open_network(
@@ -53,6 +53,8 @@ def open_network(
             f"with {network.sha256[:12]}, not with {sha256[:12]}; bring the file back, or give --weights to fit anew "
             "with these"
         )
+    if chosen.weights == IMAGENET:
+        progress.note(f"weights imagenet: {network.weights}, the default of {chosen.backbone}")
     classifier = Classifier(network.chain, replace(network.spec, decode=decode)).eval()
     note = lap or (lambda _: None)
     note("network")

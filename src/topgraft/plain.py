@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 from torch import nn
 
+from . import progress
 from .backbones import Build, Chain
 from .errors import UsageError
-from .weights import load_network
+from .quantities import InputSize, image_side
+from .weights import IMAGENET, load_network
 
 # TensorFlow Models' CHANNEL_MEANS, RGB on 0…255, in its imagenet_preprocessing.py for ResNet:
 # https://github.com/tensorflow/models/tree/master/official/legacy/image_classification/resnet
@@ -69,7 +71,7 @@ def create_network(
     name: str,
     weights: str | Path | None = None,
     *,
-    input_size: int | None = None,
+    input_size: InputSize | None = None,
     classes: int | None = None,
     channels: int = 3,
     data_format: DataFormat = "channels_first",
@@ -81,8 +83,9 @@ def create_network(
 
     Args:
         name: see `topgraft.list_backbones`.
-        weights: a name, a file, or ``random``; the network's first published ones if None.
-        input_size: side of the images in pixels, from 32 up; the weights' own if None.
+        weights: a name, a file, or ``random``; the network's best published ones if None or ``imagenet``.
+        input_size: side of the images in pixels, from 32 up, or equal sides, as ``(32, 32)`` or Keras's
+            ``(32, 32, 3)``; the weights' own if None.
         classes: outputs. The weights' own top is kept if it has as many, or if None; else a new one is made, its
             kernel and bias uniform within ±1/√features as PyTorch's own.
         channels: 3 for RGB, 1 for grey; see `topgraft.weights.load_network`.
@@ -100,9 +103,10 @@ def create_network(
         raise UsageError(f"data_format is channels_first or channels_last, not {data_format!r}")
     if rescale_inputs and channels != 3:
         raise UsageError("rescale_inputs takes the means of three colours; use channels=3")
-    network = load_network(
-        name, weights, input_size=input_size, classes=classes, channels=channels, seed=seed, keep_top=True
-    )
+    side = None if input_size is None else image_side(input_size)
+    network = load_network(name, weights, input_size=side, classes=classes, channels=channels, seed=seed, keep_top=True)
+    if weights == IMAGENET:
+        progress.note(f"weights imagenet: {network.weights}, the default of {name}")
     if network.new_head:
         head = network.chain["head"]
         generator = torch.Generator().manual_seed(seed)

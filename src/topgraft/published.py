@@ -162,6 +162,6 @@ def find_weights(name: str) -> Weights:
         return WEIGHTS[name]
     if Path(name).expanduser().is_dir():
         raise UsageError(f"{name} is a folder, not a file of weights")
-    close = get_close_matches(name.lower(), ("random", *WEIGHTS), n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are random, {', '.join(WEIGHTS)}"
+    close = get_close_matches(name.lower(), ("random", "imagenet", *WEIGHTS), n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are random, imagenet, {', '.join(WEIGHTS)}"
     raise UsageError(f"there are no weights named {name!r}, and no file of that name; {hint}")

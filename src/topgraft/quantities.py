@@ -1,11 +1,16 @@
-"""Read quantities as users write them: times and points."""
+"""Read quantities as users write them: times, points, and sides of images."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from .errors import UsageError
+
+InputSize: TypeAlias = int | str | Sequence[int]
+"""A side in pixels, or equal sides: ``224``, ``"224x224"``, ``(224, 224)``, ``(224, 224, 3)``."""
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -41,6 +46,30 @@ def loss_limit(given: Any) -> float:
     if not 0 <= value <= 100:
         raise UsageError(f"at most 0 to 100 points can be lost, not {given}")
     return value
+
+
+def image_side(given: InputSize) -> int:
+    """Pixels of a square image's side: of ``224``, ``(224, 224)`` or Keras's ``(224, 224, 3)``; of ``"224x224"`` too.
+
+    Raises:
+        UsageError: it is not one, the sides are unequal, or there is another number of channels than 3.
+    """
+    try:
+        sides = [int(part) for part in re.split("[x×]", given)] if isinstance(given, str) else _whole_numbers(given)
+    except (AttributeError, TypeError, ValueError):
+        sides = []
+    if not sides or len(sides) > 3 or sides[0] != sides[len(sides) > 1]:
+        raise UsageError(f"images are squares: give input_size as one side, as 224, 224x224 or (224, 224), not {given}")
+    if len(sides) == 3 and sides[2] != 3:
+        raise UsageError(f"input_size {given} has {sides[2]} channels; give the side alone, as {sides[0]}")
+    return sides[0]
+
+
+def _whole_numbers(given: Any) -> list[int]:
+    parts = given if isinstance(given, Sequence) or hasattr(given, "__len__") else [given]
+    if any(isinstance(part, bool) for part in parts):
+        raise TypeError("True is not a number of pixels")
+    return [part.__index__() for part in parts]
 
 
 def _number(given: Any) -> float:

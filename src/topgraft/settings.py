@@ -17,15 +17,18 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from .defaults import VIEWS
 from .errors import UsageError
 from .plan import Phase, read_phases
-from .quantities import loss_limit, time_limit
+from .quantities import image_side, loss_limit, time_limit
 from .records import SPLIT_NAMES
 
 S = TypeVar("S")
 
 _WEIGHTS = (
-    "weights to start from: a name, a file, or random; default: the network's best published ones, "
+    "weights to start from: a name, a file, or random; default, and imagenet: the network's best published ones, "
     "downloaded if need be"
 )
+
+
+_INPUT_SIZE_HELP = "side of the images in pixels, as 224 or 224x224; default: the weights' own"
 
 
 def _choice(
@@ -89,7 +92,7 @@ class NetworkSettings(EngineSettings):
         "efficientnet_lite0", "the published network to build on; see `topgraft backbones`; or timm:NAME"
     )
     weights: str | None = _choice(None, _WEIGHTS)
-    input_size: int | None = _choice(None, "side of the images in pixels; default: the weights' own", low=32)
+    input_size: int | None = _choice(None, _INPUT_SIZE_HELP, low=32, read=image_side)
 
 
 _STRATEGIES = ("auto", "head", "partial", "full", "rules")
@@ -304,7 +307,8 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
     if value is None and type(None) in get_args(hint):
         return None
     if entry.metadata["read"] is not None:
-        return entry.metadata["read"](value)
+        read = entry.metadata["read"](value)
+        return read if entry.metadata["low"] is None else _at_least(entry, read)
     kind = base_type(hint)
     if kind is Path and isinstance(value, str | os.PathLike):
         return Path(value).expanduser()
@@ -329,8 +333,12 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
         raise UsageError(f"{entry.name} must be at least 0 and below 1, not {value:g}")
     if kind is float and low is not None and value <= low:
         raise UsageError(f"{entry.name} must be more than {low}, not {value:g}")
-    if low is not None and value < low:
-        raise UsageError(f"{entry.name} must be at least {low}, not {value}")
+    return value if low is None else _at_least(entry, value)
+
+
+def _at_least(entry: Field[Any], value: Any) -> Any:
+    if value < entry.metadata["low"]:
+        raise UsageError(f"{entry.name} must be at least {entry.metadata['low']}, not {value}")
     return value
 
 

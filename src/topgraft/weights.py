@@ -23,6 +23,7 @@ from .records import ImageSpec
 from .tensor_files import aligned, read_tensors
 
 RANDOM = "random"
+IMAGENET = "imagenet"  # the best published ones, as where none are named: all that are published were trained on it
 LEARNT = "learnt"  # from the training images, by whoever fits
 
 
@@ -64,7 +65,8 @@ def load_network(
 
     Args:
         backbone: a name that `topgraft.networks.find_network` knows. A baseline's base is random: it is learnt later.
-        weights: a name in `topgraft.published.WEIGHTS`, a file, or ``random``; the backbone's first if None.
+        weights: a name in `topgraft.published.WEIGHTS`, a file, or ``random``; the backbone's first if None or
+            ``imagenet``.
         input_size: side of the images; the weights' own if None. At another size than their own, dense layers
             between the convolutions and the head do not fit and are left out.
         classes: outputs. If None, the published top is kept; else the head is a new ``nn.Linear`` of zeros, or drawn
@@ -153,8 +155,8 @@ def open_weights(
 
     Args:
         network: what they must fit.
-        weights: a name, or a file; the network's first if None. A copy of a published file, wherever it lies, is
-            known by its hash and treated as if it had been named.
+        weights: a name, or a file; the network's first if None or ``imagenet``. A copy of a published file, wherever
+            it lies, is known by its hash and treated as if it had been named.
         folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
         input_size: see `match_tensors`.
 
@@ -163,7 +165,7 @@ def open_weights(
         WeightsError: the weights are not installed, are damaged, or do not fit.
         DownloadError: they are not here, and cannot be downloaded.
     """
-    if weights is None:
+    if weights is None or weights == IMAGENET:
         if network.fetch is not None:
             fetched = network.fetch()
             match = match_tensors(network, fetched.tensors, own=False)
