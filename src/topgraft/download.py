@@ -71,27 +71,14 @@ def fetch(url: str, *, known_hash: str, folder: Path, file_name: str) -> Path:
 
 def _fetch(url: str, known_hash: str, target: Path) -> None:
     """Download the file, check it, and only then put it in its place."""
-    import pooch  # imported here: it brings the HTTP client with it
-
-    with _silent(pooch.get_logger()):
-        # Without a hash: pooch compares whole ones only, and ours may be the beginning of one.
-        name = f".{target.name}.new"
-        new = Path(
-            pooch.retrieve(
-                url,
-                None,
-                fname=name,
-                path=target.parent,
-                downloader=lambda url, output, _: _download(url, Path(output), target),
-            )
-        )
-    if not _fits(new, known_hash):
-        new.unlink()
+    part = _download(url, target)
+    if not _fits(part, known_hash):
+        part.unlink()
         raise DownloadError(
             f"{url} does not have the expected checksum {known_hash}, so it was removed: it was damaged on the way, or "
             f"has changed at its source. Try again. {_by_hand(url, target)}"
         )
-    replace(new, target)
+    replace(part, target)
 
 
 def _fits(path: Path, known_hash: str) -> bool:
@@ -103,8 +90,8 @@ def _fits(path: Path, known_hash: str) -> bool:
         return hashlib.file_digest(file, algorithm).hexdigest().startswith(digest.lower())
 
 
-def _download(url: str, output: Path, target: Path) -> None:
-    """Bring the whole file to `output`, in as many attempts as it takes while each brings something."""
+def _download(url: str, target: Path) -> Path:
+    """Bring the whole file beside the target, in as many attempts as it takes while each brings something."""
     part = target.with_name(f".{target.name}.part")
     idle = 0
     while True:
@@ -119,7 +106,7 @@ def _download(url: str, output: Path, target: Path) -> None:
                 raise DownloadError(f"{url} cannot be downloaded: {error}. {_by_hand(url, target)}") from None
             time.sleep(_PAUSES[idle])
     _facts(part).unlink(missing_ok=True)
-    replace(part, output)
+    return part
 
 
 def _attempt(url: str, part: Path) -> None:
@@ -256,14 +243,3 @@ else:
     def _release(file: IO[bytes]) -> None:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_UN)
-
-
-@contextmanager
-def _silent(logger: Any) -> Iterator[None]:
-    """Without pooch's own lines on standard error: the progress bar says it."""
-    disabled = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = disabled

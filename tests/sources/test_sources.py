@@ -67,4 +67,4 @@ def test_sources_import_neither_torch_nor_scikit_learn():
     code = "import sys, topgraft.sources, topgraft.splits, topgraft.survey, topgraft.download; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "topgraft.sources.folder" in loaded
-    assert not {"torch", "sklearn", "pooch", "requests"} & set(loaded)
+    assert not {"torch", "sklearn", "requests"} & set(loaded)
