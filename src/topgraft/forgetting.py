@@ -8,14 +8,14 @@ the two networks' features are. Both are said to be what they are: neither is an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import metrics
-from .card import in_points, share
+from . import metrics, overviews
+from .card import in_points, percent, share
 from .classifier import Classifier
 from .engines import EngineChoice
 from .errors import DataError
@@ -23,6 +23,7 @@ from .evaluate import head_logits
 from .features import FeatureRows, compute, open_base
 from .original import Original, untouched
 from .records import Difference, Interval, Sample, Unreadable
+from .reprs import Overview, Shown
 from .sources.spec import unread
 from .splits import labels_of
 
@@ -66,8 +67,30 @@ class Kept:
     lost: Difference
 
 
-@dataclass(frozen=True)
-class Forgetting:
+def _overview(this: Forgetting) -> Overview:
+    """How much is lost, and of what."""
+    facts = {
+        "original": f"{this.backbone}, weights {this.weights}",
+        "not measured": this.cannot,
+        "unreadable": overviews.unreadable(this.unreadable),
+    }
+    if this.source is not None:
+        lost = this.source.lost
+        points = f"{in_points(lost.value)} (95 % interval {in_points(lost.low)} to {in_points(lost.high)})"
+        before, after = (percent(asdict(found)) for found in (this.source.top1_before, this.source.top1_after))
+        facts |= {"points lost": f"{points}, n = {lost.n:,}, paired", "top-1 before": before, "top-1 after": after}
+        facts["source"] = this.source.where
+    if this.own is not None:
+        if this.own.agreement is not None:
+            facts["same answers"] = f"{percent(asdict(this.own.agreement))}; not an accuracy"
+        cka = "" if this.own.cka is None else f", linear CKA {this.own.cka:.3f}"
+        facts["features"] = f"mean cosine {this.own.cosine:.3f}{cka}, n = {this.own.n:,}, without interval"
+    lost_points = "not measured" if this.lost is None else f"{this.lost:.1f} points"
+    return Overview(f"Forgotten: {lost_points}{'; the base is the original one' if this.untouched else ''}", facts)
+
+
+@dataclass(frozen=True, repr=False)
+class Forgetting(Shown, overview=_overview):
     """What `topgraft.forgetting` returns.
 
     Attributes:

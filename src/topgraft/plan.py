@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+from .reprs import Overview, Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,16 @@ def shares(train: int, val: int, folds: int) -> tuple[int, int]:
     return (train + val) * (folds - 1) // folds, (train + val) // folds
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
+def _overview(this: Phase) -> Overview:
+    """What it trains, how fast and for how long."""
+    rules = [f"{r.pattern} {'frozen' if r.lr_multiplier is None else f'{r.lr_multiplier:g}'}" for r in this.rules]
+    facts = {"name": this.name, "epochs": str(this.epochs), "lr": f"{this.lr:g}", "rules": ", ".join(rules)}
+    facts |= {"folds": f"{this.folds}" if this.folds else "", "until": "" if this.until is None else f"{this.until:g}"}
+    return Overview("Phase", facts, one_line=True)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Phase(Shown, overview=_overview):
     """One stretch of training under one table.
 
     Attributes:

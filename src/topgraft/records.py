@@ -10,12 +10,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from . import overviews
+from .reprs import Shown
+
 SplitName = Literal["train", "val", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Sample(Shown, overview=overviews.sample):
     """One labelled image, not yet decoded.
 
     Attributes:
@@ -42,8 +45,8 @@ class Unreadable:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Duplicate:
+@dataclass(frozen=True, slots=True, repr=False)
+class Duplicate(Shown, overview=overviews.duplicate):
     """Images with the same content. `labels` and `splits` go with `names`, one each.
 
     `dropped` are those of `names` that were left out, of train or val, because a later split has the same content.
@@ -57,8 +60,8 @@ class Duplicate:
     dropped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Splits:
+@dataclass(frozen=True, repr=False)
+class Splits(Shown, overview=overviews.splits):
     """Labelled images, divided. `tg.open_images` makes it.
 
     Attributes:
@@ -87,12 +90,13 @@ class Splits:
     undivided: tuple[Sample, ...] = ()
     problem: str | None = None
 
+    def __post_init__(self) -> None:
+        for part in (*SPLIT_NAMES, "undivided"):
+            object.__setattr__(self, part, overviews.Samples(getattr(self, part)))
+
     def __getitem__(self, split: SplitName) -> tuple[Sample, ...]:
         """The samples of a split, by name: ``splits["val"]``."""
-        if split not in SPLIT_NAMES:
-            raise KeyError(split)
-        samples: tuple[Sample, ...] = getattr(self, split)
-        return samples
+        return {"train": self.train, "val": self.val, "test": self.test}[split]
 
     @property
     def parts(self) -> dict[str, tuple[Sample, ...]]:
@@ -159,8 +163,8 @@ class ClassReport:
     n: int
 
 
-@dataclass(frozen=True)
-class Metrics:
+@dataclass(frozen=True, repr=False)
+class Metrics(Shown, overview=overviews.metrics):
     """The numbers of one evaluation, each with its n.
 
     `top5` is None with five classes or fewer. `ece` is the expected calibration error over `ece_bins`
@@ -178,8 +182,8 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown, overview=overviews.evaluation):
     """What `evaluate` returns: per-image logits and labels, and the metrics made of them.
 
     Attributes:
@@ -208,8 +212,8 @@ class Evaluation:
     where: str = ""
 
 
-@dataclass(frozen=True)
-class EpochRecord:
+@dataclass(frozen=True, repr=False)
+class EpochRecord(Shown, overview=overviews.epoch):
     """One line of ``history.jsonl``: what one epoch, or one solve of the head, did.
 
     For a solve, `epoch` is 0, one record is made for each strength tried, and `strength` is the inverse
@@ -244,16 +248,13 @@ class EpochRecord:
 
 def epoch_from_json(entry: Mapping[str, Any]) -> EpochRecord:
     """A record from what ``dataclasses.asdict`` made of it."""
-    found = dict(entry)
-    for name in ("val_top1", "train_top1"):
-        if found[name] is not None:
-            found[name] = Interval(**found[name])
-    found["curve"] = tuple((int(step), float(loss)) for step, loss in found["curve"])
-    return EpochRecord(**found)
+    tops = {name: None if entry[name] is None else Interval(**entry[name]) for name in ("val_top1", "train_top1")}
+    curve = tuple((int(step), float(loss)) for step, loss in entry["curve"])
+    return EpochRecord(**{**entry, **tops, "curve": curve})
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Shown, overview=overviews.prediction):
     """The answer for one image: the `k` best classes with their probabilities, best first."""
 
     name: str
@@ -261,12 +262,9 @@ class Prediction:
     probabilities: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What `predict` returns; iterating gives one `Prediction` for each image that could be read, in order.
-
-    `unreadable` names the others, with the reason.
-    """
+@dataclass(frozen=True, repr=False)
+class Predictions(Shown, overview=overviews.predictions):
+    """What `predict` returns: one `Prediction` for each image that could be read, in order, and the other images."""
 
     predictions: tuple[Prediction, ...]
     unreadable: tuple[Unreadable, ...] = ()
@@ -288,8 +286,8 @@ class TableRow:
     batchnorm: str
 
 
-@dataclass(frozen=True)
-class PlannedPhase:
+@dataclass(frozen=True, repr=False)
+class PlannedPhase(Shown, overview=overviews.planned_phase):
     """One phase of a plan: passes over the images, base rate, multiplier of each group; see `topgraft.plan.Phase`."""
 
     name: str
@@ -319,13 +317,12 @@ class Placement:
     engine: str
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What `inspect` returns: the freeze table, the stations of the line for one batch of `images`, and, if it was
-    asked for, where each group runs.
+@dataclass(frozen=True, repr=False)
+class Inspection(Shown, overview=overviews.inspection):
+    """What `inspect` returns: the freeze table of the last phase, the stations of the line for one batch of `images`,
+    and, if it was asked for, where each group runs.
 
     `phases` are in the order in which they would come; of a strategy that decides as it goes, those of the longest way.
-    `table` is that of the last one.
     """
 
     backbone: str
@@ -338,8 +335,8 @@ class Inspection:
     phases: tuple[PlannedPhase, ...] = ()
 
 
-@dataclass(frozen=True)
-class Features:
+@dataclass(frozen=True, repr=False)
+class Features(Shown, overview=overviews.features):
     """What `extract_features` returns: one row of pooled features for each image.
 
     Attributes:
@@ -373,8 +370,8 @@ class Cost:
     images_copied: int = 0
 
 
-@dataclass(frozen=True)
-class Fitted:
+@dataclass(frozen=True, repr=False)
+class Fitted(Shown, overview=overviews.fitted):
     """What `fit` returns. Without behaviour: `evaluate`, `predict` and `save` take it.
 
     Attributes:
@@ -398,3 +395,6 @@ class Fitted:
     seen: Mapping[str, SplitName]
     unreadable: tuple[Unreadable, ...]
     cost: Cost
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "history", overviews.History(self.history))

@@ -17,7 +17,8 @@ from . import show_fit
 from .card import SPLIT_LABELS, headline, share
 from .chance import judged, warned
 from .errors import Stalled
-from .records import SPLIT_NAMES, Evaluation, Fitted, Inspection, PlannedPhase, Predictions
+from .overviews import confused, counted, rate
+from .records import SPLIT_NAMES, Evaluation, Fitted, Inspection, Predictions
 from .summary import Summary
 from .survey import Survey
 
@@ -51,7 +52,7 @@ def evaluated(result: Evaluation) -> None:
         for row in result.metrics.classes:
             shown.add_row(escape(row.name), _share(row.precision), _share(row.recall), _share(row.f1), f"{row.n:,}")
         console.print(shown)
-    worst = _confused(result)
+    worst = confused(result.metrics)
     if worst:
         console.print("most often confused: " + "; ".join(worst), highlight=False, markup=False)
     metrics = result.metrics
@@ -91,7 +92,7 @@ def inspected(found: Inspection) -> None:
         title=f"{found.backbone}, strategy {found.strategy}",
     )  # fmt: skip
     for row in found.table:
-        rates = [_rate(phase, row.group) for phase in phases]
+        rates = [rate(phase, row.group) for phase in phases]
         table.add_row(row.group, f"{row.parameters:,}", *rates, row.batchnorm)
     console.print(table)
     if len(phases) < len(found.phases):
@@ -107,13 +108,6 @@ def inspected(found: Inspection) -> None:
         for place in found.placement:
             placed.add_row(place.group, place.device, place.dtype, place.engine)
         console.print(placed)
-
-
-def _rate(phase: PlannedPhase, group: str) -> str:
-    multiplier = phase.multipliers[group]
-    if multiplier is None:
-        return "frozen"
-    return f"{multiplier * phase.lr:.2g}" if phase.epochs and phase.lr else "solved" if not phase.epochs else "trains"
 
 
 def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -145,7 +139,7 @@ def surveyed(found: Survey) -> None:
         counts = [found.counts[split].get(name, 0) for split in splits]
         shown.add_row(escape(name), *(f"{count:,}" for count in counts), f"{sum(counts):,}")
     console.print(shown)
-    lines = [f"{_count(found.images, 'image')}, {_count(len(found.classes), 'class', 'classes')}"]
+    lines = [f"{counted(found.images, 'image')}, {counted(len(found.classes), 'class', 'classes')}"]
     if found.made:
         made = ", ".join(SPLIT_LABELS[split] for split in SPLIT_NAMES if split in found.made)
         lines.append(f"splits made by content (seed {found.split_seed}): {made}")
@@ -160,7 +154,7 @@ def surveyed(found: Survey) -> None:
         lines.append(f"unreadable: {len(found.unreadable):,}")
         lines += [f"  {entry.name}: {entry.reason}" for entry in found.unreadable]
     if found.duplicates:
-        lines.append(f"exact duplicates: {_count(len(found.duplicates), 'group')}")
+        lines.append(f"exact duplicates: {counted(len(found.duplicates), 'group')}")
         for group in found.duplicates:
             marks = [
                 *(["under two labels"] if group.digest in found.under_two_labels else []),
@@ -223,10 +217,10 @@ def devices(found: Mapping[str, Any]) -> None:
         ("bf16 matrix product", measured["bf16_gflops"], "GFLOP/s"),
         ("decode 500×375 JPEG", measured["decode"], "images/s"),
     ]
-    for rate in measured["engines"]:
-        choice = rate["choice"]
+    for engine in measured["engines"]:
+        choice = engine["choice"]
         name = f"{choice['name']} {choice['precision']} on {choice['device']}"
-        rows.append((name, rate["images_per_second"], "images/s"))
+        rows.append((name, engine["images_per_second"], "images/s"))
     for name, spread, unit in rows:
         if spread is not None:
             shown.add_row(name, *(f"{spread[key]:,.0f}" for key in ("median", "low", "high")), unit)
@@ -241,20 +235,6 @@ def lines(found: Sequence[str]) -> None:
     console = _console()
     for number, line in enumerate(found, start=1):
         console.print(line, style="bold" if number == len(found) else None, highlight=False, markup=False)
-
-
-def _confused(result: Evaluation) -> list[str]:
-    pairs = [
-        (count, result.classes[truth], result.classes[answer])
-        for truth, row in enumerate(result.metrics.confusion)
-        for answer, count in enumerate(row)
-        if truth != answer and count
-    ]
-    return [f"{truth} taken for {answer} ({count:,})" for count, truth, answer in sorted(pairs, reverse=True)[:3]]
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _whereabouts(row: Mapping[str, Any]) -> str:

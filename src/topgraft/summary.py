@@ -15,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 from .backbones import SMALLEST_INPUT, Build, Chain
 from .errors import UsageError
 from .networks import find_network
+from .overviews import shape
+from .reprs import Grid, Overview, Shown
 
 _FLOAT = 4  # bytes of a float32
 
@@ -59,8 +61,35 @@ class Layer:
     receptive_field: int
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+def _overview(this: Summary) -> Overview:
+    """A row for each layer, and the totals."""
+    grid = Grid(
+        ("layer", "group", "type", "output", "parameters", "multiply-adds", "sees"),
+        this.layers,
+        lambda layer: (
+            layer.name,
+            layer.group,
+            layer.kind,
+            shape(layer.output),
+            f"{layer.parameters:,}",
+            f"{layer.multiply_adds:,}",
+            f"{layer.receptive_field:,} px",
+        ),
+        "layers",
+    )
+    counts = this.parameters
+    facts = {
+        "parameters": f"{counts.total:,}, trainable {counts.trainable:,}, not trainable {counts.not_trainable:,}",
+        "multiply-adds": f"{this.multiply_adds / 1e6:,.1f} M for one image",
+        "activations": f"{this.activation_bytes / 2**20:,.1f} MiB for one image",
+        "notes": "; ".join(this.notes),
+    }
+    pixels = f"{this.input_size} × {this.input_size} pixels"
+    return Overview(f"{this.backbone}: {pixels}, {this.classes:,} classes, {len(this.layers):,} layers", facts, (grid,))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Summary(Shown, overview=_overview):
     """What `topgraft summary` shows.
 
     `multiply_adds` and `activation_bytes` are sums over the layers, for one image. The second is what training

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from . import progress, transforms
+from . import overviews, progress, transforms
 from .cores import usable_cores
 from .digests import read_file
 from .errors import DataError, ImageError
 from .records import SPLIT_NAMES, Duplicate, Sample, SplitName, Splits, Unreadable
+from .reprs import Overview, Shown
 from .splits import require_readable
 
 _CHUNK = 8  # images for one task of a thread
@@ -44,8 +45,26 @@ class Range:
     largest: int
 
 
-@dataclass(frozen=True)
-class Survey:
+def _overview(this: Survey) -> Overview:
+    """Counts by class and split, sizes, and what is odd."""
+    counts = {split: [found.get(name, 0) for name in this.classes] for split, found in this.counts.items()}
+    sides = (this.widths, this.heights)
+    sizes = [f"{r.smallest:,} to {r.largest:,} (median {r.median:,g})" for r in sides if r is not None]
+    facts = {
+        "source": this.where,
+        "pixels": " × ".join(sizes),
+        "formats": ", ".join(f"{kind} {count:,}" for kind, count in this.formats.items()),
+        "unreadable": overviews.unreadable(this.unreadable),
+        "duplicates": overviews.duplicates(this.duplicates),
+        "cannot be fitted": this.problem or "",
+        "notes": "; ".join(this.notes),
+    }
+    grid = overviews.by_class(this.classes, counts)
+    return Overview(f"Survey: {overviews.images_of(this.images, this.classes)}", facts, (grid,))
+
+
+@dataclass(frozen=True, repr=False)
+class Survey(Shown, overview=_overview):
     """What is in a set of images. Every file was decoded in full; ``dataclasses.asdict`` is ready for JSON.
 
     Attributes:
