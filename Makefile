@@ -37,11 +37,12 @@ demo: setup  ## the main job on real scanned digits, offline: fit, evaluate, pre
 test: setup  ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2
 
-check: setup  ## lint, format, types, import contracts
+check: setup  ## lint, format, types, import contracts, dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
 
 bench: setup  ## measure; the scripts that need real photos say how to give them
 	$(BIN)/python -m benchmarks
