@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+
+import pytest
 
 import topgraft
 
@@ -81,3 +85,22 @@ def test_randomness_comes_from_explicit_generators() -> None:
         assert not where(name), name
     drawing = {p for name in ("rand(", "randn(", "randint(", "randperm(") for p in where(f"torch.{name}")}
     assert {p for p in drawing if "generator=" not in (SOURCE / p).read_text("utf-8")} == set()
+
+
+def test_the_source_distribution_holds_all_that_its_tests_need(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", minversion="77")
+    root, copy = Path(__file__).parents[1], tmp_path / "project"
+    leave_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(root / "tests", copy / "tests", ignore=leave_out)
+    shutil.copytree(SOURCE, copy / "src" / "topgraft", ignore=leave_out)
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "constraints.txt"):
+        shutil.copy(root / name, copy)
+    code = "from setuptools import build_meta; build_meta.build_sdist('dist')"
+    subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, check=True)
+    (archive,) = (copy / "dist").iterdir()
+    with tarfile.open(archive) as files:
+        packed = {name.partition("/")[2] for name in files.getnames()}
+    held = {path.relative_to(copy).as_posix() for path in copy.glob("tests/**/*") if path.is_file()}
+    assert held, "the tests were copied"
+    assert held <= packed
+    assert {"constraints.txt", "LICENSE", "src/topgraft/py.typed"} <= packed
