@@ -247,3 +247,11 @@ def test_the_history_grows_in_the_folder_and_ends_as_the_saved_one(
     assert file.read_text("utf-8") == written
     saved = tg.save(model, tmp_path / "saved") / "history.jsonl"
     assert saved.read_text("utf-8") == written
+
+
+@pytest.mark.parametrize(("lr", "said"), [(0.5, True), (0.01, False)])
+def test_a_rate_far_above_the_default_is_said_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lr: float, said: bool
+) -> None:
+    about_to_step(monkeypatch, lr=lr)
+    assert ("times the default" in capsys.readouterr().err) == said

@@ -14,7 +14,6 @@ from fitted import fitted
 import topgraft.train
 from topgraft.classifier import Classifier
 from topgraft.errors import TopgraftError
-from topgraft.fitting import drain
 from topgraft.material import PixelMaterial
 from topgraft.phases import Inputs, Labelled, TrainChoices
 from topgraft.plan import Phase
@@ -22,7 +21,7 @@ from topgraft.records import EpochRecord
 from topgraft.stepping import StepChoices
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.spec import Facts
-from topgraft.train import Outcome, train
+from topgraft.train import Outcome, drain, train
 
 CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 16, "fp32", "cpu"))
 

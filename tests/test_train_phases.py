@@ -15,12 +15,11 @@ import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 
 import topgraft.phases
-from topgraft import checkpoint, steps
+from topgraft import checkpoint, reasons, steps
 from topgraft.checkpoint import Checkpoint
 from topgraft.classifier import Classifier
 from topgraft.defaults import FOLDS, SELECTION_MINIMUM
 from topgraft.errors import NotANumber, OutOfTime, Stalled
-from topgraft.fitting import drain
 from topgraft.material import PixelMaterial
 from topgraft.metrics import pack, standing, wilson
 from topgraft.phases import Inputs, Labelled, TrainChoices
@@ -31,7 +30,7 @@ from topgraft.stepping import StepChoices
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.auto import untried
 from topgraft.strategies.spec import HEAD, Facts, Strategy
-from topgraft.train import Outcome, train
+from topgraft.train import Outcome, drain, train
 
 TRAIN, VAL = 52, 26
 CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 2, "fp32", "cpu", keep_minutes=0.0))
@@ -684,3 +683,28 @@ def test_what_is_tried_in_folds_has_the_rate_of_the_range_test_too(pixels: Pixel
 def test_folds_of_auto_are_those_of_the_defaults(pixels: PixelMaterial) -> None:
     records, _ = fit(small_classifier(), pixels, "auto")
     assert {record.folds for record in records} == {0, FOLDS}
+
+
+def test_a_rate_that_spoils_the_network_in_few_steps_is_said_and_remembered(
+    many: PixelMaterial, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too few steps for the look at the loss after 25 of them."""
+    choices = replace(CHOICES, steps=replace(CHOICES.steps, batch_size=16))
+    one = replace(WHOLE, epochs=1)
+    records, outcome = fit(small_classifier(), many, "rules", rules(HEAD, replace(one, lr=30.0)), choices=choices)
+    (remark,) = outcome.remarks
+    assert f"after epoch 1 of {WHOLE.name}" in remark
+    assert remark in capsys.readouterr().err
+    assert remark in reasons.remarks(outcome, FACTS, records)
+    _, outcome = fit(small_classifier(), many, "rules", rules(HEAD, replace(one, lr=1e-4)), choices=choices)
+    assert outcome.remarks == ()
+
+
+def test_it_is_said_too_where_cross_validation_tries_the_rate(
+    pixels: PixelMaterial, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choices = replace(CHOICES, steps=replace(CHOICES.steps, batch_size=16))
+    records, outcome = fit(small_classifier(), pixels, "auto", replace(FACTS, lr=30.0, epochs=1), choices=choices)
+    assert next(record.folds for record in records if record.epoch) == FOLDS
+    assert outcome.remarks
+    assert outcome.remarks[0] in capsys.readouterr().err

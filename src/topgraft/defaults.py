@@ -29,6 +29,12 @@ sign-digits, far from ImageNet, 3e-4 and 1e-3 come to 99.5 and 100 % of 413 imag
 ants and bees, near to it, the first pass takes it from 94.8 to 89.5 % of 153 at 3e-4, and to 62.7 % at 1e-3."""
 
 
+FAR_ABOVE = 10
+"""How many times the default a learning rate may be before a user is warned: the factor by which the range test stays
+below the first rate that spoils the loss (`topgraft.rates.MARGIN`). From published weights a little over 3 times is
+already too much for some images, and right for others (`PRETRAINED_RATES`)."""
+
+
 def learning_rate(optimizer: str, pretrained: bool) -> float:
     """The default rate of phases that step."""
     return PRETRAINED_RATES[optimizer] if pretrained else LEARNING_RATES[optimizer]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from .errors import UsageError
 from .features import FeatureRows, open_base
 from .features import run as run_base
 from .folders import checkpoint_file, growing_history_file
+from .high_rates import far_above
 from .history import GrowingHistory
 from .keeping import keep_state, require_weights, saved_state
 from .networks import find_network
@@ -35,7 +36,7 @@ from .stepping import StepChoices
 from .strategies import STRATEGIES
 from .strategies.spec import Facts, Strategy
 from .threads import torch_threads
-from .train import Outcome, train
+from .train import Outcome, drain, train
 from .weights import RANDOM
 
 
@@ -102,6 +103,10 @@ def train_network(
         require_weights(begun_with.weights, resolved.weights, chosen)
         resolved = begun_with
     job = _Job(classifier, splits, chosen, resolved, _facts(chosen, resolved.phases, splits), later)
+    if saved is None and job.name != "head" and not chosen.find_lr:
+        own = [phase.lr for phase in job.facts.phases if phase.epochs] if job.facts.phases else [job.facts.lr]
+        for text in far_above(own, chosen.optimizer, job.facts.pretrained):
+            progress.note(f"warning: {text}")
     first = job.strategy(tuple(classifier.groups), job.facts, ())
     solves = first is None or first.solves_head
     published = None if job.name == "head" else _base_fingerprint(classifier)
@@ -370,20 +375,6 @@ def labelled(
     first = int((computed.kept < train_size).sum())
     require_readable(classes, set(labels[:first].tolist()), labels[first:].tolist())
     return Labelled(computed.rows[:first], labels[:first]), Labelled(computed.rows[first:], labels[first:])
-
-
-def drain(
-    run: Generator[EpochRecord, None, Outcome], on_record: Callable[[EpochRecord], None] = lambda record: None
-) -> tuple[list[EpochRecord], Outcome]:
-    """Run a training to its end: all records, each handed to `on_record` as it comes, and what it returned."""
-    records: list[EpochRecord] = []
-    while True:
-        try:
-            record = next(run)
-        except StopIteration as stop:
-            return records, stop.value
-        records.append(record)
-        on_record(record)
 
 
 def laps(seconds: dict[str, float]) -> Callable[[str], None]:

@@ -17,8 +17,10 @@ from .classifier import Classifier
 from .defaults import LEARNING_RATES
 from .errors import OutOfTime
 from .head import HeadChoice, choose_head, class_weights, folds, solve_path
+from .high_rates import too_high
 from .material import Material
 from .metrics import standing
+from .optim import penalty
 from .plan import Phase
 from .positions import Position
 from .rates import find_rate
@@ -193,6 +195,10 @@ def step(
             mine.append(entry)
             now.history.append(entry)
             yield entry
+            if entry.lr not in [earlier.lr for earlier in mine[:-1]]:
+                before = int(now.standing[0]) if now.standing is not None and steps.pretrained else None
+                loss = (entry.train_loss or 0.0) - penalty(dict(job.classifier.groups.items()), rows, steps.l2)
+                _look_at_rate(job, now, replace(entry, train_loss=loss), material, steps, before)
     finally:
         run.close()
         best = mine[-1] if mine and phase.keep_last else max(mine, key=standing, default=None)
@@ -313,7 +319,22 @@ def try_in_folds(
         )
         now.history.append(entry)
         yield entry
+        if not at:
+            head = next((record for record in now.history if record.chosen), None)
+            _look_at_rate(job, now, entry, material, steps, None if head is None else int(standing(head)[0]))
     now.selection |= {"by": "out-of-fold", "images": len(pool)}
+
+
+def _look_at_rate(
+    job: Job, now: Standing, entry: EpochRecord, material: Material, steps: StepChoices, before: int | None
+) -> None:
+    """Say after the first epoch at a rate that it is too high, where it is; see `topgraft.high_rates.too_high`."""
+    train, val, labels = job.inputs.train, job.inputs.val, material.labels.numpy()
+    judging = np.concatenate([train, val]) if entry.folds else val
+    text = too_high(entry, labels[train], labels[judging], before, steps)
+    if text is not None:
+        progress.note(f"warning: {text}")
+        now.remarks.append(text)
 
 
 def _complete(records: Sequence[EpochRecord], images: int) -> int:

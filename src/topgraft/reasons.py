@@ -71,7 +71,7 @@ def reasoned(groups: Sequence[str], facts: Facts) -> list[str]:
 def remarks(outcome: Outcome, facts: Facts, records: Sequence[EpochRecord]) -> list[str]:
     """What a user should be told about how it went."""
     stepped = [phase.name for phase in outcome.taken if not phase.solves_head]
-    remarks = _short_of_time(facts, records)
+    remarks = [*outcome.remarks, *_short_of_time(facts, records)]
     if stepped and outcome.selection["phase"] not in stepped:
         remarks.append(
             f"no epoch of {' or '.join(stepped)} was better on the validation images than the head alone, which is kept"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ class Outcome:
         taken: the phases that were trained, in order; those that were only tried in folds are not among them.
         interrupted: whether Ctrl-C ended it; the best state until then is what stands.
         stalled: the phases that lost what was known, and were given up.
+        remarks: what a user should be told about the phases.
     """
 
     phases: dict[str, dict[str, float | None]]
@@ -36,6 +37,7 @@ class Outcome:
     taken: tuple[Phase, ...] = ()
     interrupted: bool = False
     stalled: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def train(
@@ -117,4 +119,18 @@ def train(
         classifier.load_state_dict(now.best)
     if not now.phases:
         raise TopgraftError("the strategy gave no phase; nothing was trained")
-    return Outcome(now.phases, now.selection, tuple(now.taken), interrupted, now.facts.stalled)
+    return Outcome(now.phases, now.selection, tuple(now.taken), interrupted, now.facts.stalled, tuple(now.remarks))
+
+
+def drain(
+    run: Generator[EpochRecord, None, Outcome], on_record: Callable[[EpochRecord], None] = lambda record: None
+) -> tuple[list[EpochRecord], Outcome]:
+    """Run a training to its end: all records, each handed to `on_record` as it comes, and what it returned."""
+    records: list[EpochRecord] = []
+    while True:
+        try:
+            record = next(run)
+        except StopIteration as stop:
+            return records, stop.value
+        records.append(record)
+        on_record(record)

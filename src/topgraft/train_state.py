@@ -21,7 +21,8 @@ class Standing:
     `facts` are what the strategy was told last; `number` is that of the phase under way, or of the last one;
     `standing` is that of the state `best` on the validation images; `folds` are the records of those folds of a phase
     under way that are done, and `fold` those of the one that is not; `position` is where a phase, or fold, under way
-    was when it was interrupted, and `lead` are the seconds of the phase that it does not count.
+    was when it was interrupted, and `lead` are the seconds of the phase that it does not count; `remarks` are what a
+    user should be told about the phases until then.
     """
 
     facts: Facts
@@ -38,6 +39,7 @@ class Standing:
     lead: float = 0.0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     position: Position | None = None
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def uncounted(self) -> float:
@@ -77,6 +79,7 @@ def to_checkpoint(now: Standing) -> Checkpoint:
             "fold": [asdict(record) for record in now.fold],
             "lead": now.lead,
             "inner": None if position is None else position.state,
+            "remarks": now.remarks,
         },
     )
 
@@ -99,4 +102,5 @@ def from_checkpoint(checkpoint: Checkpoint) -> Standing:
         lead=float(state["lead"]),
         best=section(checkpoint.tensors, "best"),
         position=None if state["inner"] is None else Position(section(checkpoint.tensors, "position"), state["inner"]),
+        remarks=list(state["remarks"]),
     )
