@@ -24,6 +24,7 @@ from topgraft import cache
 from topgraft.cache import CacheKey, FeatureStore
 from topgraft.engines import EngineChoice
 from topgraft.errors import CacheError
+from topgraft.memory import ALIGNMENT
 from topgraft.records import ImageSpec
 
 SPEC = ImageSpec(224, 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -68,6 +69,7 @@ def test_rows_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
             found = reader.gather(digests(*asked))
             assert found.dtype == np.float32
             assert found.shape == (len(asked), WIDTH)
+            assert not asked or found.ctypes.data % ALIGNMENT == 0
             assert np.array_equal(found, stored(rows(*asked)) if asked else np.empty((0, WIDTH)))
 
 

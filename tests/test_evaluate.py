@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import torch
 from fitted import CLASSES, fitted
@@ -27,6 +30,17 @@ def test_logits_of_rows_equal_those_of_pixels() -> None:
     with torch.inference_mode():
         rows, whole = model.features(pixels).numpy(), model(pixels).numpy()
     np.testing.assert_allclose(head_logits(model, rows), whole, atol=1e-6)
+
+
+def test_the_same_rows_give_the_same_bits_wherever_they_lie() -> None:
+    head = torch.nn.Linear(1280, 5)
+    model = cast(Any, SimpleNamespace(head=head))
+    found = []
+    for offset in range(16):
+        rows = np.empty(48 * 1280 + offset, dtype=np.float32)[offset:].reshape(48, 1280)
+        rows[:] = np.random.default_rng(0).normal(size=rows.shape)
+        found.append(head_logits(model, rows))
+    assert all(np.array_equal(found[0], other) for other in found)
 
 
 def test_an_evaluation_holds_what_its_numbers_are_made_of() -> None:

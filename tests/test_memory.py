@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from topgraft import memory
-from topgraft.memory import freed_memory_kept
+from topgraft.memory import ALIGNMENT, aligned, freed_memory_kept
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library can be told")
@@ -39,3 +39,13 @@ def test_elsewhere_it_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_set", None)
     with freed_memory_kept():
         assert torch.ones(3).sum() == 3
+
+
+def test_only_what_lies_otherwise_is_copied() -> None:
+    plain = torch.arange(48.0).reshape(6, 8)
+    assert aligned(plain) is plain
+    for other in (plain[:, :5], plain.T, plain.flatten()[3:]):
+        moved = aligned(other)
+        assert moved.data_ptr() % ALIGNMENT == 0
+        assert moved.is_contiguous()
+        assert torch.equal(moved, other)

@@ -207,8 +207,8 @@ def load(folder: Path) -> Fitted:
 
     from .backbones import Build, put_constants
     from .classifier import Classifier
+    from .memory import aligned
     from .networks import find_network
-    from .tensor_files import aligned
 
     _recover(folder)
     config = read_config(folder)

@@ -217,7 +217,8 @@ class FeatureStore:
             KeyError: a digest has no row; see `missing`.
             CacheError: a segment went away or was damaged since `missing` looked.
         """
-        result = np.empty((len(digests), *self.shape), dtype=np.float32)
+        # PyTorch's memory: products of rows at other addresses differ in their last digits.
+        result: NDArray[np.float32] = torch.empty((len(digests), *self.shape), dtype=torch.float32).numpy()
         by_segment: dict[_Segment, tuple[list[int], list[int]]] = {}
         for position, digest in enumerate(digests):
             segment, row = self._places[bytes.fromhex(digest)]

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from . import metrics
 from .classifier import Classifier
+from .memory import aligned
 from .records import Evaluation, Sample, SplitName, Unreadable
 
 
 def head_logits(classifier: Classifier, rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits, n×classes float32, of feature rows n×width, in float32 whatever made the rows."""
     with torch.inference_mode():
-        logits: NDArray[np.float32] = classifier.head.float()(torch.from_numpy(rows)).numpy()
+        logits: NDArray[np.float32] = classifier.head.float()(aligned(torch.from_numpy(rows))).numpy()
     return logits
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from . import metrics
 from .defaults import FOLDS, SELECTION_MINIMUM, STRENGTHS
+from .memory import aligned
 from .solver import ROWS, minimise
 
 _DOUBLE = 1_000_000  # numbers in the feature matrix up to which all is computed in float64
@@ -50,7 +51,8 @@ class HeadPath:
         """strengths×n×classes of raw features n×d."""
         count, classes, width = self.weight.shape
         stacked = torch.from_numpy(self.weight.reshape(count * classes, width)).float().T
-        parts = [(torch.from_numpy(features[i : i + ROWS]) @ stacked).double() for i in range(0, len(features), ROWS)]
+        blocks = (aligned(torch.from_numpy(features[i : i + ROWS])) for i in range(0, len(features), ROWS))
+        parts = [(block @ stacked).double() for block in blocks]
         flat = torch.cat(parts).numpy().reshape(len(features), count, classes)
         result: NDArray[np.float64] = flat.transpose(1, 0, 2) + self.bias[:, None, :]
         return result

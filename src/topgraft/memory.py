@@ -1,4 +1,4 @@
-"""How freed memory is kept for the next layer, for a while."""
+"""Memory for tensors: where they lie, and freed memory that is kept for the next layer, for a while."""
 
 from __future__ import annotations
 
@@ -7,10 +7,29 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 # Numbers and defaults: malloc/malloc.h and mallopt(3) of the GNU C library.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_THRESHOLD: 128 * 1024, _ARENA_MAX: 0}
 _KEPT = {_TRIM_THRESHOLD: 1 << 30, _MMAP_THRESHOLD: 1 << 30, _ARENA_MAX: 1}
+
+ALIGNMENT = 64
+"""Bytes: addresses that PyTorch allocates on a processor are multiples of it (``gAlignment`` in
+``c10/core/alignment.h``)."""
+
+
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, contiguous and at an address that PyTorch would allocate; a copy where it is not.
+
+    Matrix products pick their kernel, and so the order of their sums, by strides and alignment. NumPy allocates at
+    multiples of 16 bytes, and tensors of a mapped safetensors file begin at any multiple of 8: the same product of 360
+    rows of 1,280 numbers with a head for 10 classes, at other addresses, differed by up to 3e-5 in logits of about 35,
+    on AVX2 and on AVX-512.
+    """
+    if tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0:
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 @contextmanager

@@ -27,10 +27,6 @@ _DAMAGE = (
 _NESTS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "groups.")
 
-ALIGNMENT = 64
-"""Bytes: addresses that PyTorch allocates on a processor are multiples of it (``gAlignment`` in
-``c10/core/alignment.h``)."""
-
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Tensors by name, on the CPU, in the file's order.
@@ -106,18 +102,6 @@ def _pytorch(path: Path) -> dict[str, torch.Tensor]:
 def _npz(path: Path) -> dict[str, torch.Tensor]:
     with np.load(path, allow_pickle=False) as arrays:
         return dequantised({key: torch.from_numpy(arrays[key]) for key in arrays.files})
-
-
-def aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, contiguous and at an address that PyTorch would allocate; a copy where it is not.
-
-    Matrix products pick their kernel, and so the order of their sums, by strides and alignment. A safetensors file is
-    mapped into memory, where its tensors begin at any multiple of 8 bytes: on one AVX2 thread, logits of a network on
-    such tensors differed from those of the same network on allocated ones by up to 1e-6.
-    """
-    if tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0:
-        return tensor
-    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def dequantised(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

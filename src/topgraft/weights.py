@@ -17,10 +17,11 @@ from .backbones import SMALLEST_INPUT, Backbone, Build, Chain, put_constants, ra
 from .conventions import at_size, match_tensors
 from .errors import DownloadError, UsageError, WeightsError
 from .folders import cache_folder
+from .memory import aligned
 from .networks import find_network
 from .published import WEIGHTS, Weights, find_weights
 from .records import ImageSpec
-from .tensor_files import aligned, read_tensors
+from .tensor_files import read_tensors
 
 RANDOM = "random"
 IMAGENET = "imagenet"  # the best published ones, as where none are named: all that are published were trained on it
