@@ -54,6 +54,15 @@ def test_it_says_of_what_and_how() -> None:
         assert part in text, part
 
 
+def test_what_auto_kept_is_a_sentence() -> None:
+    model = fitted()
+    config = {**model.config, "classes": list(model.classes), "image_spec": asdict(model.spec)}
+    config["kept"] = "kept: the head alone, right for 80.0 % of 5 validation images, as from Stem came to 60.0 %"
+    assert "\nKept: the head alone, right for 80.0 % of 5 validation images, as from Stem came" in model_card(
+        "photos", config, {}
+    )
+
+
 def test_percent() -> None:
     shown = percent({"value": 0.954, "low": 0.9087, "high": 0.978, "n": 153})
     assert shown == "95.4 % (95 % interval 90.9 to 97.8, n = 153)"

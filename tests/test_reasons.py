@@ -9,7 +9,7 @@ import numpy as np
 
 from topgraft import metrics
 from topgraft.plan import Phase, Rule
-from topgraft.reasons import explained, reasoned, remarks
+from topgraft.reasons import explained, kept, reasoned, remarks
 from topgraft.records import EpochRecord
 from topgraft.strategies.spec import HEAD, Facts
 from topgraft.train import Outcome
@@ -61,8 +61,8 @@ def test_remarks_are_about_what_did_not_help_and_what_was_stopped() -> None:
     tables: dict[str, dict[str, float | None]] = {"head": {}, "top": {}}
     assert remarks(Outcome(tables, {"phase": "top"}, (HEAD, TOP)), FACTS, [SOLVED]) == []
     assert remarks(Outcome(tables, {"phase": "head"}, (HEAD,)), FACTS, [SOLVED]) == []
-    (kept,) = remarks(Outcome(tables, {"phase": "head"}, (HEAD, TOP)), FACTS, [SOLVED])
-    assert "no epoch of top was better" in kept
+    (said,) = remarks(Outcome(tables, {"phase": "head"}, (HEAD, TOP)), replace(FACTS, budget=None), [SOLVED])
+    assert "no epoch of top was better" in said
     (stopped,) = remarks(Outcome(tables, {"phase": "top"}, (HEAD, TOP), interrupted=True), FACTS, [SOLVED])
     assert "Ctrl-C" in stopped
 
@@ -80,3 +80,52 @@ def test_remarks_say_what_a_budget_was_too_short_for() -> None:
     assert "5 min ended training after 32 of the 1,000 images of the first epoch" in said
     for more in (replace(stepped, train_top1=metrics.wilson(3, 1000)), replace(stepped, epoch=2)):
         assert remarks(full, facts, [more]) == []
+
+
+def stepped(right: int, phase: int = 1, folds: int = 0, n: int = 400) -> EpochRecord:
+    hits = metrics.pack(np.arange(n) < right)
+    top1 = metrics.wilson(right, n)
+    return EpochRecord(phase, "from stage1", 2, 4.0, 0.5, 0.5, top1, 1e-3, hits=hits, scaled_loss=0.9, folds=folds)
+
+
+def outcome(phase: str = "head", stalled: tuple[str, ...] = (), interrupted: bool = False) -> Outcome:
+    epoch = {"epoch": 2} if phase != "head" else {}
+    return Outcome({}, {"phase": phase, **epoch}, (HEAD,), interrupted, stalled)
+
+
+def test_what_auto_kept_and_why_is_one_plain_sentence() -> None:
+    head = replace(SOLVED, val_top1=metrics.wilson(300, 400))
+    right = "right for 75.0 % of 400 validation images"
+    assert kept(FACTS, [head], outcome()) == f"kept: the head alone, {right}, as no time was left to train more"
+    assert (
+        kept(FACTS, [head, stepped(296)], outcome())
+        == f"kept: the head alone, {right}, as training from stage1 came to 74.0 %"
+    )
+    assert kept(FACTS, [head, stepped(320)], outcome("from stage1")) == (
+        "kept: epoch 2 of training from stage1, right for 80.0 % of 400 validation images, "
+        "where the head alone has 75.0 %"
+    )
+    lost = kept(FACTS, [head], outcome(stalled=("from stage1",)))
+    assert lost.endswith("as training from stage1 lost what the network knew")
+    assert "Ctrl-C" in kept(FACTS, [head], outcome(interrupted=True))
+    assert kept(replace(FACTS, trainable=False), [head], outcome()) == f"kept: the head, {right}"
+
+
+def test_what_cross_validation_chose_is_compared_out_of_fold() -> None:
+    facts = replace(FACTS, val_images=30)
+    head = replace(SOLVED, val_top1=metrics.wilson(300, 400))
+    folds, trained = stepped(320, folds=5), stepped(25, phase=2, n=30)
+    assert kept(facts, [head, folds, trained], outcome("from stage1")) == (
+        "kept: epoch 2 of training from stage1, right for 80.0 % of 400 images out of fold, "
+        "where the head alone has 75.0 %"
+    )
+    no_better = kept(facts, [head, folds, trained], outcome())
+    assert no_better.endswith("came to 80.0 % out of fold, and was no better when it was trained")
+    assert kept(facts, [head, folds], outcome()).endswith("and could not be trained in the time")
+
+
+def test_of_random_weights_the_epoch_is_said() -> None:
+    facts = replace(FACTS, pretrained=False)
+    only = replace(stepped(320, phase=0), name="full")
+    found = kept(facts, [only], Outcome({}, {"phase": "full", "epoch": 2}, (TOP,)))
+    assert found == "kept: epoch 2 of training full, right for 80.0 % of 400 validation images"

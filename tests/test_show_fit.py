@@ -38,6 +38,12 @@ def test_a_trained_network_is_told_by_the_epoch_that_was_kept() -> None:
     ]
 
 
+def test_what_auto_kept_comes_first() -> None:
+    kept = "kept: the head alone, right for 80.0 % of 5 validation images, as no time was left to train more"
+    model = fitted()
+    assert show_fit.lines(replace(model, config={**model.config, "kept": kept}), {"total": 1.5})[0] == kept
+
+
 @pytest.mark.parametrize(
     ("cost", "expected"),
     [

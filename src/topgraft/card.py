@@ -88,6 +88,7 @@ def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any])
         f"Made with Topgraft {config['versions']['topgraft']} {_origin(backbone)} "
         f"by the strategy **{config['strategy']}**.",
         "",
+        *([f"{config['kept'][0].upper() + config['kept'][1:]}.", ""] if config.get("kept") else []),
         "## Results",
         "",
         "| images | top-1 | top-5 | log loss | calibration error | n |",

@@ -104,7 +104,10 @@ def _show(asked: argparse.Namespace, model: Fitted, out: Path, seconds: Mapping[
                 "copies": model.cost.images_copied,
             },
             "selection": model.config["selection"],
-            **{name: model.config.get(name) for name in ("largest_class", "forgetting", "trade", "auto", "caching")},
+            **{
+                name: model.config.get(name)
+                for name in ("kept", "largest_class", "forgetting", "trade", "auto", "caching")
+            },
             "resolved": model.config["resolved"],
             "unreadable": [asdict(entry) for entry in model.unreadable],
             "notes": model.config["notes"],

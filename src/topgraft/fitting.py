@@ -28,7 +28,7 @@ from .phases import Inputs, Labelled, TrainChoices
 from .plan import Phase, frozen_prefix, table
 from .preparing import Preparation
 from .quantities import as_seconds
-from .reasons import explained, reasoned, remarks
+from .reasons import explained, kept, reasoned, remarks
 from .records import EpochRecord, Sample, Splits, Unreadable, epoch_from_json
 from .runs import Resolved, class_weight, rate, strategy_name, updates_batchnorm
 from .splits import labels_of, refuse_unreadable, require_readable
@@ -120,20 +120,20 @@ def train_network(
     if untouched:
         assert computed is not None
         assert before is not None
-        rows, kept = before, [samples[index] for index in computed.kept if index >= len(splits.train)]
+        rows, judging = before, [samples[index] for index in computed.kept if index >= len(splits.train)]
         unreadable = computed.unreadable
         contents = len({samples[index].digest for index in computed.kept})
         decoded, cached, copies = computed.decoded, contents - computed.decoded, len(computed.kept) - contents
     else:
         # The number that is shown is made as `evaluate` and `predict` will make theirs: on the engine.
         try:
-            final, kept = validate(classifier, splits, chosen, resolved)
+            final, judging = validate(classifier, splits, chosen, resolved)
         except KeyboardInterrupt:
             if outcome.interrupted:
                 raise
             progress.note("the network is trained, and only to be validated and saved; Ctrl-C again leaves that out")
             outcome = replace(outcome, interrupted=True)
-            final, kept = validate(classifier, splits, chosen, resolved)
+            final, judging = validate(classifier, splits, chosen, resolved)
         rows = final.rows
         found = {entry.name: entry for entry in (*preparation.unreadable(), *final.unreadable)}
         unreadable = tuple(found.values())
@@ -142,6 +142,7 @@ def train_network(
     extra = {
         "caching": list(preparation.decisions.values()),
         "auto": explained(tuple(classifier.groups), facts, records) if job.climbs else None,
+        "kept": kept(facts, records, outcome) if job.name == "auto" else None,
         "resumed_from": None if saved is None else saved.state["position"],
         "remarks": remarks(outcome, facts, records),
     }
@@ -150,7 +151,7 @@ def train_network(
         labels = labels_of(samples)[computed.kept]
         against = judged_out_of_fold(records, outcome.selection, labels, splits.classes, splits.where)
     counts = decoded, cached, copies
-    return Trained(records, outcome, rows, kept, before, unreadable, *counts, extra, resolved, untouched, against)
+    return Trained(records, outcome, rows, judging, before, unreadable, *counts, extra, resolved, untouched, against)
 
 
 def _base_fingerprint(classifier: Classifier) -> str:

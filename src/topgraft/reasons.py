@@ -7,6 +7,7 @@ from typing import Any
 
 from . import progress
 from .card import share
+from .metrics import standing
 from .records import EpochRecord
 from .strategies import auto
 from .strategies.spec import Facts, suggested
@@ -68,11 +69,44 @@ def reasoned(groups: Sequence[str], facts: Facts) -> list[str]:
     return [f"{name:<9} {text}" for name, text in rows]
 
 
+def kept(facts: Facts, records: Sequence[EpochRecord], outcome: Outcome) -> str:
+    """What ``auto`` has kept and why, in one sentence: against the head where more was trained, and the other way."""
+    phase = outcome.selection["phase"]
+    found = auto.tried(facts, records)
+    mine = next(record for record in reversed(found) if record.name == phase)
+    others = [record for record in found if record is not mine]
+    where = "images out of fold" if facts.folds and facts.pretrained else "validation images"
+    right = f"right for {_right(mine)} of {mine.val_top1.n if mine.val_top1 else 0:,} {where}"
+    if "epoch" in outcome.selection:
+        epoch = f"kept: epoch {outcome.selection['epoch']} of training {phase}, {right}"
+        return f"{epoch}, where the head alone has {_right(found[0])}" if others else epoch
+    trained = {record.name for record in records if record.epoch and not record.folds}
+    if others:
+        other = max(others, key=standing)
+        why = f"training {other.name} came to {_right(other)}"
+        if standing(other) > standing(mine):
+            fared = "was no better when it was trained" if other.name in trained else "could not be trained in the time"
+            why = f"{why} out of fold, and {fared}"
+    elif outcome.stalled:
+        why = f"training {outcome.stalled[0]} lost what the network knew"
+    elif outcome.interrupted:
+        why = "Ctrl-C came before more was trained"
+    elif facts.trainable:
+        why = "no time was left to train more"
+    else:
+        return f"kept: the head, {right}"
+    return f"kept: the head alone, {right}, as {why}"
+
+
+def _right(record: EpochRecord) -> str:
+    return "none" if record.val_top1 is None else share(record.val_top1.value)
+
+
 def remarks(outcome: Outcome, facts: Facts, records: Sequence[EpochRecord]) -> list[str]:
     """What a user should be told about how it went."""
     stepped = [phase.name for phase in outcome.taken if not phase.solves_head]
     remarks = [*outcome.remarks, *_short_of_time(facts, records)]
-    if stepped and outcome.selection["phase"] not in stepped:
+    if stepped and outcome.selection["phase"] not in stepped and facts.budget is None:  # with one, `kept` says it
         remarks.append(
             f"no epoch of {' or '.join(stepped)} was better on the validation images than the head alone, which is kept"
         )

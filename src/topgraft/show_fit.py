@@ -25,9 +25,10 @@ def lines(model: Fitted, seconds: Mapping[str, float], out: Path | None = None) 
     untried = (config.get("auto") or {}).get("untried")
     parts = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items() if name != "total")
     return [
+        *([config["kept"]] if config.get("kept") else []),
         f"{len(model.classes)} classes; {image_counts(config['data']['images'], len(model.unreadable))}",
         _base(model),
-        _selected(config["selection"]),
+        *([] if config.get("kept") and "epoch" in config["selection"] else [_selected(config["selection"])]),
         *(traded(trade_from_json(config["trade"])) if config.get("trade") else []),
         *(config[part]["short"] for part in ("trade", "forgetting") if config.get(part)),
         *([f"with more time it would also train from {untried}: --budget"] if untried else []),

@@ -83,6 +83,15 @@ def test_a_budget_shortens_phases_and_then_ends() -> None:
     assert next_phase(GROUPS, filling, [head]) is None
 
 
+def test_no_more_time_is_advised_for_what_has_just_lost() -> None:
+    head, won, lost = record(0, 300, epoch=0), record(1, 320), record(2, 318, rung="stage2")
+    assert untried(GROUPS, FACTS, [head, record(1, 320, rung="stage3")]) == "stage2"
+    assert untried(GROUPS, FACTS, [head, record(1, 299, rung="stage3")]) is None, "worse, if not clearly"
+    assert won.name == "from stage3"
+    assert untried(GROUPS, FACTS, [head, won, lost]) is None
+    assert untried(GROUPS, replace(FACTS, stalled=("from stage2",)), [head, won]) is None
+
+
 @pytest.mark.parametrize(
     ("budget", "expected"),
     [

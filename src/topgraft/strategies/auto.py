@@ -39,15 +39,15 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
     if not facts.trainable:
         return None
     rungs = ladder(groups, facts)
-    tried = _tried(facts, history)
+    found = tried(facts, history)
     if facts.folds and _chosen_is_trained(history):
         return None
-    if _goes_on(tried) and not facts.stalled:
+    if _goes_on(found) and not facts.stalled:
         phase = _next_rung(groups, facts, rungs, history)
         if phase is not None:
             return phase
     if facts.folds:
-        best = _best(tried)
+        best = _best(found)
         if best.phase > 0 and best.name not in facts.stalled:
             rules = thawed(groups, best.name.removeprefix(_FROM))
             lr = facts.lr if best.lr is None else best.lr
@@ -71,19 +71,22 @@ def ladder(groups: Sequence[str], facts: Facts) -> tuple[str, ...]:
 
 
 def untried(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> str | None:
-    """What would have come next with more time; None where the strategy ended by itself."""
+    """What is worth more time: what the folds chose and was not trained, or, if what was tried last is the best, the
+    first rung that was not tried. None where the strategy ended by itself, or what was tried last has lost."""
     if not history or not facts.pretrained or not facts.trainable:
         return None
-    tried = _tried(facts, history)
-    best = _best(tried)
+    found = tried(facts, history)
+    best = _best(found)
     if best.folds and best.name not in facts.stalled and not _chosen_is_trained(history):
         return best.name.removeprefix(_FROM)  # what the folds chose, and time did not let be trained
-    names = {record.name for record in tried}
+    if best is not found[-1] or facts.stalled:
+        return None
+    names = {record.name for record in found}
     left = [rung for rung in ladder(groups, facts) if _FROM + rung not in names]
-    return left[0] if left and _goes_on(tried) and not facts.stalled else None
+    return left[0] if left else None
 
 
-def _tried(facts: Facts, history: Sequence[EpochRecord]) -> list[EpochRecord]:
+def tried(facts: Facts, history: Sequence[EpochRecord]) -> list[EpochRecord]:
     """The best record of the head, and of each rung that was tried: in folds, where those choose."""
     return [record for record in _bests(history) if not facts.folds or record.folds or record.phase == 0]
 
@@ -93,9 +96,9 @@ def _chosen_is_trained(history: Sequence[EpochRecord]) -> bool:
     return history[-1].phase > 0 and not history[-1].folds
 
 
-def _goes_on(tried: Sequence[EpochRecord]) -> bool:
+def _goes_on(found: Sequence[EpochRecord]) -> bool:
     """Whether the last rung, if one was tried, was not clearly worse than the best before it."""
-    return len(tried) == 1 or not _worse(tried[-1], _best(tried[:-1]))
+    return len(found) == 1 or not _worse(found[-1], _best(found[:-1]))
 
 
 def _next_rung(
