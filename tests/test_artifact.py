@@ -409,6 +409,15 @@ def stopped(seed: int = 0) -> Fitted:
     return replace(made, config={**made.config, "finished": False})
 
 
+def test_a_number_from_before_the_refit_stays_named_so(tmp_path: Path) -> None:
+    made = fitted()
+    folder = artifact.save(replace(made, validation=replace(made.validation, before_refit=True)), tmp_path / "run")
+    assert artifact.load(folder).validation.before_refit
+    assert "| validation, used for selection, before the refit |" in (folder / "README.md").read_text()
+    assert not artifact.add_results(folder, evaluation("val", used=True)), "the head was fitted to these images since"
+    assert artifact.load(folder).validation.before_refit
+
+
 def test_a_folder_with_nothing_but_a_history_is_of_an_unfinished_fit(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

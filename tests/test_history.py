@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from topgraft import progress
-from topgraft.history import GrowingHistory, described, line_of
-from topgraft.records import EpochRecord, Interval, epoch_from_json
+from topgraft.history import GrowingHistory, described, epoch_from_json, line_of
+from topgraft.records import EpochRecord, Interval
 
 TOP1 = Interval(0.8951, 0.84, 0.93, 1234)
 HEAD = [

@@ -14,6 +14,7 @@ from fitted import fitted
 import topgraft.train
 from topgraft.classifier import Classifier
 from topgraft.errors import TopgraftError
+from topgraft.evaluate import head_logits
 from topgraft.material import PixelMaterial
 from topgraft.phases import Inputs, Labelled, TrainChoices
 from topgraft.plan import Phase
@@ -87,6 +88,9 @@ def test_a_refit_ends_elsewhere_by_the_same_choice() -> None:
     one, two = fitted().classifier, fitted().classifier
     (records, outcome), (again, refitted) = solve(one), solve(two, refit=True)
     assert outcome == refitted
+    assert outcome.before_refit is None
+    assert refitted.before_refit is not None
+    np.testing.assert_allclose(refitted.before_refit, head_logits(one, some(240, 1).rows), atol=1e-5)
     assert [r.val_loss for r in records] == [r.val_loss for r in again]
     assert not torch.equal(one.head.weight, two.head.weight)
 

@@ -116,6 +116,7 @@ def run_fit(images: Any, **choices: Any) -> Fitted:
         used_for_selection=True,
         unreadable=tuple(entry for entry in trained.unreadable if entry.name in held),
         where=splits.where,
+        before_refit=trained.outcome.before_refit,
     )
     lap("evaluate")
     extra = {**trained.extra, **afterwards.as_config(lost, trade), **chance.as_config(trained.out_of_fold, validation)}

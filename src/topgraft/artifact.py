@@ -34,7 +34,7 @@ from .card import model_card
 from .chance import judged
 from .errors import ArtifactError, UsageError
 from .folders import HISTORY_FILE, atomic_write, checkpoint_file, is_draft, link, remove_stale_drafts, replace
-from .history import line_of
+from .history import epoch_from_json, line_of
 from .metrics import measure
 from .records import (
     SPLIT_NAMES,
@@ -44,7 +44,6 @@ from .records import (
     ImageSpec,
     SplitName,
     Unreadable,
-    epoch_from_json,
 )
 
 FORMAT_VERSION = 1
@@ -187,9 +186,11 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False, keep_checkpoi
 def add_results(folder: Path, evaluation: Evaluation) -> bool:
     """Keep an evaluation's logits and metrics in an artifact, beside those it has, and renew the model card.
 
-    The validation results that chose the model are not replaced by those of other images; False says so.
+    The validation results that chose the model are not replaced by those of other images, nor by those of images that
+    a refit has fitted the head to; False says so.
     """
-    if evaluation.split == "val" and not evaluation.used_for_selection:
+    refitted = results(folder).get("val", {}).get("before_refit", False)
+    if evaluation.split == "val" and (refitted or not evaluation.used_for_selection):
         return False
     _write_results(folder, evaluation, read_config(folder), folder.resolve().name)
     return True
@@ -299,6 +300,7 @@ def _write_results(folder: Path, evaluation: Evaluation, config: Mapping[str, An
     entry = {
         "where": evaluation.where,
         "used_for_selection": evaluation.used_for_selection,
+        "before_refit": evaluation.before_refit,
         **asdict(evaluation.metrics),
         "largest_class": asdict(judged(evaluation)),
     }
@@ -334,6 +336,7 @@ def _results(folder: Path, split: SplitName, classes: tuple[str, ...]) -> Evalua
         metrics=measure(logits, labels, classes),
         unreadable=tuple(Unreadable(**image) for image in entry["unreadable"]),
         where=str(entry["where"]),
+        before_refit=bool(entry.get("before_refit", False)),
     )
 
 

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 SPLIT_LABELS = {"train": "train", "val": "validation", "test": "test"}
 
 
-def split_label(split: str, used_for_selection: bool) -> str:
+def split_label(split: str, used_for_selection: bool, before_refit: bool = False) -> str:
     """``validation, used for selection``: how a split is named wherever its numbers are shown."""
-    return SPLIT_LABELS[split] + (", used for selection" if used_for_selection else "")
+    selected = ", used for selection" if used_for_selection else ""
+    return SPLIT_LABELS[split] + selected + (", before the refit" if before_refit else "")
 
 
 def share(value: float, digits: int = 1) -> str:
@@ -35,7 +36,7 @@ def percent(interval: Mapping[str, Any]) -> str:
 
 def headline(result: Evaluation) -> list[str]:
     """The accuracies of an evaluation, one line each; the last is top-1, the number that everything is judged by."""
-    label = split_label(result.split, result.used_for_selection)
+    label = split_label(result.split, result.used_for_selection, result.before_refit)
     names = {"top-5": result.metrics.top5, "top-1": result.metrics.top1}
     return [f"{name} ({label}): {percent(asdict(found))}" for name, found in names.items() if found is not None]
 
@@ -96,7 +97,7 @@ def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any])
     ]
     for split, entry in results.items():
         top5 = percent(entry["top5"]) if entry["top5"] else "–"
-        label = split_label(split, entry["used_for_selection"])
+        label = split_label(split, entry["used_for_selection"], entry.get("before_refit", False))
         if entry["where"] != data["where"]:  # a reader would take it for the data below
             label += f" of `{entry['where']}`" if entry["where"] else " of other images"
         lines.append(

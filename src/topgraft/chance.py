@@ -79,7 +79,7 @@ def against_largest_class(
     gained, lost = int((right & ~constant).sum()), int((constant & ~right).sum())
     p, others = mcnemar(gained, lost), n - int(counts[largest])
     better: bool | None = gained > lost and p <= SIGNIFICANT
-    name, share = classes[largest], float(constant.mean())
+    name, share = classes[largest], int(counts[largest]) / max(n, 1)
     look = "tg.survey" if where in ("", "arrays") else f"topgraft data {shlex.quote(where)}"
     message = ""
     if mcnemar(others, 0) > SIGNIFICANT:

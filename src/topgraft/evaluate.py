@@ -33,10 +33,16 @@ def evaluate(
     seen: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
     where: str = "",
+    before_refit: NDArray[np.float32] | None = None,
 ) -> Evaluation:
-    """Results on samples that are labelled and whose feature rows are given, in the same order."""
+    """Results on samples that are labelled and whose feature rows are given, in the same order.
+
+    Args:
+        before_refit: logits of the same samples, n×classes, by the head before it was fitted to them too; they are
+            evaluated then.
+    """
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
-    logits = head_logits(classifier, rows)
+    logits = head_logits(classifier, rows) if before_refit is None else before_refit.astype(np.float32)
     return Evaluation(
         split=split,
         used_for_selection=used_for_selection,
@@ -49,4 +55,5 @@ def evaluate(
         seen=seen,
         notes=notes,
         where=where,
+        before_refit=before_refit is not None,
     )

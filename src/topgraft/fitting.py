@@ -21,7 +21,7 @@ from .features import FeatureRows, open_base
 from .features import run as run_base
 from .folders import checkpoint_file, growing_history_file
 from .high_rates import far_above
-from .history import GrowingHistory
+from .history import GrowingHistory, epoch_from_json
 from .keeping import keep_state, require_weights, saved_state
 from .networks import find_network
 from .phases import Inputs, Labelled, TrainChoices
@@ -29,7 +29,7 @@ from .plan import Phase, frozen_prefix, table
 from .preparing import Preparation
 from .quantities import as_seconds
 from .reasons import explained, kept, reasoned, remarks
-from .records import EpochRecord, Sample, Splits, Unreadable, epoch_from_json
+from .records import EpochRecord, Sample, Splits, Unreadable
 from .runs import Resolved, class_weight, rate, strategy_name, updates_batchnorm
 from .splits import labels_of, refuse_unreadable, require_readable
 from .stepping import StepChoices

@@ -59,7 +59,7 @@ def too_high(
         return None
     chance = chance_loss(train_labels, choices.class_weights)
     found = [f"the loss is {loss:.3g}, where chance is {chance:.3f}"] if not loss <= _FAR * chance else []
-    right, largest = int(standing(entry)[0]), int(np.bincount(judging_labels).max())
+    right, largest = int(standing(entry)[0]), int(np.bincount(judging_labels).max(initial=0))
     if before is not None and before - right >= _FEWEST and before > largest and 2 * right < before + largest:
         found.append(f"{share(right / n)} of {n:,} images are right, where {share(before / n)} were before")
     if not found:

@@ -5,19 +5,27 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from . import progress
 from .card import share
 from .folders import atomic_write
-from .records import EpochRecord
+from .records import EpochRecord, Interval
 
 
 def line_of(record: EpochRecord) -> str:
     """One record as its line of ``history.jsonl``."""
     return json.dumps(asdict(record)) + "\n"
+
+
+def epoch_from_json(entry: Mapping[str, Any]) -> EpochRecord:
+    """One record from its line's JSON, or from what ``dataclasses.asdict`` made of it."""
+    tops = {name: None if entry[name] is None else Interval(**entry[name]) for name in ("val_top1", "train_top1")}
+    curve = tuple((int(step), float(loss)) for step, loss in entry["curve"])
+    return EpochRecord(**{**entry, **tops, "curve": curve})
 
 
 def described(record: EpochRecord, val_images: int) -> str | None:
@@ -34,7 +42,8 @@ def described(record: EpochRecord, val_images: int) -> str | None:
     judged = "val." if record.val_top1.n == val_images else "out of fold"
     right = f"{judged} {share(record.val_top1.value)} of {record.val_top1.n:,}"
     if not record.epoch:
-        return f"{record.name}: solved, C = {record.strength:.3g}, loss {record.val_loss:.3f}, {right}"
+        strength = "" if record.strength is None else f", C = {record.strength:.3g}"
+        return f"{record.name}: solved{strength}, loss {record.val_loss:.3f}, {right}"
     return (
         f"{record.name}, epoch {record.epoch}/{record.epochs}: loss {record.train_loss:.3f}, {right}, "
         f"lr {record.lr:.3g}, {progress.duration(record.seconds)}"

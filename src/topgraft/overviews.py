@@ -141,7 +141,7 @@ def metrics(this: records.Metrics, label: str = "") -> Overview:
 def evaluation(this: records.Evaluation) -> Overview:
     """Its metrics, and what was left out."""
     numbers = metrics(this.metrics)
-    label = split_label(this.split, this.used_for_selection)
+    label = split_label(this.split, this.used_for_selection, this.before_refit)
     facts = {
         **numbers.facts,
         "left out": f"{counted(len(this.seen), 'image')} that fitting or selection has used" if this.seen else "",
@@ -272,8 +272,9 @@ def features(this: records.Features) -> Overview:
 def fitted(this: records.Fitted) -> Overview:
     """How good it is, what it was made of, and what it has taken."""
     backbone, config, spec = this.config["backbone"], this.config, this.spec
-    label = split_label(this.validation.split, this.validation.used_for_selection)
-    numbers = metrics(this.validation.metrics)
+    judged = this.validation
+    label = split_label(judged.split, judged.used_for_selection, judged.before_refit)
+    numbers = metrics(judged.metrics)
     chosen = config["selection"]
     kept = f"epoch {chosen['epoch']} of {chosen.get('phase', 'full')}" if "epoch" in chosen else "the solved head"
     facts = {

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -122,17 +123,21 @@ def solve(
     began = time.perf_counter()
     (train_set, val_set), choices = job.inputs.features, job.choices
     few = train_set.rows.size <= ONE_THREAD
+    choose = partial(
+        SOLVERS[choices.solver],
+        train_set.rows,
+        train_set.labels,
+        val_set.rows,
+        val_set.labels,
+        job.facts.classes,
+        class_weight=choices.class_weight,
+        seed=choices.seed,
+    )
     with torch_threads(1 if few else torch.get_num_threads()):
-        choice = SOLVERS[choices.solver](
-            train_set.rows,
-            train_set.labels,
-            val_set.rows,
-            val_set.labels,
-            job.facts.classes,
-            class_weight=choices.class_weight,
-            refit=choices.refit,
-            seed=choices.seed,
-        )
+        choice = choose(refit=False)
+        if choices.refit:
+            now.before_refit = val_set.rows @ choice.weight.T + choice.bias
+            choice = choose(refit=True)
     job.classifier.put_head(choice.weight, choice.bias)
     logits = val_set.rows @ choice.weight.T + choice.bias
     right = int(metrics.right(logits, val_set.labels).sum())

@@ -197,6 +197,7 @@ class Evaluation(Shown, overview=overviews.evaluation):
         seen: names that were left out because fitting or selection had used their content.
         notes: about how the images were found and divided.
         where: the source of the images, as the user gave it; empty where samples were given.
+        before_refit: True where the logits are of the head before it was solved again on these images too.
     """
 
     split: SplitName
@@ -210,6 +211,7 @@ class Evaluation(Shown, overview=overviews.evaluation):
     seen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     where: str = ""
+    before_refit: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -244,13 +246,6 @@ class EpochRecord(Shown, overview=overviews.epoch):
     scaled_loss: float | None = None
     folds: int = 0
     epochs: int = 0
-
-
-def epoch_from_json(entry: Mapping[str, Any]) -> EpochRecord:
-    """A record from what ``dataclasses.asdict`` made of it."""
-    tops = {name: None if entry[name] is None else Interval(**entry[name]) for name in ("val_top1", "train_top1")}
-    curve = tuple((int(step), float(loss)) for step, loss in entry["curve"])
-    return EpochRecord(**{**entry, **tops, "curve": curve})
 
 
 @dataclass(frozen=True, repr=False)

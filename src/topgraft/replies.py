@@ -27,6 +27,7 @@ def results(result: Evaluation) -> dict[str, Any]:
         "largest_class": asdict(judged(result)),
         "split": result.split,
         "used_for_selection": result.used_for_selection,
+        "before_refit": result.before_refit,
         "seen": list(result.seen),
         "unreadable": [asdict(entry) for entry in result.unreadable],
         "notes": list(result.notes),

@@ -27,8 +27,8 @@ from .version import __version__
 from .weights import RANDOM, Network
 
 _REFITTED = (
-    "after selection the head was solved again on train and validation together, so the validation number is of "
-    "images that it was fitted to"
+    "after selection the head was solved again on train and validation together; the validation number is that of "
+    "before, as the head was since fitted to those images"
 )
 
 

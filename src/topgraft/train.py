@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from . import freeze, progress
 from .checkpoint import Checkpoint
@@ -30,6 +33,8 @@ class Outcome:
         interrupted: whether Ctrl-C ended it; the best state until then is what stands.
         stalled: the phases that lost what was known, and were given up.
         remarks: what a user should be told about the phases.
+        before_refit: logits of the validation images, n×classes, by the head before it was solved on them too, if it
+            was; else None.
     """
 
     phases: dict[str, dict[str, float | None]]
@@ -38,6 +43,7 @@ class Outcome:
     interrupted: bool = False
     stalled: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    before_refit: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
 def train(
@@ -119,7 +125,15 @@ def train(
         classifier.load_state_dict(now.best)
     if not now.phases:
         raise TopgraftError("the strategy gave no phase; nothing was trained")
-    return Outcome(now.phases, now.selection, tuple(now.taken), interrupted, now.facts.stalled, tuple(now.remarks))
+    return Outcome(
+        phases=now.phases,
+        selection=now.selection,
+        taken=tuple(now.taken),
+        interrupted=interrupted,
+        stalled=now.facts.stalled,
+        remarks=tuple(now.remarks),
+        before_refit=now.before_refit,
+    )
 
 
 def drain(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .checkpoint import Checkpoint, section, sections
+from .history import epoch_from_json
 from .plan import Phase, phase_from_json
 from .positions import Position
-from .records import EpochRecord, epoch_from_json
+from .records import EpochRecord
 from .strategies.spec import Facts
 
 
@@ -22,7 +25,8 @@ class Standing:
     `standing` is that of the state `best` on the validation images; `folds` are the records of those folds of a phase
     under way that are done, and `fold` those of the one that is not; `position` is where a phase, or fold, under way
     was when it was interrupted, and `lead` are the seconds of the phase that it does not count; `remarks` are what a
-    user should be told about the phases until then.
+    user should be told about the phases until then; `before_refit` are logits of the validation images by the head that
+    was solved without them, of which no checkpoint is kept.
     """
 
     facts: Facts
@@ -40,6 +44,7 @@ class Standing:
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     position: Position | None = None
     remarks: list[str] = field(default_factory=list)
+    before_refit: NDArray[np.float32] | None = None
 
     @property
     def uncounted(self) -> float:

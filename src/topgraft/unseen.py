@@ -65,7 +65,8 @@ def choose_unseen(model: Fitted, splits: Splits, split: SplitName, *, include_se
         )
     label = {index: model.classes.index(name) for index, name in enumerate(splits.classes)}
     named = [replace(s, label=None if s.label is None else label[s.label]) for s in asked]
-    return replace(leave_out_seen(model, named, split, include_seen=include_seen), notes=notes)
+    choice = leave_out_seen(model, named, split, include_seen=include_seen)
+    return replace(choice, notes=(*notes, *choice.notes))
 
 
 def leave_out_seen(model: Fitted, samples: Sequence[Sample], split: SplitName, *, include_seen: bool) -> Choice:
@@ -83,7 +84,7 @@ def leave_out_seen(model: Fitted, samples: Sequence[Sample], split: SplitName, *
             )
     used = {sample.digest for sample in samples if model.seen.get(sample.digest) in ("train", "val")}
     if include_seen:
-        return Choice(tuple(samples), (), bool(used))
+        return Choice(tuple(samples), (), bool(used), _fitted_to(model, samples))
     kept = tuple(sample for sample in samples if sample.digest not in used)
     if not kept:
         raise UsageError(
@@ -91,6 +92,14 @@ def leave_out_seen(model: Fitted, samples: Sequence[Sample], split: SplitName, *
             "give images that the model has not seen, or --include-seen to count them all the same"
         )
     return Choice(kept, tuple(sample.name for sample in samples if sample.digest in used), False)
+
+
+def _fitted_to(model: Fitted, samples: Sequence[Sample]) -> tuple[str, ...]:
+    splits = ("train", "val") if model.config["settings"].get("refit") else ("train",)
+    count = sum(model.seen.get(sample.digest) in splits for sample in samples)
+    if not count:
+        return ()
+    return (f"the model was fitted to {count:,} of the {len(samples):,} images: the accuracy says little of new ones",)
 
 
 def _not_counted(model: Fitted, everything: Sequence[Sample]) -> tuple[str, ...]:

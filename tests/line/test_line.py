@@ -337,3 +337,18 @@ def test_a_model_that_is_at_chance_is_said_to_be(tmp_path: Path, capsys: pytest.
     message = json.loads((out / "metrics.json").read_text())["test"]["largest_class"]["message"]
     assert message.startswith("the model is not clearly better than always answering")
     assert "warning: " + message.split(". Look")[0] in " ".join(text.split())
+
+
+def test_a_refit_is_judged_by_the_head_before_it(
+    run: tuple[Path, dict[str, Any]], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "refit"
+    code, text, err = ask(capsys, "fit", photos, "--strategy", "head", "--refit", "--out", out)
+    assert code == 0
+    assert text.splitlines()[-1].startswith("top-1 (validation, used for selection, before the refit): ")
+    kept = json.loads((out / "metrics.json").read_text())["val"]
+    assert (kept["before_refit"], kept["top1"]) == (True, run[1]["top1"])
+    assert kept["log_loss"] == pytest.approx(run[1]["validation"]["log_loss"], rel=1e-4)
+    code, text, err = ask(capsys, "evaluate", out, photos, "--split", "val", "--include-seen")
+    assert "the model was fitted to" in err
+    assert json.loads((out / "metrics.json").read_text())["val"] == kept
