@@ -237,7 +237,7 @@ def test_a_missing_layer_and_a_wrong_shape_are_named(resnet50: Saved, tmp_path: 
         with pytest.raises(WeightsError) as caught:
             load_network("resnet50_notes", path)
         wrong = "of another shape: res2b_branch2a.kernel (1, 1, 256, 63) for " if suffix == ".h5" else "missing: "
-        key = "stage1.2b.branch.res2b_branch2a.weight (64, 256, 1, 1)"
+        key = "stage2.2b.branch.res2b_branch2a.weight (64, 256, 1, 1)"
         assert str(caught.value) == (f"the tensors do not fit resnet50_notes (names as in keras): {wrong}{key}")
 
 

@@ -34,6 +34,7 @@ from .card import model_card
 from .chance import judged
 from .errors import ArtifactError, UsageError
 from .folders import HISTORY_FILE, atomic_write, checkpoint_file, is_draft, link, remove_stale_drafts, replace
+from .former_groups import are_former, translated, translated_config, translated_history
 from .history import epoch_from_json, line_of
 from .metrics import measure
 from .records import (
@@ -225,8 +226,10 @@ def load(folder: Path) -> Fitted:
         put_constants(backbone, build, chain)
         classifier = Classifier(chain, spec)
         tensors = {key: aligned(tensor) for key, tensor in load_file(folder / "model.safetensors").items()}
-        classifier.groups.load_state_dict(tensors, assign=True)
+        classifier.groups.load_state_dict(translated(backbone.name, tensors), assign=True)
         history = tuple(epoch_from_json(json.loads(line)) for line in _read(folder / HISTORY_FILE).splitlines())
+        if are_former(backbone.name, tensors):
+            history, config = translated_history(backbone.name, history), translated_config(config)
         seen = _seen(_read(folder / "images.csv"))
         validation = _results(folder, "val", classes)
         unreadable = tuple(Unreadable(**entry) for entry in config["unreadable"])

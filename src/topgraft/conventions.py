@@ -11,6 +11,7 @@ from torch import nn
 
 from .backbones import Backbone, Build, Convention
 from .errors import WeightsError
+from .former_groups import FORMER, former_name
 from .records import ImageSpec
 
 _LISTED = 12  # names of tensors in one list of an error
@@ -71,9 +72,11 @@ def _own(network: Backbone, input_size: int | None) -> Iterator[Convention]:
             chain = network.build(Build(input_size=usual, classes=2, top="published", folded=folded))
         names = {key.rpartition(".")[0] for key in nn.ModuleDict(chain).state_dict()}
         for size in {usual, input_size or usual}:
-            yield Convention(
-                "topgraft", {name: name for name in names}, at_size(network.untrained, size), folded=folded
-            )
+            spec = at_size(network.untrained, size)
+            yield Convention("topgraft", {name: name for name in names}, spec, folded=folded)
+            if network.name in FORMER:
+                former = {former_name(network.name, name): name for name in names}
+                yield Convention("topgraft", former, spec, folded=folded)
 
 
 def _build_of(network: Backbone, convention: Convention, renamed: Mapping[str, torch.Tensor]) -> Build:

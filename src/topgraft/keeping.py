@@ -12,6 +12,7 @@ from . import checkpoint, progress, settings
 from .checkpoint import Checkpoint, require_same
 from .errors import CheckpointError, UsageError
 from .folders import checkpoint_file
+from .former_groups import in_checkpoint
 from .plan import phase_from_json
 from .records import Splits
 from .runs import Resolved, versions
@@ -36,6 +37,11 @@ def saved_state(chosen: settings.FitSettings, splits: Splits) -> Checkpoint | No
     if saved is None:
         progress.note(f"{chosen.checkpoint} holds no checkpoint to go on from; starting anew")
         return None
+    if in_checkpoint(chosen.backbone, saved.tensors, saved.state):
+        raise CheckpointError(
+            f"{chosen.checkpoint} has former names of the groups of {chosen.backbone} (res2a was in stage1). "
+            "Resume it with the version of Topgraft that began it, or start again with --overwrite"
+        )
     require_as_before(chosen.checkpoint, saved.state["settings"], chosen, splits.where)
     if saved.state["images"] != _digest(splits):
         raise UsageError(

@@ -18,6 +18,7 @@ from .cache import library_versions
 from .defaults import learning_rate
 from .errors import UsageError
 from .features import decoding_threads
+from .former_groups import translated_config
 from .networks import find_network
 from .plan import Phase, Rule, phase_from_json
 from .records import SPLIT_NAMES, Splits
@@ -92,14 +93,14 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[settings.FitSettings, Reso
     if not path.is_file():
         raise UsageError(f"there is no {path}; --config takes the config.json of a run")
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = translated_config(json.loads(path.read_text(encoding="utf-8")))
         kept = {key: value for key, value in saved["settings"].items() if key not in _OF_A_RUN}
         resolved = saved["resolved"]
         began_with = dict(saved.get("backbone", {})).get("weights_sha256", "")
         recorded = Resolved.of({**resolved, "weights": began_with})
         if any(type(n) is not int or n < 1 for n in (recorded.engine.batch_size, recorded.engine.threads)):
             raise ValueError("its engine's batch_size and threads must be whole numbers from 1")
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no config.json of a run ({error})") from error
     # What is given anew takes the place of what it would have no effect beside.
     if choices.get("strategy", "rules") != "rules":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from types import ModuleType
 
 import pytest
@@ -135,10 +136,17 @@ def test_training_is_the_notes() -> None:
     modules = list(nn.ModuleDict(network.chain).modules())
     assert {(m.eps, m.momentum) for m in modules if isinstance(m, nn.BatchNorm2d)} == {(1e-5, 0.1)}
     assert all(m.bias is None for m in modules if isinstance(m, nn.Conv2d))
-    middle = network.chain["stage4"].get_submodule("5b.branch.res5b_branch2b").weight
+    middle = network.chain["stage5"].get_submodule("5b.branch.res5b_branch2b").weight
     deviation = (2 / (9 * 512)) ** 0.5
     assert middle.std().item() == pytest.approx(deviation, rel=0.01)
     assert middle.abs().max() < 2.3 * deviation, "he_normal is cut at two deviations of the normal it is drawn from"
     head = network.chain["head"]
     assert head.weight.std().item() == pytest.approx(0.01, rel=0.02)
     assert not head.bias.any()
+
+
+def test_groups_are_numbered_as_their_layers() -> None:
+    rows = summarise("resnet50_notes", 32, 10).layers
+    numbers = {(row.group, re.match(r"(?:res|bn)(\d)", row.name)) for row in rows}
+    found = {(group, f"stage{number[1]}") for group, number in numbers if number}
+    assert found == {(group, group) for group in ("stage2", "stage3", "stage4", "stage5")}

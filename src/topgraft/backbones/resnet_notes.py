@@ -4,7 +4,7 @@ The graph is "v1.5": a stage halves the map in the 3×3 convolution and in the 1
 padding but the first is TensorFlow's "same". It goes back to ``official/legacy/image_classification/resnet`` in
 https://github.com/tensorflow/models; paper: https://arxiv.org/abs/1512.03385
 
-Layers are numbered by the paper's stages 2 to 5 (``res2a_branch2a``), which are the groups ``stage1`` to ``stage4``.
+Groups and layers are numbered by the paper's stages 2 to 5: ``res2a_branch2a`` is in ``stage2``. Stage 1 is the stem.
 Layers that the notes do not name have the names that Keras gives them, in the order in which the code makes them.
 """
 
@@ -24,7 +24,7 @@ from .layers import SameConv2d, same_padding
 from .layout import KERAS_TENSORS, from_keras
 from .spec import Backbone, Build, Chain, Convention, keras_numbers
 
-GROUPS = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
+GROUPS = ("stem", "stage2", "stage3", "stage4", "stage5", "head")
 STEM_WIDTH = 64
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # blocks, and width f of a bottleneck [f, f, 4f]
 FEATURE_WIDTH = 2048
@@ -127,14 +127,14 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def places() -> Iterator[tuple[str, int, str]]:
-    """Of every block in order: the group, its number in it, and the notes' name: ``stage1``, 0, ``2a``."""
-    for stage, (blocks, _) in enumerate(STAGES, start=1):
+    """Of every block in order: the group, its number in it, and the notes' name: ``stage2``, 0, ``2a``."""
+    for stage, (blocks, _) in enumerate(STAGES, start=2):
         for block in range(blocks):
-            yield f"stage{stage}", block, f"{stage + 1}{'abcdef'[block]}"
+            yield f"stage{stage}", block, f"{stage}{'abcdef'[block]}"
 
 
 def build(asked: Build) -> Chain:
-    """The chain, untrained. The global average pool ends ``stage4``; ``head`` is the notes' ``fc1000``.
+    """The chain, untrained. The global average pool ends ``stage5``; ``head`` is the notes' ``fc1000``.
 
     The notes' softmax is left out: a chain gives logits.
 
@@ -153,10 +153,10 @@ def build(asked: Build) -> Chain:
     channels = STEM_WIDTH
     for group, block, place in places():
         width = STAGES[int(place[0]) - 2][1]
-        stride = 2 if block == 0 and group != "stage1" else 1
+        stride = 2 if block == 0 and group != "stage2" else 1
         chain[group].add_module(place, Bottleneck(place, channels, width, stride, activations, additions))
         channels = 4 * width
-    chain["stage4"].add_module("global_average_pooling2d", GlobalAveragePool2d())
+    chain["stage5"].add_module("global_average_pooling2d", GlobalAveragePool2d())
     chain["head"] = nn.Linear(FEATURE_WIDTH, asked.classes)
     return chain
 
