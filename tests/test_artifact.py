@@ -26,7 +26,9 @@ from fitted import CLASSES, TINY, fitted
 from topgraft import artifact, metrics
 from topgraft.backbones import BACKBONES
 from topgraft.errors import ArtifactError, TopgraftError, UsageError
+from topgraft.evaluate import head_logits
 from topgraft.folders import CHECKPOINT_FILE, growing_history_file
+from topgraft.normalization import NORMALIZATIONS, NormalizedLinear, fit_normalization
 from topgraft.records import Evaluation, Fitted
 
 FILES = (
@@ -67,6 +69,32 @@ def test_what_was_saved_comes_back(saved: Path) -> None:
     assert got.classifier.groups.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[key]) for key, tensor in got.classifier.groups.state_dict().items())
     assert not got.classifier.training
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_a_normalized_head_comes_back_with_its_bound(name: str, tmp_path: Path) -> None:
+    model, rows = fitted(), np.abs(np.random.default_rng(0).normal(size=(9, 8))).astype(np.float32)
+    linear = model.classifier.head
+    layer = fit_normalization(name, rows).layer
+    model.classifier.put_head(linear.weight.detach().numpy(), linear.bias.detach().numpy(), layer)
+    loaded = artifact.load(artifact.save(model, tmp_path / "normalized")).classifier
+    assert isinstance(loaded.head, NormalizedLinear)
+    assert float(loaded.head.norm.radius) == float(layer.radius)
+    for factor in (1, 1000):
+        before, after = (head_logits(each, factor * rows) for each in (model.classifier, loaded))
+        assert np.isfinite(after).all()
+        np.testing.assert_array_equal(after, before)
+
+
+def test_a_head_of_format_1_has_no_normalization(saved: Path) -> None:
+    """The artifacts of older versions load as they were."""
+    config = json.loads((saved / "config.json").read_text("utf-8")) | {"format_version": 1}
+    config["config_sha256"] = artifact._hash_of(config)
+    (saved / "config.json").write_text(json.dumps(config))
+    loaded = artifact.load(saved).classifier
+    assert type(loaded.head) is torch.nn.Linear
+    rows = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
+    np.testing.assert_array_equal(head_logits(loaded, rows), head_logits(fitted().classifier, rows))
 
 
 def test_the_same_model_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
@@ -193,10 +221,10 @@ def test_logits_that_do_not_fit_are_damage(saved: Path) -> None:
 
 
 def test_a_newer_format_says_what_to_do(saved: Path) -> None:
-    config = json.loads((saved / "config.json").read_text("utf-8")) | {"format_version": 2}
+    config = json.loads((saved / "config.json").read_text("utf-8")) | {"format_version": 3}
     config["versions"]["topgraft"] = "9.1"
     (saved / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ArtifactError, match=r"format 2, made by a newer Topgraft \(9\.1\).*pip install --upgrade"):
+    with pytest.raises(ArtifactError, match=r"format 3, made by a newer Topgraft \(9\.1\).*pip install --upgrade"):
         artifact.load(saved)
     with pytest.raises(ArtifactError, match="newer"):
         artifact.add_results(saved, evaluation("test"))

@@ -167,8 +167,8 @@ def test_other_content_is_damage(path: Path, data: bytes) -> None:
 
 
 def test_another_format_says_what_to_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topgraft.checkpoint.FORMAT_VERSION", 3)
-    with pytest.raises(CheckpointError, match=r"has format 2, .*--overwrite"):
+    monkeypatch.setattr("topgraft.checkpoint.FORMAT_VERSION", 4)
+    with pytest.raises(CheckpointError, match=r"has format 3, .*--overwrite"):
         read(path)
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import Normalizer
 
-from topgraft import head, metrics, solver
+from topgraft import head, metrics, normalization, solver
 from topgraft.defaults import STRENGTHS
+from topgraft.discriminant import SHRINKAGES
+from topgraft.head import HeadSettings
+from topgraft.normalization import NORMALIZATIONS
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -23,11 +30,20 @@ def make(n: int, d: int, classes: int, seed: int = 0, noise: float = 3.0) -> Dat
     return features.astype(np.float32), labels
 
 
-def reference(data: Data, new: np.ndarray, c: float, weight: str | None = None) -> np.ndarray:
+def reference(data: Data, new: np.ndarray, c: float, name: str, weight: str | None = None) -> np.ndarray:
+    """scikit-learn's logistic regression on its own preprocessing."""
     features, labels = data
-    wide = features.astype(np.float64)
-    mean, scale = wide.mean(0), wide.std(0)
-    scale[scale < 1e-12] = 1.0
+    wide, new = features.astype(np.float64), new.astype(np.float64)
+    if name == "root":
+        offset = 0.01 * np.abs(wide).mean()
+        wide, new = (x / np.sqrt(np.abs(x) + offset) for x in (wide, new))
+    if name == "standard":
+        variance = wide.var(0)
+        scale = np.sqrt(0.9 * variance + 0.1 * variance.mean())
+    else:
+        wide, new = Normalizer().transform(wide), Normalizer().transform(new)
+        scale = np.sqrt(wide.var(0).mean())
+    mean = wide.mean(0)
     model = LogisticRegression(C=c, tol=1e-10, max_iter=20000, class_weight=weight).fit((wide - mean) / scale, labels)
     return model.predict_proba((new - mean) / scale)
 
@@ -42,26 +58,59 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("chosen", NORMALIZATIONS)
 @pytest.mark.parametrize("weight", [None, "balanced"])
 @pytest.mark.parametrize("name", CASES)
-def test_probabilities_equal_scikit_learn_at_every_strength(name: str, weight: str | None) -> None:
+def test_probabilities_equal_scikit_learn_at_every_strength(name: str, weight: str | None, chosen: str) -> None:
     data = CASES[name]
     classes = int(data[1].max()) + 1
     new = make(50, data[0].shape[1], 2, seed=9)[0]
-    path = head.solve_path(*data, classes, STRENGTHS, class_weight=weight)
+    new *= 0.99 * np.linalg.norm(data[0], axis=1).max() / np.linalg.norm(new, axis=1).max()  # else they are shortened
+    path = head.solve_path(*data, classes, STRENGTHS, normalization=chosen, class_weight=weight)
     assert all(path.converged)
-    for c, logits in zip(STRENGTHS, path.logits(new), strict=True):
-        assert np.abs(metrics.softmax(logits) - reference(data, new, c, weight)).max() < 1e-3, c
+    for c, logits in list(zip(STRENGTHS, path.logits(new), strict=True))[::2]:
+        assert np.abs(metrics.softmax(logits) - reference(data, new, c, chosen, weight)).max() < 1e-3, c
 
 
 def test_single_precision_holds_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "_DOUBLE", 0)
+    monkeypatch.setattr(head, "DOUBLE", 0)
     monkeypatch.setattr(solver, "ROWS", 100)  # several blocks of rows
+    monkeypatch.setattr(normalization, "ROWS", 100)
     data = CASES["tall"]
     path = head.solve_path(*data, 5, STRENGTHS)
     assert all(path.converged)
     for c, logits in zip(STRENGTHS, path.logits(data[0]), strict=True):
-        assert np.abs(metrics.softmax(logits) - reference(data, data[0], c)).max() < 1e-3, c
+        assert np.abs(metrics.softmax(logits) - reference(data, data[0], c, "standard")).max() < 1e-3, c
+
+
+@pytest.mark.parametrize("name", ["tall", "fewer images than features"])
+@pytest.mark.parametrize("settings", [HeadSettings("root", strength=0.1), HeadSettings("length", shrinkage=0.5)])
+def test_a_head_is_solved_as_another_one_was(name: str, settings: HeadSettings) -> None:
+    features, labels = CASES[name]
+    classes = int(labels.max()) + 1
+    if settings.strength is None:
+        heads = head.solve_discriminant_heads(features, labels, classes, normalization="length")
+        expected = heads.logits(features)[SHRINKAGES.index(0.5)]
+    else:
+        expected = head.solve_path(features, labels, classes, (0.1,), normalization="root").logits(features)[0]
+    again = head.solve_head(replace(settings, temperature=2.0), features, labels, classes)
+    np.testing.assert_allclose(again.logits(features), expected / 2, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("weight", [None, "balanced"])
+@pytest.mark.parametrize("chosen", NORMALIZATIONS)
+def test_discriminants_take_priors_and_weights_as_scikit_learn_does(chosen: str, weight: str | None) -> None:
+    features, labels = CASES["separable"]
+    labels = np.where(np.arange(80) % 4 == 0, labels, 0)  # classes of different sizes
+    normalized = normalization.fit_normalization(chosen, features)
+    z = np.concatenate([block.numpy() for block in normalized.blocks(features)])
+    heads = head.solve_discriminant_heads(features, labels, 3, normalization=chosen, class_weight=weight)
+    for shrinkage, logits in zip(SHRINKAGES, heads.logits(features), strict=True):
+        priors = None if weight is None else np.full(3, 1 / 3)
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=priors).fit(z, labels)
+        expected = model.decision_function(z)
+        found = logits - logits.mean(1, keepdims=True)
+        np.testing.assert_allclose(found, expected - expected.mean(1, keepdims=True), atol=1e-3 * np.abs(found).max())
 
 
 def test_the_same_input_gives_the_same_bits() -> None:
@@ -74,46 +123,6 @@ def test_a_class_without_images_is_never_the_answer() -> None:
     features, labels = CASES["tall"]
     path = head.solve_path(features, labels * 2, 10)
     assert set(path.logits(features)[5].argmax(1)) <= {0, 2, 4, 6, 8}
-
-
-def test_many_validation_images_select_by_log_loss() -> None:
-    train, val = make(300, 40, 3), make(260, 40, 3, seed=0)
-    chosen = head.choose_head(*train, *val, 3)
-    assert chosen.selected_by == "validation"
-    assert chosen.selection_images == 260
-    path = head.solve_path(*train, 3)
-    losses = [metrics.log_loss(logits, val[1]) for logits in path.logits(val[0])]
-    assert chosen.strength == STRENGTHS[int(np.argmin(losses))]
-    assert np.allclose([r.log_loss for r in chosen.records], losses)
-    assert np.array_equal(chosen.weight, path.weight[int(np.argmin(losses))].astype(np.float32))
-
-
-def test_few_validation_images_select_out_of_fold_and_the_head_is_solved_on_train() -> None:
-    train, val = make(90, 40, 3), make(50, 40, 3, seed=4)
-    chosen = head.choose_head(*train, *val, 3)
-    assert (chosen.selected_by, chosen.selection_images) == ("out-of-fold", 140)
-    path = head.solve_path(*train, 3)
-    assert np.array_equal(chosen.weight, path.weight[STRENGTHS.index(chosen.strength)].astype(np.float32))
-    refitted = head.choose_head(*train, *val, 3, refit=True)
-    assert refitted.strength == chosen.strength
-    assert not np.array_equal(refitted.weight, chosen.weight)
-
-
-def test_out_of_fold_predictions_have_not_seen_their_image() -> None:
-    # Labels without any relation to the features: whoever has seen the images predicts them nearly perfectly.
-    generator = np.random.default_rng(0)
-    features = generator.normal(size=(120, 300)).astype(np.float32)
-    labels = generator.integers(0, 2, 120)
-    chosen = head.choose_head(features[:100], labels[:100], features[100:], labels[100:], 2)
-    assert chosen.records[-1].train_log_loss < 0.05
-    assert chosen.records[-1].log_loss > 0.6
-
-
-def test_one_image_of_a_class_is_enough_to_go_on() -> None:
-    features, labels = make(40, 10, 2)
-    labels[-1] = 2
-    chosen = head.choose_head(features, labels, features[:5], labels[:5], 3)
-    assert np.isfinite(chosen.weight).all()
 
 
 def test_folds_are_stratified_and_seeded() -> None:

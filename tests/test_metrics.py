@@ -117,3 +117,14 @@ def test_a_paired_loss_of_no_images_says_nothing_and_of_no_pairs_is_refused() ->
     assert metrics.paired_loss(none, none) == Difference(0.0, -1.0, 1.0, 0)
     with pytest.raises(ValueError, match="no pairs"):
         metrics.paired_loss(none, np.array([True]))
+
+
+def test_a_cautious_temperature_does_not_take_a_few_right_answers_for_certain() -> None:
+    logits = np.array([[2.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
+    labels = np.array([0, 1, 0])
+    assert metrics.inverse_temperature(logits, labels) > 10  # with all right, more is always better
+    factor = metrics.inverse_temperature(logits, labels, cautious=True)
+    # Platt: each true class counts as 4/5, so that the mean probability of the true class is near it.
+    assert metrics.softmax(factor * logits).max(1).mean() == pytest.approx(0.8, abs=0.02)
+    many = np.concatenate([logits] * 200), np.concatenate([labels] * 200)
+    assert metrics.inverse_temperature(*many, cautious=True) > 1.5 * factor

@@ -25,6 +25,30 @@ def test_a_solved_head_is_told_in_five_lines_and_its_folder_in_one_more() -> Non
     assert show_fit.lines(fitted(), {"total": 1.5}, Path("runs/[a]"))[-2] == "saved: runs/[a]"
 
 
+@pytest.mark.parametrize(
+    ("selection", "line"),
+    [
+        (
+            {"by": "out-of-fold", "images": 40, "normalization": "root", "shrinkage": 0.5},
+            "head: discriminant, covariance shrunken by 0.5, on square roots of features, of unit length, chosen by "
+            "out-of-fold log loss over 40 train and validation images",
+        ),
+        (
+            {"by": "validation", "images": 250, "normalization": "standard", "strength": 0.01},
+            "head: strength C = 0.01, on standardized features, chosen by log loss on 250 validation images",
+        ),
+        (
+            {"by": "default", "images": 0, "normalization": "length", "shrinkage": 0.96},
+            "head: discriminant, covariance shrunken by 0.96, on features of unit length, the default, as there are "
+            "too few images to choose by",
+        ),
+    ],
+)
+def test_the_normalization_and_what_chose_it_are_told(selection: dict[str, object], line: str) -> None:
+    model = fitted()
+    assert line in show_fit.lines(replace(model, config={**model.config, "selection": selection}), {"total": 1.5})
+
+
 def test_a_trained_network_is_told_by_the_epoch_that_was_kept() -> None:
     model = fitted()
     selection = {"epoch": 2, "phase": "top", "by": "out-of-fold", "images": 8}

@@ -55,8 +55,8 @@ def test_equal_images_are_no_trouble() -> None:
 
 def test_the_same_seed_gives_the_same_bits() -> None:
     one, two = (svm.choose_machines(*CASES["wide"], *make(40, 300, 4, seed=2, noise=4.0), 4, seed=7) for _ in range(2))
-    assert np.array_equal(one.weight, two.weight)
-    assert np.array_equal(one.bias, two.bias)
+    assert np.array_equal(one.head.weight, two.head.weight)
+    assert np.array_equal(one.head.bias, two.head.bias)
     assert one.records == two.records
 
 
@@ -90,8 +90,8 @@ def test_many_validation_images_select_by_scaled_log_loss() -> None:
     train, val = CASES["tall"], make(260, 30, 5, seed=3)
     choice = svm.choose_machines(*train, *val, 5)
     assert (choice.selected_by, choice.selection_images) == ("validation", 260)
-    logits = val[0] @ choice.weight.T + choice.bias
-    chosen = next(record for record in choice.records if record.strength == choice.strength)
+    logits = val[0] @ choice.head.weight.T + choice.head.bias
+    chosen = next(record for record in choice.records if record.settings == choice.settings)
     assert metrics.log_loss(logits, val[1]) == pytest.approx(chosen.log_loss, abs=1e-5)
     assert chosen.log_loss == min(record.log_loss for record in choice.records)
     assert chosen.correct == metrics.hits(logits, val[1], 1)
@@ -102,19 +102,19 @@ def test_few_validation_images_leave_it_to_folds() -> None:
     train, val = CASES["wide"], make(40, 300, 4, seed=2, noise=4.0)
     choice = svm.choose_machines(*train, *val, 4)
     assert (choice.selected_by, choice.selection_images) == ("out-of-fold", 130)
-    assert [record.strength for record in choice.records] == list(svm.STRENGTHS)
-    alone = svm.solve_machines(*train, 4, [choice.strength])[0]
-    ratio = alone.weight / choice.weight
+    assert [record.settings.strength for record in choice.records] == list(svm.STRENGTHS)
+    alone = svm.solve_machines(*train, 4, [choice.settings.strength])[0]
+    ratio = alone.weight / choice.head.weight
     np.testing.assert_allclose(ratio, np.median(ratio), rtol=1e-3)  # one temperature for all
 
 
 def test_refit_uses_validation_too() -> None:
     train, val = CASES["wide"], make(40, 300, 4, seed=2, noise=4.0)
     one, other = (svm.choose_machines(*train, *val, 4, refit=refit) for refit in (False, True))
-    assert one.strength == other.strength
+    assert one.settings.strength == other.settings.strength
     truth = val[1]
-    assert (val[0] @ other.weight.T + other.bias).argmax(1).tolist() == truth.tolist()
-    assert metrics.hits(val[0] @ one.weight.T + one.bias, truth, 1) < len(truth)
+    assert (val[0] @ other.head.weight.T + other.head.bias).argmax(1).tolist() == truth.tolist()
+    assert metrics.hits(val[0] @ one.head.weight.T + one.head.bias, truth, 1) < len(truth)
 
 
 def test_a_class_with_one_image_does_not_stop_the_folds() -> None:

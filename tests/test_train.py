@@ -44,15 +44,17 @@ def test_the_head_is_solved_and_nothing_else_moves() -> None:
     classifier = fitted().classifier
     before = {key: tensor.clone() for key, tensor in classifier.groups.state_dict().items()}
     records, outcome = solve(classifier)
-    changed = [k for k, tensor in classifier.groups.state_dict().items() if not torch.equal(tensor, before[k])]
-    assert changed == ["head.weight", "head.bias"]
+    after = classifier.groups.state_dict()
+    assert [key for key in before if not torch.equal(after[key], before[key])] == ["head.weight", "head.bias"]
+    assert set(after) - set(before) == {f"head.norm.{name}" for name in ("root", "offset", "shortest", "radius")}
     rows = some(240, 1)
     with torch.inference_mode():
         answers = classifier.head(torch.from_numpy(rows.rows)).argmax(1).numpy()
     assert (answers == rows.labels).mean() > 0.9
     assert outcome.phases == {"head": {"stem": None, "head": 1.0}}
     (chosen,) = [record for record in records if record.chosen]
-    assert chosen.strength == outcome.selection["strength"]
+    how = {"normalization": chosen.normalization, "strength": chosen.strength, "shrinkage": chosen.shrinkage}
+    assert how == {key: outcome.selection.get(key) for key in how}
     assert chosen.val_top1 is not None
     assert chosen.val_top1.n == 240
     assert chosen.val_top1.value == pytest.approx((answers == rows.labels).mean())
@@ -71,11 +73,11 @@ def test_a_frozen_group_that_moves_ends_the_training(monkeypatch: pytest.MonkeyP
         solve(fitted().classifier)
 
 
-def test_the_chosen_strength_has_the_lowest_validation_loss() -> None:
+def test_the_chosen_head_has_the_lowest_validation_loss() -> None:
     records, outcome = solve(fitted().classifier)
-    losses = {record.strength: record.val_loss for record in records}
-    assert len(losses) == len(records) > 3
-    assert outcome.selection["strength"] == min(losses, key=lambda strength: losses[strength] or 0.0)
+    (chosen,) = [record for record in records if record.chosen]
+    assert len(records) > 3
+    assert chosen.val_loss == min(record.val_loss for record in records if record.val_loss is not None)
     assert (outcome.selection["by"], outcome.selection["images"]) == ("validation", 240)
 
 

@@ -438,7 +438,7 @@ def test_what_folds_have_chosen_is_trained_to_its_last_epoch(many: PixelMaterial
 
     def harmful(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
         phase = never_the_same(groups, facts, history)
-        return replace(phase, lr=0.5, keep_last=True) if phase is not None and phase == WHOLE else phase
+        return replace(phase, lr=1.0, keep_last=True) if phase is not None and phase == WHOLE else phase
 
     records, outcome = fit(classifier, many, harmful, choices=choices, blind=True)
     assert standing(records[-1]) < standing(best_of(records)), "or the test shows nothing"

@@ -47,7 +47,7 @@ from .records import (
     Unreadable,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _HASHED = ("model.safetensors", HISTORY_FILE, "images.csv")  # what is never written again after the save
 
@@ -226,7 +226,7 @@ def load(folder: Path) -> Fitted:
         put_constants(backbone, build, chain)
         classifier = Classifier(chain, spec)
         tensors = {key: aligned(tensor) for key, tensor in load_file(folder / "model.safetensors").items()}
-        classifier.groups.load_state_dict(translated(backbone.name, tensors), assign=True)
+        classifier.load_groups(translated(backbone.name, tensors))
         history = tuple(epoch_from_json(json.loads(line)) for line in _read(folder / HISTORY_FILE).splitlines())
         if are_former(backbone.name, tensors):
             history, config = translated_history(backbone.name, history), translated_config(config)

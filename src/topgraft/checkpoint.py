@@ -22,7 +22,7 @@ from .errors import CheckpointError, UsageError
 from .folders import atomic_write
 from .settings import flag_of
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _KEY = "topgraft"  # of the metadata; a second key would make the order of the two, and so the bytes, a matter of chance
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from .backbones import Chain
 from .errors import UsageError
+from .normalization import FeatureNorm, NormalizedLinear
 from .records import ImageSpec
 from .weights import load_network
 
@@ -64,16 +66,33 @@ class Classifier(nn.Module):
 
     @property
     def head(self) -> nn.Linear:
-        """The last group."""
+        """The last group; a `NormalizedLinear` where its features are normalized."""
         head = self.groups["head"]
         assert isinstance(head, nn.Linear)
         return head
 
-    def put_head(self, weight: NDArray[np.floating], bias: NDArray[np.floating]) -> None:
-        """Copy a solved head, classes×features and classes, into the last group."""
+    def normalize_features(self) -> None:
+        """Let the last group normalize its features; they pass unchanged until `put_head` says otherwise."""
+        if not isinstance(self.head, NormalizedLinear):
+            self.groups["head"] = NormalizedLinear(self.head)
+
+    def put_head(
+        self, weight: NDArray[np.floating], bias: NDArray[np.floating], layer: FeatureNorm | None = None
+    ) -> None:
+        """Copy a solved head, classes×features and classes, and what comes before it, into the last group."""
+        if layer is not None:
+            self.normalize_features()
+            assert isinstance(self.head, NormalizedLinear)
+            self.head.norm.load_state_dict(layer.state_dict())
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(weight))
             self.head.bias.copy_(torch.from_numpy(bias))
+
+    def load_groups(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take the tensors of an artifact as the groups' own; no head of format 1 has a normalization."""
+        if "head.norm.radius" in tensors:
+            self.normalize_features()
+        self.groups.load_state_dict(tensors, assign=True)
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """A copy of the state, which later changes leave as it is."""

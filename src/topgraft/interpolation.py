@@ -25,10 +25,10 @@ from .engines import EngineChoice
 from .errors import DataError, UsageError
 from .features import compute, open_base, run
 from .forgetting import answers, points
-from .head import HeadChoice, choose_head
 from .original import Original, base_state, untouched
 from .quantities import loss_limit
 from .records import Difference, Interval, Sample, Unreadable
+from .selection import HeadChoice, choose_head
 from .sources.spec import unread
 from .splits import labels_of
 
@@ -69,7 +69,7 @@ class Trade:
         judged_by: ``source`` or ``agreement``.
         points: by share, ascending.
         share: the chosen one.
-        strength: C of the head that was solved there.
+        strength: C of the head that was solved there; None for a discriminant.
         unreadable: images of the source that were left out, and why.
     """
 
@@ -77,7 +77,7 @@ class Trade:
     judged_by: str
     points: tuple[TradePoint, ...]
     share: float
-    strength: float
+    strength: float | None
     unreadable: tuple[Unreadable, ...] = ()
 
     @property
@@ -195,7 +195,7 @@ def keep_from_forgetting(
             original network's answers on `val`.
         choice, workers, folder, libraries: see `topgraft.features.open_base`. Only the original's features are cached.
         source: labelled images of the original task; see `topgraft.original.source_samples`.
-        class_weight, seed: see `topgraft.head.choose_head`.
+        class_weight, seed: see `topgraft.selection.choose_head`.
         shares: ascending, from 0 to at most 1.
 
     Raises:
@@ -229,7 +229,7 @@ def keep_from_forgetting(
         if share > 0:
             put(interpolate(base_state(published), tuned, share), between)
             rows = _rows(samples, between, choice, workers, libraries, f"{card.share(share, 0)} of the tuning")
-        head = choose_head(
+        solved = choose_head(
             rows[learnt],
             labels[learnt],
             rows[held],
@@ -239,15 +239,15 @@ def keep_from_forgetting(
             seed=seed,
         )
         right = answers(original, rows[judges]) == truth
-        tried.append((_point(share, _target(head, rows[held], labels[held]), right_before, right, choosing), head))
+        tried.append((_point(share, _target(solved, rows[held], labels[held]), right_before, right, choosing), solved))
     allowed = [entry for entry in tried if 100 * entry[0].lost.value <= at_most + _ROUNDING]
-    point, head = max(allowed, key=lambda entry: (entry[0].target.value, -entry[0].share))
+    point, solved = max(allowed, key=lambda entry: (entry[0].target.value, -entry[0].share))
     put(interpolate(base_state(published), tuned, point.share), classifier)
-    classifier.put_head(head.weight, head.bias)
+    classifier.put_head(solved.head.weight, solved.head.bias, solved.head.layer)
     judged_by = "source" if source else "agreement"
     names = {sample.name for sample in source}
     gone = tuple(entry for entry in before.unreadable if entry.name in names)
-    return Trade(at_most, judged_by, tuple(entry for entry, _ in tried), point.share, head.strength, gone)
+    return Trade(at_most, judged_by, tuple(entry for entry, _ in tried), point.share, solved.settings.strength, gone)
 
 
 def put(state: Mapping[str, torch.Tensor], classifier: Classifier) -> None:
@@ -275,9 +275,9 @@ def _rows(
     return computed.rows
 
 
-def _target(head: HeadChoice, rows: NDArray[np.float32], labels: NDArray[np.int64]) -> Interval:
+def _target(choice: HeadChoice, rows: NDArray[np.float32], labels: NDArray[np.int64]) -> Interval:
     """Top-1 of a solved head."""
-    return metrics.wilson(metrics.hits(rows @ head.weight.T + head.bias, labels, 1), len(labels))
+    return metrics.wilson(metrics.hits(choice.head.logits(rows), labels, 1), len(labels))
 
 
 def _point(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from .checkpoint import Checkpoint
 from .classifier import Classifier
 from .defaults import LEARNING_RATES
 from .errors import OutOfTime
-from .head import HeadChoice, choose_head, class_weights, folds, solve_path
+from .head import HeadSettings, class_weights, folds, solve_head
 from .high_rates import too_high
 from .material import Material
 from .metrics import standing
@@ -26,6 +26,7 @@ from .plan import Phase
 from .positions import Position
 from .rates import find_rate
 from .records import EpochRecord
+from .selection import HeadChoice, choose_head
 from .stepping import StepChoices
 from .steps import run_phase
 from .strategies.spec import Facts
@@ -37,7 +38,7 @@ SOLVERS: Mapping[str, Callable[..., HeadChoice]] = {
     "logistic": choose_head,
     "svm": choose_machines,
 }
-"""How a head is solved on features, by name; see `topgraft.head.choose_head` for what all of them take."""
+"""How a head is solved on features, by name; see `topgraft.selection.choose_head` for what all of them take."""
 
 # Numbers in the feature matrix up to which one thread solves the head as fast as two, or faster (245 images of 1,280
 # features: 0.35 s against 0.7; 3,000: equal).
@@ -136,24 +137,26 @@ def solve(
     with torch_threads(1 if few else torch.get_num_threads()):
         choice = choose(refit=False)
         if choices.refit:
-            now.before_refit = val_set.rows @ choice.weight.T + choice.bias
+            now.before_refit = choice.head.logits(val_set.rows)
             choice = choose(refit=True)
-    job.classifier.put_head(choice.weight, choice.bias)
-    logits = val_set.rows @ choice.weight.T + choice.bias
+    job.classifier.put_head(choice.head.weight, choice.head.bias, choice.head.layer)
+    logits = choice.head.logits(val_set.rows)
     right = int(metrics.right(logits, val_set.labels).sum())
-    now.standing = (right, -metrics.scaled_log_loss(logits, val_set.labels))
+    # Without validation images nothing is known, and nothing is compared with it.
+    loss = metrics.scaled_log_loss(logits, val_set.labels) if len(logits) else math.inf
+    now.standing = (right, -loss)
     now.best = job.classifier.snapshot()
-    now.strength = choice.strength
+    now.head = asdict(choice.settings)
     now.selection = {
         "by": choice.selected_by,
         "images": choice.selection_images,
         "phase": phase.name,
-        "strength": choice.strength,
+        **{key: value for key, value in now.head.items() if value not in (None, "")},
     }
     now.taken.append(phase)
     seconds = time.perf_counter() - began
     for record in choice.records:
-        chosen = record.strength == choice.strength
+        chosen = record.settings == choice.settings
         entry = EpochRecord(
             phase=number,
             name=phase.name,
@@ -161,8 +164,10 @@ def solve(
             seconds=seconds / len(choice.records),
             train_loss=record.train_log_loss,
             val_loss=record.log_loss,
-            val_top1=metrics.wilson(record.correct, choice.selection_images),
-            strength=record.strength,
+            val_top1=metrics.wilson(record.correct, choice.selection_images) if choice.selection_images else None,
+            normalization=record.settings.normalization,
+            strength=record.settings.strength,
+            shrinkage=record.settings.shrinkage,
             chosen=chosen,
             hits=metrics.pack(choice.right) if chosen else "",
             scaled_loss=choice.scaled_loss if chosen else None,
@@ -272,14 +277,14 @@ def try_in_folds(
             if fold >= len(now.folds):
                 job.classifier.load_state_dict(now.best)
                 if now.position is None:
-                    path = solve_path(
+                    solved = solve_head(
+                        HeadSettings(**now.head),
                         features[~out],
                         labels[~out],
                         job.facts.classes,
-                        (now.strength,),
                         class_weight=job.choices.class_weight,
                     )
-                    job.classifier.put_head(path.weight[0], path.bias[0])
+                    job.classifier.put_head(solved.weight, solved.bias, solved.layer)
                 each = phase
                 if phase.seconds is not None:
                     before = 0.0 if now.position is None else now.position.spent

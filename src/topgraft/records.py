@@ -218,11 +218,11 @@ class Evaluation(Shown, overview=overviews.evaluation):
 class EpochRecord(Shown, overview=overviews.epoch):
     """One line of ``history.jsonl``: what one epoch, or one solve of the head, did.
 
-    For a solve, `epoch` is 0, one record is made for each strength tried, and `strength` is the inverse
-    regularisation C; `chosen` marks the one that was kept. For an epoch, one of the `epochs` of the phase's schedule,
-    `train_loss` is the mean over its steps with the penalty on weights, `val_loss` is without, and `curve` has pairs
-    of step and mean loss of the steps before it. `seconds` of the epochs of a phase add up to its wall time,
-    preparation included.
+    For a solve, `epoch` is 0, and each head tried has a record: `normalization`, and C as `strength` or γ as
+    `shrinkage`, as in `topgraft.head.HeadSettings`; `chosen` marks the one that was kept. For an epoch, one of the
+    `epochs` of the phase's schedule, `train_loss` is the mean over its steps with the penalty on weights, `val_loss`
+    is without, and `curve` has pairs of step and mean loss of the steps before it. `seconds` of the epochs of a phase
+    add up to its wall time, preparation included.
 
     `hits` says which of the images that judge were answered right: one bit each, in order, as packed by
     ``numpy.packbits``, in hex. They are the validation images, or train and validation where a phase was tried in
@@ -246,6 +246,8 @@ class EpochRecord(Shown, overview=overviews.epoch):
     scaled_loss: float | None = None
     folds: int = 0
     epochs: int = 0
+    normalization: str = ""
+    shrinkage: float | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -68,9 +68,25 @@ def _selected(selection: Mapping[str, Any]) -> str:
             f"kept: epoch {selection['epoch']} of {selection.get('phase', 'full')}, "
             f"the best on {selection['images']:,} {judged}"
         )
-    how = (
-        f"log loss on {selection['images']:,} validation images"
-        if selection["by"] == "validation"
-        else f"out-of-fold log loss over {selection['images']:,} train and validation images"
-    )
-    return f"head: strength C = {selection['strength']:g}, chosen by {how}"
+    how = {
+        "validation": f"chosen by log loss on {selection['images']:,} validation images",
+        "out-of-fold": f"chosen by out-of-fold log loss over {selection['images']:,} train and validation images",
+        "default": "the default, as there are too few images to choose by",
+    }[selection["by"]]
+    return f"head: {solved(selection)}, {how}"
+
+
+def solved(selection: Mapping[str, Any]) -> str:
+    """How a head was solved, in words; see `topgraft.head.HeadSettings`."""
+    if selection.get("shrinkage") is not None:
+        way = f"discriminant, covariance shrunken by {selection['shrinkage']:g}"
+    else:
+        way = f"strength C = {selection['strength']:g}"
+    return way + (_NORMALIZED.get(selection.get("normalization", "")) or "")
+
+
+_NORMALIZED = {
+    "standard": ", on standardized features",
+    "length": ", on features of unit length",
+    "root": ", on square roots of features, of unit length",
+}

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from . import metrics
 from .defaults import FOLDS, SELECTION_MINIMUM
-from .head import HeadChoice, StrengthRecord, folds
+from .head import Head, HeadSettings, folds
+from .selection import HeadChoice, SelectionRecord
 
 STRENGTHS: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0)
 """C of the machines, for feature vectors of length 1. The log loss is flat over the span."""
@@ -110,7 +111,7 @@ def choose_machines(
 ) -> HeadChoice:
     """Keep the strength whose scores, each at its best temperature, have the lowest selection log loss.
 
-    Who selects is as in `topgraft.head.choose_head`: 200 validation images or more, else out-of-fold scores over
+    Who selects is as in `topgraft.selection.choose_head`: 200 validation images or more, else out-of-fold scores over
     train and validation together. The machines are solved on train alone unless `refit`. The logits of the choice
     are scores divided by its temperature.
     """
@@ -127,8 +128,8 @@ def choose_machines(
     losses = [metrics.log_loss(at / t, truth) for at, t in zip(scores, temperatures, strict=True)]
     best = int(np.argmin(losses))
     records = tuple(
-        StrengthRecord(
-            strength,
+        SelectionRecord(
+            HeadSettings("", strength=strength, temperature=temperatures[i]),
             metrics.log_loss(solved[i].scores(train_features) / temperatures[i], train_labels),
             losses[i],
             metrics.hits(scores[i], truth, 1),
@@ -140,9 +141,10 @@ def choose_machines(
         one = strengths[best : best + 1]
         kept = solve_machines(both, labels_both, classes, one, class_weight=class_weight, seed=seed)[0]
     return HeadChoice(
-        weight=(kept.weight / temperatures[best]).astype(np.float32),
-        bias=(kept.bias / temperatures[best]).astype(np.float32),
-        strength=strengths[best],
+        head=Head(
+            (kept.weight / temperatures[best]).astype(np.float32), (kept.bias / temperatures[best]).astype(np.float32)
+        ),
+        settings=records[best].settings,
         selected_by=selected_by,
         selection_images=len(truth),
         records=records,

@@ -28,7 +28,8 @@ class Outcome:
     Attributes:
         phases: name → learning-rate multiplier of each group (None: frozen), in order.
         selection: ``by`` (``validation`` or ``out-of-fold``), ``images`` that selected, and what they chose: the
-            ``phase``, and the ``strength`` of its head, or the ``epoch`` and the ``lr`` that it ran at.
+            ``phase``, and how its head was solved (see `topgraft.head.HeadSettings`), or the ``epoch`` and the ``lr``
+            that it ran at.
         taken: the phases that were trained, in order; those that were only tried in folds are not among them.
         interrupted: whether Ctrl-C ended it; the best state until then is what stands.
         stalled: the phases that lost what was known, and were given up.
@@ -68,6 +69,8 @@ def train(
         Stalled: see `topgraft.steps.run_phase`.
     """
     began = time.perf_counter()
+    if inputs.features is not None and choices.solver == "logistic":
+        classifier.normalize_features()  # before its first state is kept
     names, groups = tuple(classifier.groups), dict(classifier.groups.items())
     job = Job(classifier, facts, inputs, choices, save, classifier.snapshot() if choices.steps.l2_sp else None)
     now = Standing(facts) if resumed is None else from_checkpoint(resumed)

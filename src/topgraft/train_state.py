@@ -22,11 +22,12 @@ class Standing:
     """What changes from phase to phase. All but the tensors is JSON-able; a checkpoint holds all of it.
 
     `facts` are what the strategy was told last; `number` is that of the phase under way, or of the last one;
-    `standing` is that of the state `best` on the validation images; `folds` are the records of those folds of a phase
-    under way that are done, and `fold` those of the one that is not; `position` is where a phase, or fold, under way
-    was when it was interrupted, and `lead` are the seconds of the phase that it does not count; `remarks` are what a
-    user should be told about the phases until then; `before_refit` are logits of the validation images by the head that
-    was solved without them, of which no checkpoint is kept.
+    `standing` is that of the state `best` on the validation images; `head` is how the head was solved
+    (`topgraft.head.HeadSettings`); `folds` are the records of those folds of a phase under way that are done, and
+    `fold` those of the one that is not; `position` is where a phase, or fold, under way was when it was interrupted,
+    and `lead` are the seconds of the phase that it does not count; `remarks` are what a user should be told about the
+    phases until then; `before_refit` are logits of the validation images by the head that was solved without them, of
+    which no checkpoint is kept.
     """
 
     facts: Facts
@@ -37,7 +38,7 @@ class Standing:
     number: int = 0
     standing: tuple[float, ...] | None = None
     selection: dict[str, Any] = field(default_factory=dict)
-    strength: float = 1.0
+    head: dict[str, Any] = field(default_factory=dict)
     folds: list[list[EpochRecord]] = field(default_factory=list)
     fold: list[EpochRecord] = field(default_factory=list)
     lead: float = 0.0
@@ -79,7 +80,7 @@ def to_checkpoint(now: Standing) -> Checkpoint:
             "number": now.number,
             "standing": now.standing,
             "selection": now.selection,
-            "strength": now.strength,
+            "head": now.head,
             "folds": [[asdict(record) for record in records] for records in now.folds],
             "fold": [asdict(record) for record in now.fold],
             "lead": now.lead,
@@ -101,7 +102,7 @@ def from_checkpoint(checkpoint: Checkpoint) -> Standing:
         number=int(state["number"]),
         standing=None if state["standing"] is None else tuple(state["standing"]),
         selection=dict(state["selection"]),
-        strength=float(state["strength"]),
+        head=dict(state["head"]),
         folds=[[epoch_from_json(entry) for entry in records] for records in state["folds"]],
         fold=[epoch_from_json(entry) for entry in state["fold"]],
         lead=float(state["lead"]),
