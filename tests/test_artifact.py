@@ -24,6 +24,7 @@ from disks import small_disk
 from fitted import CLASSES, TINY, fitted
 
 from topgraft import artifact, metrics
+from topgraft.artifact_results import read_results
 from topgraft.backbones import BACKBONES
 from topgraft.errors import ArtifactError, TopgraftError, UsageError
 from topgraft.evaluate import head_logits
@@ -275,9 +276,9 @@ def evaluation(split: str, *, used: bool = False, where: str = "photos", n: int 
 
 
 def test_results_are_kept_beside_those_that_are_there(saved: Path) -> None:
-    before = artifact.results(saved)
+    before = read_results(saved)
     assert artifact.add_results(saved, evaluation("test"))
-    after = artifact.results(saved)
+    after = read_results(saved)
     assert after["val"] == before["val"]
     assert after["test"]["top1"] == asdict(evaluation("test").metrics.top1)
     with np.load(saved / "logits" / "test.npz", allow_pickle=False) as arrays:

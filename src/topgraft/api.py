@@ -12,6 +12,7 @@ from typing import Any
 from . import afterwards, artifact, chance, clock, cost, fitting, inspection, progress, runs, settings, show_fit
 from .catalogue import list_backbones as list_backbones
 from .catalogue import summary as summary
+from .classifier import fingerprint
 from .errors import DataError, UsageError
 from .evaluate import evaluate as score
 from .features import Base, compute, open_base
@@ -120,6 +121,7 @@ def run_fit(images: Any, **choices: Any) -> Fitted:
     )
     lap("evaluate")
     extra = {**trained.extra, **afterwards.as_config(lost, trade), **chance.as_config(trained.out_of_fold, validation)}
+    extra["classifier_sha256"] = fingerprint(classifier.groups)
     seconds["total"] = time.perf_counter() - began
     return Fitted(
         classifier=classifier.eval(),

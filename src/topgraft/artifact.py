@@ -19,24 +19,17 @@ import hashlib
 import io
 import json
 import shutil
-import struct
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
-from .card import model_card
-from .chance import judged
+from .artifact_results import DAMAGE, read_evaluation, read_results, read_text, write_json, write_results
 from .errors import ArtifactError, UsageError
-from .folders import HISTORY_FILE, atomic_write, checkpoint_file, is_draft, link, remove_stale_drafts, replace
+from .folders import HISTORY_FILE, checkpoint_file, is_draft, link, remove_stale_drafts, replace
 from .former_groups import are_former, translated, translated_config, translated_history
 from .history import epoch_from_json, line_of
-from .metrics import measure
 from .records import (
     SPLIT_NAMES,
     Cost,
@@ -50,12 +43,6 @@ from .records import (
 FORMAT_VERSION = 2
 
 _HASHED = ("model.safetensors", HISTORY_FILE, "images.csv")  # what is never written again after the save
-
-# What reading a damaged JSON, CSV, safetensors or NumPy file may raise; the fuzz test shows that it is all of it.
-_DAMAGE = (
-    AttributeError, EOFError, LookupError, TypeError, ValueError, RuntimeError, csv.Error, struct.error,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 def check_target(folder: Path, overwrite: bool, resume: bool = False) -> None:
@@ -127,7 +114,7 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False, keep_checkpoi
     artifact is whole. It takes the place of an unfinished fit, whose checkpoint is gone then.
 
     Args:
-        fitted: the model.
+        fitted: the model; see `topgraft.retrained` for what is saved where its weights were changed after the fit.
         folder: where.
         overwrite: replace a finished artifact that is there.
         keep_checkpoint: leave the checkpoint that is there, for a fit that was stopped: its config says
@@ -140,7 +127,10 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False, keep_checkpoi
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    from .retrained import without_former_results
+
     _require_free(folder, overwrite, resume=True)
+    fitted = without_former_results(fitted)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
     try:
@@ -167,8 +157,8 @@ def save(fitted: Fitted, folder: Path, *, overwrite: bool = False, keep_checkpoi
             "sha256": {name: _hash(draft / name) for name in _HASHED},
         }
         config["config_sha256"] = _hash_of(config)
-        _write_json(draft / "config.json", config)
-        _write_results(draft, fitted.validation, config, folder.resolve().name)
+        write_json(draft / "config.json", config)
+        write_results(draft, fitted.validation, config, folder.resolve().name)
         if keep_checkpoint and checkpoint_file(folder).exists():
             link(checkpoint_file(folder), checkpoint_file(draft))
         if folder.exists():
@@ -190,10 +180,10 @@ def add_results(folder: Path, evaluation: Evaluation) -> bool:
     The validation results that chose the model are not replaced by those of other images, nor by those of images that
     a refit has fitted the head to; False says so.
     """
-    refitted = results(folder).get("val", {}).get("before_refit", False)
+    refitted = read_results(folder).get("val", {}).get("before_refit", False)
     if evaluation.split == "val" and (refitted or not evaluation.used_for_selection):
         return False
-    _write_results(folder, evaluation, read_config(folder), folder.resolve().name)
+    write_results(folder, evaluation, read_config(folder), folder.resolve().name)
     return True
 
 
@@ -227,14 +217,15 @@ def load(folder: Path) -> Fitted:
         classifier = Classifier(chain, spec)
         tensors = {key: aligned(tensor) for key, tensor in load_file(folder / "model.safetensors").items()}
         classifier.load_groups(translated(backbone.name, tensors))
-        history = tuple(epoch_from_json(json.loads(line)) for line in _read(folder / HISTORY_FILE).splitlines())
+        history = tuple(epoch_from_json(json.loads(line)) for line in read_text(folder / HISTORY_FILE).splitlines())
         if are_former(backbone.name, tensors):
             history, config = translated_history(backbone.name, history), translated_config(config)
-        seen = _seen(_read(folder / "images.csv"))
-        validation = _results(folder, "val", classes)
+        seen = _seen(read_text(folder / "images.csv"))
+        absent = config.get("changed_after_fit") and "val" not in read_results(folder)
+        validation = None if absent else read_evaluation(folder, "val", classes)
         unreadable = tuple(Unreadable(**entry) for entry in config["unreadable"])
         seconds = {name: float(value) for name, value in config["seconds"].items()}
-    except (*_DAMAGE, SafetensorError) as error:
+    except (*DAMAGE, SafetensorError) as error:
         raise ArtifactError(f"{folder} is damaged ({type(error).__name__}: {error}); copy it again or refit") from error
     except UsageError as error:
         raise ArtifactError(
@@ -257,7 +248,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is no Topgraft artifact: there is no config.json in it; give the folder that fit made"
         )
     try:
-        config = json.loads(_read(path))
+        config = json.loads(read_text(path))
         version = config["format_version"]
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise ValueError(f"format_version is {version!r}")
@@ -269,78 +260,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             )
         if config["config_sha256"] != _hash_of(config):
             raise ValueError("what it says is not what was saved: its SHA-256 differs")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ArtifactError(f"{path} is damaged ({error}); copy the artifact again or refit") from None
     return cast("dict[str, Any]", config)
-
-
-def results(folder: Path) -> dict[str, Any]:
-    """``metrics.json`` of an artifact: results by split.
-
-    Raises:
-        ArtifactError: it is damaged.
-    """
-    path = folder / "metrics.json"
-    try:
-        found = json.loads(_read(path)) if path.is_file() else {}
-        if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
-            raise ValueError("it is no mapping of splits to results")
-    except ValueError as error:
-        raise ArtifactError(f"{path} is damaged ({error}); copy the artifact again or refit") from None
-    return found
-
-
-def _write_results(folder: Path, evaluation: Evaluation, config: Mapping[str, Any], name: str) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        logits=evaluation.logits,
-        labels=evaluation.labels,
-        names=np.array(evaluation.names, dtype=np.str_),
-    )
-    with atomic_write(folder / "logits" / f"{evaluation.split}.npz") as file:
-        file.write(buffer.getvalue())
-    entry = {
-        "where": evaluation.where,
-        "used_for_selection": evaluation.used_for_selection,
-        "before_refit": evaluation.before_refit,
-        **asdict(evaluation.metrics),
-        "largest_class": asdict(judged(evaluation)),
-    }
-    entry["unreadable"] = [asdict(image) for image in evaluation.unreadable]
-    kept = results(folder) | {evaluation.split: entry}
-    try:
-        card = model_card(name, config, kept)
-    except _DAMAGE as error:
-        raise ArtifactError(f"{folder / 'metrics.json'} is damaged ({error}); refit, or copy it again") from error
-    _write_json(folder / "metrics.json", kept)
-    with atomic_write(folder / "README.md") as file:
-        file.write(card.encode())
-
-
-def _results(folder: Path, split: SplitName, classes: tuple[str, ...]) -> Evaluation:
-    path = folder / "logits" / f"{split}.npz"
-    if not path.is_file():
-        raise ArtifactError(f"{folder} has no logits/{split}.npz; the artifact is not complete, copy it whole or refit")
-    # From memory: NumPy leaves a file open that turns out to be no archive.
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-        logits, labels = arrays["logits"], arrays["labels"]
-        names = tuple(str(name) for name in arrays["names"])
-    if (logits.dtype, labels.dtype, labels.shape) != (np.float32, np.int64, (len(names),)):
-        raise ValueError(f"{path.name} holds {logits.dtype} and {labels.dtype} for {len(names)} images")
-    entry = results(folder)[split]
-    return Evaluation(
-        split=split,
-        used_for_selection=bool(entry["used_for_selection"]),
-        names=names,
-        logits=logits,
-        labels=labels,
-        classes=classes,
-        metrics=measure(logits, labels, classes),
-        unreadable=tuple(Unreadable(**image) for image in entry["unreadable"]),
-        where=str(entry["where"]),
-        before_refit=bool(entry.get("before_refit", False)),
-    )
 
 
 def _seen(text: str) -> dict[str, SplitName]:
@@ -350,20 +272,6 @@ def _seen(text: str) -> dict[str, SplitName]:
             raise ValueError(f"images.csv names a split {row['split']!r}")
         seen[row["sha256"]] = cast("SplitName", row["split"])
     return seen
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path.parent} has no {path.name}; the artifact is not complete, copy it whole or refit"
-        ) from None
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def _require_whole(folder: Path, config: Mapping[str, Any]) -> None:

@@ -34,8 +34,10 @@ def percent(interval: Mapping[str, Any]) -> str:
     return f"{share(interval['value'])} (95 % interval {low:.1f} to {high:.1f}, n = {interval['n']:,})"
 
 
-def headline(result: Evaluation) -> list[str]:
+def headline(result: Evaluation | None) -> list[str]:
     """The accuracies of an evaluation, one line each; the last is top-1, the number that everything is judged by."""
+    if result is None:
+        return []
     label = split_label(result.split, result.used_for_selection, result.before_refit)
     names = {"top-5": result.metrics.top5, "top-1": result.metrics.top1}
     return [f"{name} ({label}): {percent(asdict(found))}" for name, found in names.items() if found is not None]
@@ -92,6 +94,7 @@ def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any])
         *([f"{config['kept'][0].upper() + config['kept'][1:]}.", ""] if config.get("kept") else []),
         "## Results",
         "",
+        *(["None yet.", ""] if not results else []),
         "| images | top-1 | top-5 | log loss | calibration error | n |",
         "|---|---|---|---|---|---|",
     ]

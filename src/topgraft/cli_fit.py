@@ -89,14 +89,14 @@ def _show(asked: argparse.Namespace, model: Fitted, out: Path, seconds: Mapping[
         remark(model.config["notes"], model.unreadable)
         show.fitted(model, out, seconds, quiet=asked.quiet)
         return
-    result = results(model.validation)
+    result = None if model.validation is None else results(model.validation)
     print_json(
         {
             "artifact": str(out),
             "finished": model.config.get("finished", True),
             "resumed_from": model.config.get("resumed_from"),
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
-            "top1": result["top1"],
+            "top1": result and result["top1"],
             "validation": result,
             "images": {
                 "from_cache": model.cost.images_from_cache,
@@ -123,6 +123,7 @@ def _how_far(model: Fitted) -> str:
 def _already_finished(asked: argparse.Namespace, choices: Mapping[str, Any], out: Path) -> int:
     """Say so and change nothing, if it is the same fit that was asked for."""
     from . import artifact
+    from .artifact_results import read_results
     from .keeping import require_as_before
     from .runs import fit_settings
 
@@ -130,7 +131,7 @@ def _already_finished(asked: argparse.Namespace, choices: Mapping[str, Any], out
     saved = {**config.get("asked", config["settings"]), "where": config["data"]["where"]}
     require_as_before(out, saved, fit_settings(choices)[0], asked.where)
     if asked.json:
-        found = artifact.results(out).get("val", {})
+        found = read_results(out).get("val", {})
         print_json({"artifact": str(out), "finished": True, "resumed_from": None, "top1": found.get("top1")})
     else:
         print(f"{out} is finished; there is nothing to go on with")

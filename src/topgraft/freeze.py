@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 
+from .classifier import fingerprint as fingerprint
 from .errors import TopgraftError
 
 
@@ -35,16 +34,6 @@ def apply_modes(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None
         for layer in module.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not updates_batchnorm:
                 layer.eval()
-
-
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 of a module's parameters and buffers, BatchNorm statistics included: names, types, shapes, bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        plain = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(memoryview(plain.view(torch.uint8).numpy()))
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -272,14 +272,16 @@ def features(this: records.Features) -> Overview:
 def fitted(this: records.Fitted) -> Overview:
     """How good it is, what it was made of, and what it has taken."""
     backbone, config, spec = this.config["backbone"], this.config, this.spec
-    judged = this.validation
-    label = split_label(judged.split, judged.used_for_selection, judged.before_refit)
-    numbers = metrics(judged.metrics)
+    judged, numbers = this.validation, Overview("")
+    label = "nothing, as the weights were changed after the fit"
+    if judged is not None:
+        label = split_label(judged.split, judged.used_for_selection, judged.before_refit)
+        numbers = metrics(judged.metrics)
     chosen = config["selection"]
     kept = f"epoch {chosen['epoch']} of {chosen.get('phase', 'full')}" if "epoch" in chosen else "the solved head"
     facts = {
-        "top-1": numbers.facts["top-1"],
-        "top-5": numbers.facts["top-5"],
+        "top-1": numbers.facts.get("top-1", ""),
+        "top-5": numbers.facts.get("top-5", ""),
         "judged by": label,
         "warning": (config.get("largest_class") or {}).get("message", ""),
         "classes": listed(this.classes),

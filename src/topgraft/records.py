@@ -377,7 +377,8 @@ class Fitted(Shown, overview=overviews.fitted):
         spec: how pixels are made for it.
         config: all that `config.json` holds: settings, resolved choices, backbone, weights, versions.
         history: one record per epoch or solve.
-        validation: the validation results; its numbers are marked as used for selection.
+        validation: the validation results; its numbers are marked as used for selection. None where the weights
+            were changed after the fit.
         seen: content digest → split, of every image that was used, or is there for testing.
         unreadable: files that were left out, and why.
         cost: seconds of each part.
@@ -388,7 +389,7 @@ class Fitted(Shown, overview=overviews.fitted):
     spec: ImageSpec
     config: Mapping[str, Any]
     history: tuple[EpochRecord, ...]
-    validation: Evaluation
+    validation: Evaluation | None
     seen: Mapping[str, SplitName]
     unreadable: tuple[Unreadable, ...]
     cost: Cost
