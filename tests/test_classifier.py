@@ -87,7 +87,7 @@ def test_wrong_names_are_usage_errors() -> None:
         load_pretrained("efficientnet_lite")
     with pytest.raises(UsageError, match=r"no weights named 'imagenet_7'"):
         load_pretrained("efficientnet_lite0", "imagenet_7")
-    with pytest.raises(UsageError, match=r"efficientnet_lite1_imagenet_7 are for efficientnet_lite1, not for"):
+    with pytest.raises(UsageError, match=r"efficientnet_lite1_imagenet are for efficientnet_lite1, not for"):
         load_pretrained("efficientnet_lite0", "efficientnet_lite1_imagenet")
 
 
