@@ -24,10 +24,11 @@ import torch
 from benchmarks import common
 from topgraft import cost, engines
 from topgraft.classifier import Classifier, load_pretrained
+from topgraft.cores import usable_cores
 from topgraft.cost import Spread, Work
 from topgraft.dataset import batches
 from topgraft.engines import EngineChoice
-from topgraft.processor import has_bf16, usable_cores
+from topgraft.processor import has_bf16
 from topgraft.records import Sample
 from topgraft.summary import summarise
 

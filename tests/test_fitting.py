@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 import topgraft as tg
-import topgraft.phases
-from topgraft import checkpoint, fitting, settings
+from topgraft import checkpoint, fitting, phases, settings
 from topgraft.clock import counting_from
 from topgraft.errors import DataError, UsageError
 from topgraft.features import FeatureRows
@@ -76,7 +75,7 @@ def about_to_step(monkeypatch: pytest.MonkeyPatch, **choices: Any) -> tuple[Phas
     def spy(*given: Any, **named: Any) -> None:
         raise _Reached(*given, *named.values())
 
-    monkeypatch.setattr(topgraft.phases, "run_phase", spy)
+    monkeypatch.setattr(phases, "run_phase", spy)
     with pytest.raises(_Reached) as caught:
         fit_tiny(**choices)
     (phase,) = [given for given in caught.value.args if isinstance(given, Phase)]
@@ -191,7 +190,7 @@ def test_balanced_classes_arrive_as_weights(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_rate_of_a_range_test_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topgraft.phases, "find_rate", lambda *_: (0.0123, []))
+    monkeypatch.setattr(phases, "find_rate", lambda *_: (0.0123, []))
     assert about_to_step(monkeypatch, find_lr=True)[0].lr == 0.0123
     assert about_to_step(monkeypatch)[0].lr == 0.001
 
@@ -208,7 +207,7 @@ def test_a_resumed_fit_steps_with_the_threads_that_its_state_has(
             if len(heard) == 2:
                 raise _Reached
 
-    monkeypatch.setattr(topgraft.phases, "run_phase", watched)
+    monkeypatch.setattr(phases, "run_phase", watched)
     with torch_threads(2):
         with pytest.raises(_Reached):
             fit_tiny(epochs=2, checkpoint=tmp_path)
@@ -236,7 +235,7 @@ def test_the_history_grows_in_the_folder_and_ends_as_the_saved_one(
             if len(lines) == 2:  # in the file, and not yet in the checkpoint
                 raise _Reached
 
-    monkeypatch.setattr(topgraft.phases, "run_phase", watched)
+    monkeypatch.setattr(phases, "run_phase", watched)
     with pytest.raises(_Reached):
         fit_tiny(epochs=3, checkpoint=tmp_path)
     assert lines == [1, 2]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from fitted import fitted
 
-import topgraft.train
+from topgraft import train as train_module
 from topgraft.classifier import Classifier
 from topgraft.errors import TopgraftError
 from topgraft.evaluate import head_logits
@@ -61,14 +61,14 @@ def test_the_head_is_solved_and_nothing_else_moves() -> None:
 
 
 def test_a_frozen_group_that_moves_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = topgraft.train.solve
+    real = train_module.solve
 
     def meddling(job: Any, *given: Any) -> Any:
         with torch.no_grad():
             next(job.classifier.groups["stem"].parameters()).mul_(1.5)
         return (yield from real(job, *given))
 
-    monkeypatch.setattr(topgraft.train, "solve", meddling)
+    monkeypatch.setattr(train_module, "solve", meddling)
     with pytest.raises(TopgraftError, match="the frozen groups stem changed while the others trained"):
         solve(fitted().classifier)
 

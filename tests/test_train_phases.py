@@ -14,8 +14,7 @@ import pytest
 import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 
-import topgraft.phases
-from topgraft import checkpoint, reasons, steps
+from topgraft import checkpoint, phases, reasons, steps
 from topgraft.checkpoint import Checkpoint
 from topgraft.classifier import Classifier
 from topgraft.defaults import FOLDS, SELECTION_MINIMUM
@@ -126,7 +125,7 @@ def test_a_phase_that_only_ties_leaves_the_shallower_one(
             number, phase.name, 1, 0.0, val_top1=wilson(20, VAL), hits=pack(right), scaled_loss=loss if number else 0.5
         )
 
-    monkeypatch.setattr(topgraft.phases, "run_phase", stepping)
+    monkeypatch.setattr(phases, "run_phase", stepping)
     classifier = small_classifier()
     _, outcome = fit(classifier, pixels, "rules", rules(replace(TOP, epochs=1), replace(WHOLE, epochs=1)))
     assert outcome.selection["phase"] == kept
@@ -473,7 +472,7 @@ def test_a_rung_of_auto_that_loses_what_was_known_is_no_loss(
 
     solved, classifier = small_classifier(), small_classifier()
     fit(solved, many, "head")
-    monkeypatch.setattr(topgraft.phases, "run_phase", stalls)
+    monkeypatch.setattr(phases, "run_phase", stalls)
     facts = replace(rules(HEAD, WHOLE), budget=budget)
     if budget is None:  # the user has asked for this phase
         with pytest.raises(Stalled):
@@ -591,14 +590,14 @@ def test_ctrl_c_while_the_state_after_an_epoch_is_written_leaves_that_epoch(many
 def test_a_rung_that_stalls_leaves_the_one_that_folds_have_chosen(
     pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = topgraft.phases.run_phase
+    real = phases.run_phase
 
     def stalls(classifier: Any, phase: Phase, *given: Any, **named: Any) -> Any:
         if phase.name == "from stem":
             raise Stalled(phase.lr, 25, 9.0, 1.0, None, {}, known=True)
         yield from real(classifier, phase, *given, **named)
 
-    monkeypatch.setattr(topgraft.phases, "run_phase", stalls)
+    monkeypatch.setattr(phases, "run_phase", stalls)
     choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore"))
     facts = replace(FACTS, budget=1e6, epochs=6, lr=0.01, epoch_seconds={"stem": 1.0, "stage1": 0.5})
     kept = list[Checkpoint]()
