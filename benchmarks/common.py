@@ -9,7 +9,7 @@ import time
 
 def machine() -> str:
     """One line: date, processor, cores, load, system and versions. No name of host or user."""
-    from topgraft.cost import describe_machine
+    from topgraft.features.benchmark import describe_machine
 
     found = describe_machine()
     # Others on the machine make a number worth less; so the load before the start stands beside it.

@@ -22,15 +22,16 @@ from statistics import median
 import torch
 
 from benchmarks import common
-from topgraft import cost, engines
-from topgraft.classifier import Classifier, load_pretrained
-from topgraft.cores import usable_cores
-from topgraft.cost import Spread, Work
-from topgraft.dataset import batches
-from topgraft.engines import EngineChoice
-from topgraft.processor import has_bf16
-from topgraft.records import Sample
-from topgraft.summary import summarise
+from topgraft.data.loader import batches
+from topgraft.data.samples import Sample
+from topgraft.features import benchmark, engines
+from topgraft.features.benchmark import Spread, Work
+from topgraft.features.engines import base
+from topgraft.features.engines.base import EngineChoice
+from topgraft.models.classifier import Classifier, load_pretrained
+from topgraft.models.summary import summarise
+from topgraft.system.cores import usable_cores
+from topgraft.system.hardware import has_bf16
 
 _EAGER_BATCH = 32
 _PHOTOS = 96  # decoded in one go
@@ -66,10 +67,10 @@ def eager(classifier: Classifier) -> Work:
     return Work(run, _EAGER_BATCH)
 
 
-def with_decoding(engine: engines.Engine | None, classifier: Classifier, folder: Path) -> Work:
+def with_decoding(engine: base.Engine | None, classifier: Classifier, folder: Path) -> Work:
     """Photos from files to features; to pixels alone without an engine."""
     path = folder / "photo.jpg"
-    path.write_bytes(cost.photo())
+    path.write_bytes(benchmark.photo())
     samples = [Sample(str(number), None, path=path) for number in range(_PHOTOS)]
     size = 4 if engine is None else engine.choice.batch_size
 
@@ -114,24 +115,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-sizes", action="store_true")
     asked = parser.parse_args(arguments)
     print(common.machine())
-    classifier = load_pretrained(cost.BACKBONE)
+    classifier = load_pretrained(benchmark.BACKBONE)
     side = classifier.spec.input_size
     prefix = classifier.prefix("stage7")
-    work = summarise(cost.BACKBONE, side, 1000)
+    work = summarise(benchmark.BACKBONE, side, 1000)
     multiply_adds = sum(layer.multiply_adds for layer in work.layers if layer.group != "head")
     choices = engines.possible()
     kinds = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if has_bf16() else {})}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
 
-        def build(choice: EngineChoice) -> engines.Engine:
+        def build(choice: EngineChoice) -> base.Engine:
             return engines.build_engine(choice, prefix, input_size=side, key="benchmark", folder=folder)
 
         built = [build(choice) for choice in choices]
-        works = [eager(classifier), *(cost.matrix_product(kind) for kind in kinds.values())]
-        works += [cost.running(engine, side) for engine in built]
+        works = [eager(classifier), *(benchmark.matrix_product(kind) for kind in kinds.values())]
+        works += [benchmark.running(engine, side) for engine in built]
         works += [with_decoding(None, classifier, folder), with_decoding(built[0], classifier, folder)]
-        rates = cost.take_turns(works, seconds=asked.seconds, runs=asked.runs)
+        rates = benchmark.take_turns(works, seconds=asked.seconds, runs=asked.runs)
         plain, products, rest = rates[0], dict(zip(kinds, rates[1:], strict=False)), rates[1 + len(kinds) :]
         print(f"n = {asked.runs} runs of {asked.seconds:g} s; median (lowest to highest)")
         print(f"base: {multiply_adds / 1e6:.0f} million multiply-adds for one image")
@@ -158,8 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
         if asked.batch_sizes:
             for choice in choices:
-                works = [cost.running(build(replace(choice, batch_size=size)), side) for size in _BATCH_SIZES]
-                found_by_size = cost.take_turns(works, seconds=asked.seconds, runs=asked.runs)
+                works = [benchmark.running(build(replace(choice, batch_size=size)), side) for size in _BATCH_SIZES]
+                found_by_size = benchmark.take_turns(works, seconds=asked.seconds, runs=asked.runs)
                 for size, found in zip(_BATCH_SIZES, found_by_size, strict=True):
                     print(f"{label(choice)}, batch {size}: {shown(found, 'images/s')}")
     for choice in choices:

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.fit import _move, timed
-from topgraft.defaults import VIEWS
+from topgraft.strategies.defaults import VIEWS
 
 
 def unpack(target: Path) -> Path:

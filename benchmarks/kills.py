@@ -75,9 +75,10 @@ def checkpointed(out: Path) -> Position | None:
     Raises:
         topgraft.CheckpointError: it is damaged.
     """
-    from topgraft import checkpoint, folders
+    from topgraft.system import files
+    from topgraft.training import checkpoint
 
-    found = checkpoint.read(folders.checkpoint_file(out))
+    found = checkpoint.read(files.checkpoint_file(out))
     return None if found is None else position_of(found.state["position"])
 
 
@@ -92,7 +93,7 @@ def until_it_ends(
     where: str, flags: list[str], folder: Path, longest: float, most: int, chance: random.Random
 ) -> Ended:
     """Kill one fit, at most so many times, until it has ended."""
-    from topgraft import CheckpointError
+    from topgraft.errors import CheckpointError
 
     out, cache = folder / "run", folder / "cache"
     found: list[Position | None] = []

@@ -27,16 +27,17 @@ def ours(network: str, batch: int, images: int, precision: str) -> float:
     """Images a second of `topgraft.steps.run_phase`; called in a process of its own."""
     import numpy as np
 
-    from topgraft import freeze, progress
-    from topgraft.backbones import find_backbone
-    from topgraft.classifier import Classifier
-    from topgraft.material import PixelMaterial
-    from topgraft.pixels import open_pixels
-    from topgraft.plan import Phase, Rule, table
-    from topgraft.records import Sample
-    from topgraft.stepping import StepChoices
-    from topgraft.steps import run_phase
-    from topgraft.weights import load_network
+    from topgraft.data.pixel_cache import open_pixels
+    from topgraft.data.samples import Sample
+    from topgraft.models import freeze
+    from topgraft.models.classifier import Classifier
+    from topgraft.models.registry import find_backbone
+    from topgraft.models.weights.load import load_network
+    from topgraft.strategies.plan import Phase, Rule, table
+    from topgraft.system import progress
+    from topgraft.training.inputs import PixelMaterial
+    from topgraft.training.sgd.epochs import run_phase
+    from topgraft.training.sgd.step import StepChoices
 
     name = NETWORKS[network]
     loaded = load_network(name, "random", input_size=32, classes=CLASSES)
@@ -83,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.keras is None:
         print("skipped: --keras names a Python that has keras and tensorflow")
         return
-    from topgraft.engines import choose
+    from topgraft.features.engines import choose
 
     default = choose("torch", device="cpu").precision
     print(common.machine())

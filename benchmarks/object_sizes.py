@@ -57,8 +57,8 @@ def objects(photos: Path, cache: Path) -> dict[str, Any]:
 def mistakes(folder: Path) -> dict[str, Callable[[], Any]]:
     """Mistakes that users make, by what is wrong. The first asks an address that refuses every connection."""
     import topgraft as tg
-    from topgraft import download
-    from topgraft.sources import cifar
+    from topgraft.data.sources import cifar
+    from topgraft.system import download
 
     def unconnected() -> None:
         os.environ.pop("TOPGRAFT_OFFLINE")

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from topgraft.classifier import Classifier, load_pretrained
+from topgraft.models.classifier import Classifier, load_pretrained
 
 Item = tuple[torch.Tensor, int]
 

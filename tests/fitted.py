@@ -12,15 +12,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from topgraft import metrics
-from topgraft.backbones import BACKBONES
-from topgraft.backbones.initial import glorot_uniform
-from topgraft.backbones.spec import Backbone, Build, Chain, random_chain
-from topgraft.classifier import Classifier
-from topgraft.dataset import Batch
-from topgraft.engines import EngineChoice
-from topgraft.features import Base, open_base
-from topgraft.records import Cost, EpochRecord, Evaluation, Fitted, ImageSpec, Interval, Unreadable
-from topgraft.weights import file_sha256
+from topgraft.data.loader import Batch
+from topgraft.data.samples import Cost, EpochRecord, Evaluation, Fitted, ImageSpec, Interval, Unreadable
+from topgraft.features.engines.base import EngineChoice
+from topgraft.features.extract import Base, open_base
+from topgraft.models.backbones.init import glorot_uniform
+from topgraft.models.classifier import Classifier
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Backbone, Build, Chain, random_chain
+from topgraft.models.weights.load import file_sha256
 
 SPEC = ImageSpec(32, 36, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "BGR", "full")
 CLASSES = ("ant", "bee", "Käfer")

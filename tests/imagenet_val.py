@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from topgraft import engines
-from topgraft.classifier import Classifier
-from topgraft.dataset import batches
+from topgraft.data.loader import batches
+from topgraft.data.samples import Sample
+from topgraft.features import engines
 from topgraft.metrics import hits
-from topgraft.records import Sample
-from topgraft.weights import Network
+from topgraft.models.classifier import Classifier
+from topgraft.models.weights.load import Network
 
 
 def count_right(network: Network, images: Path, resize_size: int, cache: Path) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from topgraft.backbones import Backbone, Build, Chain
+from topgraft.models.spec import Backbone, Build, Chain
 
 
 def drawn_reference(make: Callable[..., nn.Module], *, seed: int, **choices: object) -> nn.Module:

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from topgraft.classifier import Classifier
-from topgraft.material import Material
-from topgraft.pixels import Pixels, open_pixels
-from topgraft.records import ImageSpec, Sample
+from topgraft.data.pixel_cache import Pixels, open_pixels
+from topgraft.data.samples import ImageSpec, Sample
+from topgraft.models.classifier import Classifier
+from topgraft.training.inputs import Material
 
 SPEC = ImageSpec(16, 16, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 CLASSES = 3

@@ -12,21 +12,30 @@ import pytest
 import torch
 
 import topgraft as tg
-from topgraft import afterwards, fitting, settings
-from topgraft.afterwards import Past, as_config, forgotten, later, never_touched, open_past, original_network
-from topgraft.budgets import Later
-from topgraft.classifier import Classifier
-from topgraft.engines import EngineChoice
+from topgraft.data.samples import Sample, Splits
 from topgraft.errors import UsageError
-from topgraft.records import Sample, Splits
-from topgraft.weights import LEARNT, RANDOM, Network, load_network
+from topgraft.features.engines.base import EngineChoice
+from topgraft.models.classifier import Classifier
+from topgraft.models.weights.load import LEARNT, RANDOM, Network, load_network
+from topgraft.settings import verbs
+from topgraft.training import fit, forgetting_limit
+from topgraft.training.cost.budget import Later
+from topgraft.training.forgetting_limit import (
+    Past,
+    as_config,
+    forgotten,
+    later,
+    never_touched,
+    open_past,
+    original_network,
+)
 
 CHOICE = EngineChoice("torch", "fp32", "cpu", 4, threads=1)
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> tuple[settings.FitSettings, Classifier, Network]:
-    chosen = settings.make(settings.FitSettings, {"input_size": 64, "cache_dir": tmp_path, "workers": 0})
+def opened(tmp_path: Path) -> tuple[verbs.FitSettings, Classifier, Network]:
+    chosen = verbs.make(verbs.FitSettings, {"input_size": 64, "cache_dir": tmp_path, "workers": 0})
     network = load_network("efficientnet_lite0", input_size=64, classes=3)
     return chosen, Classifier(network.chain, network.spec).eval(), network
 
@@ -54,7 +63,7 @@ def test_a_head_has_forgotten_exactly_nothing() -> None:
 
 
 def test_a_base_that_is_as_published_has_lost_nothing_and_a_moved_one_is_compared(
-    opened: tuple[settings.FitSettings, Classifier, Network],
+    opened: tuple[verbs.FitSettings, Classifier, Network],
 ) -> None:
     chosen, classifier, network = opened
     past = Past(original_network(chosen, classifier, network))
@@ -79,7 +88,7 @@ def test_a_base_that_is_as_published_has_lost_nothing_and_a_moved_one_is_compare
 
 @pytest.mark.parametrize("limit", [{"forget_at_most": 3.0}, {}])
 def test_nothing_can_be_forgotten_by_random_weights(
-    opened: tuple[settings.FitSettings, Classifier, Network], limit: dict[str, Any]
+    opened: tuple[verbs.FitSettings, Classifier, Network], limit: dict[str, Any]
 ) -> None:
     chosen, classifier, network = opened
     fresh = replace(network, weights=RANDOM)
@@ -92,7 +101,7 @@ def test_nothing_can_be_forgotten_by_random_weights(
 
 
 def test_too_few_images_to_limit_what_is_forgotten_are_said_before_the_work(
-    opened: tuple[settings.FitSettings, Classifier, Network],
+    opened: tuple[verbs.FitSettings, Classifier, Network],
 ) -> None:
     chosen, classifier, network = opened
     limited = replace(chosen, forget_at_most=3.0)
@@ -106,7 +115,7 @@ def test_too_few_images_to_limit_what_is_forgotten_are_said_before_the_work(
     assert open_past(chosen, classifier, network, NOTHING, None) == Past()
 
 
-def test_a_budget_is_told_what_comes_after_training(opened: tuple[settings.FitSettings, Classifier, Network]) -> None:
+def test_a_budget_is_told_what_comes_after_training(opened: tuple[verbs.FitSettings, Classifier, Network]) -> None:
     chosen, classifier, network = opened
     samples = tuple(Sample(str(n), 0) for n in range(40))
     splits = Splits("photos", ("a",), samples[:20], samples[20:30], ())
@@ -141,7 +150,7 @@ def test_ctrl_c_while_what_is_forgotten_is_measured_leaves_the_artifact_and_resu
 ) -> None:
     asked = {**QUICK, "cache_dir": tmp_path, "forget_at_most": 5.0, "checkpoint": tmp_path / "run"}
     with monkeypatch.context() as patch:
-        patch.setattr(afterwards, "limit_forgetting", Stop(afterwards.limit_forgetting))
+        patch.setattr(forgetting_limit, "limit_forgetting", Stop(forgetting_limit.limit_forgetting))
         stopped = tg.fit("digits", **asked)
     assert stopped.config["finished"] is False
     assert stopped.config["trade"] is None
@@ -158,7 +167,7 @@ def test_ctrl_c_while_validating_is_heard_after_it_and_a_second_one_at_once(
     asked = {**QUICK, "cache_dir": tmp_path, "source": None}
     for times in (1, 2):
         with monkeypatch.context() as patch:
-            patch.setattr(fitting, "validate", Stop(fitting.validate, times))
+            patch.setattr(fit, "validate", Stop(fit.validate, times))
             if times == 2:
                 with pytest.raises(KeyboardInterrupt):
                     tg.fit("digits", **asked)
@@ -171,13 +180,13 @@ def test_ctrl_c_while_validating_is_heard_after_it_and_a_second_one_at_once(
 
 def test_looking_back_has_the_recorded_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
-    real = afterwards.forgotten
+    real = forgetting_limit.forgotten
 
     def spy(*given: Any) -> Any:
         found.append(torch.get_num_threads())
         return real(*given)
 
-    monkeypatch.setattr(afterwards, "forgotten", spy)
+    monkeypatch.setattr(forgetting_limit, "forgotten", spy)
     model = tg.fit("digits", **QUICK, cache_dir=tmp_path)
     ambient = torch.get_num_threads()
     config = json.loads(json.dumps(model.config))

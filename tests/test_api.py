@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import topgraft as tg
-from topgraft.dataset import batches
-from topgraft.records import Fitted
+from topgraft.data.loader import batches
+from topgraft.data.samples import Fitted
 
 
 def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,14 +23,15 @@ import torch
 from disks import small_disk
 from fitted import CLASSES, TINY, fitted
 
-from topgraft import artifact, metrics
-from topgraft.artifact_results import read_results
-from topgraft.backbones import BACKBONES
+from topgraft import metrics
+from topgraft.artifacts import save
+from topgraft.artifacts.results import read_results
+from topgraft.data.samples import Evaluation, Fitted
 from topgraft.errors import ArtifactError, TopgraftError, UsageError
-from topgraft.evaluate import head_logits
-from topgraft.folders import CHECKPOINT_FILE, growing_history_file
-from topgraft.normalization import NORMALIZATIONS, NormalizedLinear, fit_normalization
-from topgraft.records import Evaluation, Fitted
+from topgraft.evaluation.evaluate import head_logits
+from topgraft.models.normalization import NORMALIZATIONS, NormalizedLinear, fit_normalization
+from topgraft.models.registry import BACKBONES
+from topgraft.system.files import CHECKPOINT_FILE, growing_history_file
 
 FILES = (
     "README.md", "config.json", "history.jsonl", "images.csv", "logits/val.npz", "metrics.json", "model.safetensors",
@@ -45,7 +46,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    return artifact.save(fitted(), tmp_path / "run")
+    return save.save(fitted(), tmp_path / "run")
 
 
 def files(folder: Path) -> list[str]:
@@ -57,7 +58,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_was_saved_comes_back(saved: Path) -> None:
-    made, got = fitted(), artifact.load(saved)
+    made, got = fitted(), save.load(saved)
     assert files(saved) == sorted(FILES)
     assert (got.classes, got.spec, got.config) == (made.classes, made.spec, made.config)
     assert (got.history, got.seen, got.unreadable) == (made.history, made.seen, made.unreadable)
@@ -78,7 +79,7 @@ def test_a_normalized_head_comes_back_with_its_bound(name: str, tmp_path: Path) 
     linear = model.classifier.head
     layer = fit_normalization(name, rows).layer
     model.classifier.put_head(linear.weight.detach().numpy(), linear.bias.detach().numpy(), layer)
-    loaded = artifact.load(artifact.save(model, tmp_path / "normalized")).classifier
+    loaded = save.load(save.save(model, tmp_path / "normalized")).classifier
     assert isinstance(loaded.head, NormalizedLinear)
     assert float(loaded.head.norm.radius) == float(layer.radius)
     for factor in (1, 1000):
@@ -90,16 +91,16 @@ def test_a_normalized_head_comes_back_with_its_bound(name: str, tmp_path: Path) 
 def test_a_head_of_format_1_has_no_normalization(saved: Path) -> None:
     """The artifacts of older versions load as they were."""
     config = json.loads((saved / "config.json").read_text("utf-8")) | {"format_version": 1}
-    config["config_sha256"] = artifact._hash_of(config)
+    config["config_sha256"] = save._hash_of(config)
     (saved / "config.json").write_text(json.dumps(config))
-    loaded = artifact.load(saved).classifier
+    loaded = save.load(saved).classifier
     assert type(loaded.head) is torch.nn.Linear
     rows = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
     np.testing.assert_array_equal(head_logits(loaded, rows), head_logits(fitted().classifier, rows))
 
 
 def test_the_same_model_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
-    again = artifact.save(artifact.load(saved), tmp_path / "again" / "run")
+    again = save.save(save.load(saved), tmp_path / "again" / "run")
     assert bytes_of(again) == bytes_of(saved)
 
 
@@ -122,7 +123,7 @@ def test_the_card_has_the_folders_name(saved: Path) -> None:
 def test_a_missing_file_is_named(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(ArtifactError, match=name if name != "metrics.json" else "damaged"):
-        artifact.load(saved)
+        save.load(saved)
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -132,20 +133,20 @@ def test_a_file_cut_short_is_damage(saved: Path, name: str) -> None:
     for size in sorted({0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 3}):
         (saved / name).write_bytes(whole[:size])
         with pytest.raises(ArtifactError, match=r"damaged|is not the file that was saved|no Topgraft artifact"):
-            artifact.load(saved)
+            save.load(saved)
 
 
 @pytest.mark.parametrize("name", NEEDED)
 def test_flipped_bits_are_found_or_change_nothing(saved: Path, name: str) -> None:
     whole = (saved / name).read_bytes()
-    before = artifact.load(saved)
+    before = save.load(saved)
     chance = random.Random(name)
     for _ in range(60):
         damaged = bytearray(whole)
         damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
         (saved / name).write_bytes(damaged)
         try:
-            got = artifact.load(saved)
+            got = save.load(saved)
         except ArtifactError:
             continue
         assert name in ("config.json", "logits/val.npz", "metrics.json"), name
@@ -158,7 +159,7 @@ def test_flipped_bits_are_found_or_change_nothing(saved: Path, name: str) -> Non
 def test_json_of_another_kind_is_damage(saved: Path, name: str, value: Any) -> None:
     (saved / name).write_text(json.dumps(value))
     with pytest.raises(ArtifactError):
-        artifact.load(saved)
+        save.load(saved)
 
 
 @pytest.mark.parametrize("key", ["classes", "image_spec", "backbone", "sha256", "unreadable", "seconds"])
@@ -168,10 +169,10 @@ def test_a_config_with_wrong_entries_is_damage_even_with_the_right_checksum(save
     config[key] = value
     if value == "delete":
         del config[key]
-    config["config_sha256"] = artifact._hash_of(config)
+    config["config_sha256"] = save._hash_of(config)
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError):
-        artifact.load(saved)
+        save.load(saved)
 
 
 class _Opens:
@@ -189,12 +190,12 @@ def test_a_pickle_in_place_of_a_file_is_not_opened(saved: Path, name: str, tmp_p
     trap = tmp_path / "trap"
     (saved / name).write_bytes(pickle.dumps(_Opens(trap)))
     with pytest.raises(ArtifactError):
-        artifact.load(saved)
+        save.load(saved)
     buffer = io.BytesIO()
     np.savez(buffer, logits=np.array([_Opens(trap)], dtype=object), labels=np.zeros(1), names=np.array(["a"]))
     (saved / name).write_bytes(buffer.getvalue())
     with pytest.raises(ArtifactError):
-        artifact.load(saved)
+        save.load(saved)
     assert not trap.exists()
 
 
@@ -202,7 +203,7 @@ def test_an_array_in_place_of_the_archive_is_damage(saved: Path) -> None:
     with (saved / "logits" / "val.npz").open("wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(ArtifactError, match="damaged"):
-        artifact.load(saved)
+        save.load(saved)
 
 
 def test_logits_that_do_not_fit_are_damage(saved: Path) -> None:
@@ -216,9 +217,9 @@ def test_logits_that_do_not_fit_are_damage(saved: Path) -> None:
     ):
         np.savez(saved / "logits" / "val.npz", **(good | change))
         with pytest.raises(ArtifactError, match="damaged"):
-            artifact.load(saved)
+            save.load(saved)
     np.savez(saved / "logits" / "val.npz", **good)
-    assert artifact.load(saved).validation.names == ("a", "b")
+    assert save.load(saved).validation.names == ("a", "b")
 
 
 def test_a_newer_format_says_what_to_do(saved: Path) -> None:
@@ -226,9 +227,9 @@ def test_a_newer_format_says_what_to_do(saved: Path) -> None:
     config["versions"]["topgraft"] = "9.1"
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError, match=r"format 3, made by a newer Topgraft \(9\.1\).*pip install --upgrade"):
-        artifact.load(saved)
+        save.load(saved)
     with pytest.raises(ArtifactError, match="newer"):
-        artifact.add_results(saved, evaluation("test"))
+        save.add_results(saved, evaluation("test"))
 
 
 @pytest.mark.parametrize("version", [True, 0, -1, "1", 1.0, None])
@@ -236,35 +237,35 @@ def test_a_format_that_is_no_number_is_damage(saved: Path, version: Any) -> None
     config = json.loads((saved / "config.json").read_text("utf-8")) | {"format_version": version}
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError, match="damaged"):
-        artifact.load(saved)
+        save.load(saved)
 
 
 def test_a_network_that_this_version_lacks_is_named(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(BACKBONES, "tiny")
     with pytest.raises(ArtifactError, match=r"needs a network that this Topgraft does not have .*tiny"):
-        artifact.load(saved)
+        save.load(saved)
 
 
 def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ArtifactError, match="is no Topgraft artifact"):
-            artifact.load(folder)
+            save.load(folder)
 
 
 def test_only_an_artifact_is_overwritten_and_only_when_asked(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--overwrite"):
-        artifact.save(fitted(1), saved)
-    artifact.save(fitted(1), saved, overwrite=True)
-    assert artifact.load(saved).config["seed"] == 1
+        save.save(fitted(1), saved)
+    save.save(fitted(1), saved, overwrite=True)
+    assert save.load(saved).config["seed"] == 1
     (tmp_path / "diary").mkdir()
     (tmp_path / "diary" / "today.txt").write_text("dear diary")
     with pytest.raises(UsageError, match="no Topgraft artifact"):
-        artifact.save(fitted(), tmp_path / "diary", overwrite=True)
+        save.save(fitted(), tmp_path / "diary", overwrite=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
-        artifact.save(fitted(), tmp_path / "file", overwrite=True)
+        save.save(fitted(), tmp_path / "file", overwrite=True)
     (tmp_path / "bare").mkdir()
-    artifact.save(fitted(), tmp_path / "bare")
+    save.save(fitted(), tmp_path / "bare")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "diary", "file", "run"]  # and no drafts
 
 
@@ -277,7 +278,7 @@ def evaluation(split: str, *, used: bool = False, where: str = "photos", n: int 
 
 def test_results_are_kept_beside_those_that_are_there(saved: Path) -> None:
     before = read_results(saved)
-    assert artifact.add_results(saved, evaluation("test"))
+    assert save.add_results(saved, evaluation("test"))
     after = read_results(saved)
     assert after["val"] == before["val"]
     assert after["test"]["top1"] == asdict(evaluation("test").metrics.top1)
@@ -285,19 +286,19 @@ def test_results_are_kept_beside_those_that_are_there(saved: Path) -> None:
         assert np.array_equal(arrays["logits"], evaluation("test").logits)
         assert list(arrays["names"]) == ["0.png", "1.png", "2.png", "3.png"]
     assert "| test | 75.0 % (95 % interval 30.1 to 95.4, n = 4)" in (saved / "README.md").read_text("utf-8")
-    assert artifact.load(saved).validation.names == fitted().validation.names
+    assert save.load(saved).validation.names == fitted().validation.names
 
 
 def test_results_on_other_images_are_told_apart(saved: Path) -> None:
-    artifact.add_results(saved, evaluation("test", where="others"))
+    save.add_results(saved, evaluation("test", where="others"))
     assert "| test of `others` | " in (saved / "README.md").read_text("utf-8")
-    artifact.add_results(saved, evaluation("test", where=""))
+    save.add_results(saved, evaluation("test", where=""))
     assert "| test of other images | " in (saved / "README.md").read_text("utf-8")
 
 
 def test_the_results_that_chose_the_model_stay(saved: Path) -> None:
     before = bytes_of(saved)
-    assert not artifact.add_results(saved, evaluation("val", where="others"))
+    assert not save.add_results(saved, evaluation("val", where="others"))
     assert bytes_of(saved) == before
 
 
@@ -305,7 +306,7 @@ def test_the_results_that_chose_the_model_stay(saved: Path) -> None:
 def test_damaged_results_are_named_before_anything_is_added(saved: Path, text: str) -> None:
     (saved / "metrics.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"metrics\.json is damaged"):
-        artifact.add_results(saved, evaluation("train", used=True))
+        save.add_results(saved, evaluation("train", used=True))
     assert (saved / "metrics.json").read_text() == text
 
 
@@ -329,28 +330,28 @@ def test_a_full_disk_leaves_the_previous_artifact(saved: Path, what: str, after:
     with pytest.MonkeyPatch.context() as patch:
         full_disk(patch, what, after)
         try:
-            artifact.save(fitted(1), saved, overwrite=True)
+            save.save(fitted(1), saved, overwrite=True)
             failed = False
         except OSError:
             failed = True
     if failed:
-        assert artifact.load(saved).config["seed"] == 0
+        assert save.load(saved).config["seed"] == 0
         assert bytes_of(saved) == before
     else:
-        assert artifact.load(saved).config["seed"] == 1
+        assert save.load(saved).config["seed"] == 1
     assert [path.name for path in saved.parent.iterdir()] == ["run"]
 
 
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     with small_disk(tmp_path, 40) as disk:
-        artifact.save(fitted(), disk / "run")
+        save.save(fitted(), disk / "run")
         (disk / "filler").write_bytes(bytes(40960 - sum(-(-len(b) // 4096) * 4096 for b in bytes_of(disk).values())))
         with pytest.raises(OSError, match="No space left"):
-            artifact.save(fitted(1), disk / "run", overwrite=True)
-        assert artifact.load(disk / "run").config["seed"] == 0
+            save.save(fitted(1), disk / "run", overwrite=True)
+        assert save.load(disk / "run").config["seed"] == 0
         with pytest.raises(OSError, match="No space left"):
-            artifact.add_results(disk / "run", evaluation("test"))
-        assert artifact.load(disk / "run").config["seed"] == 0
+            save.add_results(disk / "run", evaluation("test"))
+        assert save.load(disk / "run").config["seed"] == 0
 
 
 SAVING = """
@@ -383,12 +384,12 @@ def test_a_save_that_is_killed_leaves_a_whole_artifact(
     saving.kill()
     saving.wait()
     said = int(([0] + [int(line) for line in saving.stdout.read().split()])[-1])
-    got = artifact.load(tmp_path / "run")
+    got = save.load(tmp_path / "run")
     assert got.config["seed"] in (said, said + 1)
     expected = fitted(got.config["seed"]).classifier.groups.state_dict()
     assert all(torch.equal(tensor, expected[key]) for key, tensor in got.classifier.groups.state_dict().items())
-    artifact.save(fitted(7), tmp_path / "run", overwrite=True)
-    assert artifact.load(tmp_path / "run").config["seed"] == 7
+    save.save(fitted(7), tmp_path / "run", overwrite=True)
+    assert save.load(tmp_path / "run").config["seed"] == 7
 
 
 @pytest.mark.parametrize("renames", [1, 2])
@@ -406,8 +407,8 @@ for number""")  # fmt: skip
     code = code.replace("fitted(number)", "fitted(number + 1)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     assert saved.exists() == (renames == 2)
-    assert artifact.load(saved).config["seed"] == renames - 1
-    artifact.save(fitted(7), saved, overwrite=True)
+    assert save.load(saved).config["seed"] == renames - 1
+    save.save(fitted(7), saved, overwrite=True)
     assert [p.name for p in saved.parent.iterdir() if p.name.endswith("previous")] == []
 
 
@@ -418,7 +419,7 @@ def test_ctrl_c_in_a_save_takes_its_draft_away(saving: subprocess.Popen[str], tm
     time.sleep(0.02)
     saving.send_signal(signal.SIGINT)
     saving.wait()
-    artifact.load(tmp_path / "run")
+    save.load(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
 
 
@@ -440,11 +441,11 @@ def stopped(seed: int = 0) -> Fitted:
 
 def test_a_number_from_before_the_refit_stays_named_so(tmp_path: Path) -> None:
     made = fitted()
-    folder = artifact.save(replace(made, validation=replace(made.validation, before_refit=True)), tmp_path / "run")
-    assert artifact.load(folder).validation.before_refit
+    folder = save.save(replace(made, validation=replace(made.validation, before_refit=True)), tmp_path / "run")
+    assert save.load(folder).validation.before_refit
     assert "| validation, used for selection, before the refit |" in (folder / "README.md").read_text()
-    assert not artifact.add_results(folder, evaluation("val", used=True)), "the head was fitted to these images since"
-    assert artifact.load(folder).validation.before_refit
+    assert not save.add_results(folder, evaluation("val", used=True)), "the head was fitted to these images since"
+    assert save.load(folder).validation.before_refit
 
 
 def test_a_folder_with_nothing_but_a_history_is_of_an_unfinished_fit(tmp_path: Path) -> None:
@@ -452,12 +453,12 @@ def test_a_folder_with_nothing_but_a_history_is_of_an_unfinished_fit(tmp_path: P
     folder.mkdir()
     (folder / "history.jsonl").write_text("")
     with pytest.raises(UsageError, match=r"--resume goes on .*--overwrite starts anew"):
-        artifact.check_target(folder, overwrite=False)
-    artifact.check_target(folder, overwrite=False, resume=True)
-    artifact.check_target(folder, overwrite=True)
+        save.check_target(folder, overwrite=False)
+    save.check_target(folder, overwrite=False, resume=True)
+    save.check_target(folder, overwrite=True)
     (folder / "mine.txt").write_text("")
     with pytest.raises(UsageError, match="holds files and is no Topgraft artifact"):
-        artifact.check_target(folder, overwrite=True)
+        save.check_target(folder, overwrite=True)
 
 
 def test_an_unfinished_fit_is_gone_on_with_or_started_anew(tmp_path: Path) -> None:
@@ -466,13 +467,13 @@ def test_an_unfinished_fit_is_gone_on_with_or_started_anew(tmp_path: Path) -> No
     with pytest.raises(
         UsageError, match=r"checkpoint of an unfinished fit; --resume goes on .*--overwrite starts anew"
     ):
-        artifact.check_target(folder, overwrite=False)
-    assert not artifact.is_finished(folder)
-    artifact.check_target(folder, overwrite=False, resume=True)
+        save.check_target(folder, overwrite=False)
+    assert not save.is_finished(folder)
+    save.check_target(folder, overwrite=False, resume=True)
     assert (folder / CHECKPOINT_FILE).read_bytes() == STATE
-    artifact.check_target(folder, overwrite=True)
+    save.check_target(folder, overwrite=True)
     assert not (folder / CHECKPOINT_FILE).exists()
-    artifact.check_target(folder, overwrite=False)  # what a kill has left of a checkpoint is nothing to lose
+    save.check_target(folder, overwrite=False)  # what a kill has left of a checkpoint is nothing to lose
 
 
 def test_somebodys_own_files_beside_a_checkpoint_stay(tmp_path: Path) -> None:
@@ -480,70 +481,70 @@ def test_somebodys_own_files_beside_a_checkpoint_stay(tmp_path: Path) -> None:
     (folder / "diary.txt").write_text("dear diary")
     for overwrite, resume in ((False, False), (False, True), (True, False)):
         with pytest.raises(UsageError, match=r"is not empty|no Topgraft artifact"):
-            artifact.check_target(folder, overwrite, resume)
+            save.check_target(folder, overwrite, resume)
         with pytest.raises(UsageError, match=r"is not empty|no Topgraft artifact"):
-            artifact.save(fitted(), folder, overwrite=overwrite)
+            save.save(fitted(), folder, overwrite=overwrite)
     assert files(folder) == [CHECKPOINT_FILE, "diary.txt"]
 
 
 def test_the_finished_artifact_takes_the_place_of_its_checkpoint(tmp_path: Path) -> None:
-    folder = artifact.save(fitted(), unfinished(tmp_path / "run"))
+    folder = save.save(fitted(), unfinished(tmp_path / "run"))
     assert files(folder) == sorted(FILES)
-    assert artifact.is_finished(folder)
+    assert save.is_finished(folder)
     with pytest.raises(UsageError, match="not empty"):
-        artifact.check_target(folder, overwrite=False, resume=True)
+        save.check_target(folder, overwrite=False, resume=True)
 
 
 def test_a_stopped_fit_leaves_an_artifact_and_its_checkpoint(tmp_path: Path) -> None:
-    folder = artifact.save(stopped(), unfinished(tmp_path / "run"), keep_checkpoint=True)
+    folder = save.save(stopped(), unfinished(tmp_path / "run"), keep_checkpoint=True)
     assert files(folder) == sorted([*FILES, CHECKPOINT_FILE])
     assert (folder / CHECKPOINT_FILE).read_bytes() == STATE
-    assert not artifact.is_finished(folder)
-    assert artifact.load(folder).config["finished"] is False
-    assert artifact.add_results(folder, evaluation("test"))
+    assert not save.is_finished(folder)
+    assert save.load(folder).config["finished"] is False
+    assert save.add_results(folder, evaluation("test"))
     with pytest.raises(UsageError, match="--resume"):
-        artifact.check_target(folder, overwrite=False)
-    artifact.check_target(folder, overwrite=False, resume=True)
-    artifact.save(stopped(1), folder, keep_checkpoint=True)  # stopped once more
+        save.check_target(folder, overwrite=False)
+    save.check_target(folder, overwrite=False, resume=True)
+    save.save(stopped(1), folder, keep_checkpoint=True)  # stopped once more
     assert (folder / CHECKPOINT_FILE).read_bytes() == STATE
-    artifact.save(fitted(2), folder)
+    save.save(fitted(2), folder)
     assert files(folder) == sorted(FILES)
-    assert artifact.load(folder).config["seed"] == 2
+    assert save.load(folder).config["seed"] == 2
 
 
 def test_a_stopped_fit_whose_checkpoint_is_lost_may_begin_again(tmp_path: Path) -> None:
-    folder = artifact.save(stopped(), tmp_path / "run", keep_checkpoint=True)
-    assert not artifact.is_finished(folder)
-    artifact.check_target(folder, overwrite=False, resume=True)
+    folder = save.save(stopped(), tmp_path / "run", keep_checkpoint=True)
+    assert not save.is_finished(folder)
+    save.check_target(folder, overwrite=False, resume=True)
     with pytest.raises(UsageError, match="--overwrite"):
-        artifact.check_target(folder, overwrite=False)
+        save.check_target(folder, overwrite=False)
 
 
 def test_the_history_of_a_fit_that_runs_does_not_touch_an_artifacts(saved: Path, tmp_path: Path) -> None:
     growing = growing_history_file(saved)
     growing.write_text("a line")
     assert growing.parent == saved
-    assert artifact.load(saved).history
-    artifact.save(fitted(), saved, overwrite=True)
+    assert save.load(saved).history
+    save.save(fitted(), saved, overwrite=True)
     assert not growing.exists()
     assert growing_history_file(tmp_path / "new").name == "history.jsonl"
 
 
 def test_a_killed_fit_that_is_to_replace_an_artifact_is_unfinished(saved: Path) -> None:
     unfinished(saved)
-    assert artifact.load(saved).config["seed"] == 0
-    assert not artifact.is_finished(saved)
-    artifact.check_target(saved, overwrite=False, resume=True)
-    artifact.save(fitted(1), saved)
-    assert artifact.load(saved).config["seed"] == 1
+    assert save.load(saved).config["seed"] == 0
+    assert not save.is_finished(saved)
+    save.check_target(saved, overwrite=False, resume=True)
+    save.save(fitted(1), saved)
+    assert save.load(saved).config["seed"] == 1
     assert files(saved) == sorted(FILES)
 
 
 def test_starting_anew_keeps_the_artifact_until_the_new_one_is_there(saved: Path) -> None:
     unfinished(saved)
-    artifact.check_target(saved, overwrite=True)
+    save.check_target(saved, overwrite=True)
     assert files(saved) == sorted(FILES)
-    assert artifact.load(saved).config["seed"] == 0
+    assert save.load(saved).config["seed"] == 0
 
 
 @pytest.mark.parametrize("after", range(7))
@@ -554,12 +555,12 @@ def test_a_full_disk_at_the_save_leaves_the_checkpoint(tmp_path: Path, what: str
     with pytest.MonkeyPatch.context() as patch:
         full_disk(patch, what, after)
         try:
-            artifact.save(fitted(), folder, overwrite=overwrite)
+            save.save(fitted(), folder, overwrite=overwrite)
             failed = False
         except OSError:
             failed = True
     if failed:
-        artifact.check_target(folder, overwrite=False, resume=True)  # which puts back what was moved aside
+        save.check_target(folder, overwrite=False, resume=True)  # which puts back what was moved aside
     assert files(folder) == ([CHECKPOINT_FILE] if failed else sorted(FILES))
     assert not failed or (folder / CHECKPOINT_FILE).read_bytes() == STATE
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -569,7 +570,7 @@ def test_what_killed_saves_have_left_goes_at_the_next_fit(saved: Path) -> None:
     left = saved.with_name(f".{saved.name}-abcd_123.tmp")
     left.mkdir()
     os.utime(left, (0, 0))
-    artifact.check_target(saved, overwrite=True)
+    save.check_target(saved, overwrite=True)
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
@@ -590,7 +591,7 @@ def test_equal_tensors_are_equal_files(saved: Path, tmp_path: Path) -> None:
                 for key in reversed(tensors)}  # fmt: skip
 
     other = replace(made, classifier=SimpleNamespace(groups=Turned()), config={**made.config, "seed": 9})
-    artifact.save(other, tmp_path / "elsewhere" / "other")
+    save.save(other, tmp_path / "elsewhere" / "other")
     assert (tmp_path / "elsewhere" / "other" / "model.safetensors").read_bytes() == data
 
 

@@ -17,25 +17,27 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from small import coloured, pixels_of, small_classifier
 
-from topgraft import dataset, engines, features, freeze
-from topgraft.augmentation import View
-from topgraft.boundary import Rates, decide, fill, free_bytes, measure_store, trim
-from topgraft.cache import FeatureStore
-from topgraft.classifier import Classifier
-from topgraft.defaults import AUGMENTATIONS
-from topgraft.engines import EngineChoice, build_engine
+from topgraft.data import loader
+from topgraft.data.augment import View, load_view
+from topgraft.data.pixel_cache import open_pixels
+from topgraft.data.samples import Sample
 from topgraft.errors import CacheError, ImageError, OutOfTime
-from topgraft.features import compute, open_boundary
-from topgraft.group_costs import GroupCost
-from topgraft.material import PixelMaterial
-from topgraft.pixels import open_pixels
-from topgraft.plan import Phase, Rule, table
-from topgraft.records import Sample
-from topgraft.stepping import StepChoices
-from topgraft.steps import run_phase
-from topgraft.strategies.spec import thawed
-from topgraft.views import load_view
-from topgraft.weights import load_network
+from topgraft.features import engines, extract
+from topgraft.features.engines import build_engine
+from topgraft.features.engines.base import EngineChoice
+from topgraft.features.extract import compute, open_boundary
+from topgraft.features.store import FeatureStore
+from topgraft.models import freeze
+from topgraft.models.classifier import Classifier
+from topgraft.models.weights.load import load_network
+from topgraft.strategies.defaults import AUGMENTATIONS
+from topgraft.strategies.facts import thawed
+from topgraft.strategies.plan import Phase, Rule, table
+from topgraft.training.cost.cache_decision import Rates, decide, fill, free_bytes, measure_store, trim
+from topgraft.training.cost.group_costs import GroupCost
+from topgraft.training.inputs import PixelMaterial
+from topgraft.training.sgd.epochs import run_phase
+from topgraft.training.sgd.step import StepChoices
 
 GROUPS = ("stem", "stage1", "stage2", "head")
 COSTS = {
@@ -163,7 +165,7 @@ def test_one_engine_runs_all_views(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         built.append(named["input_size"])
         return build_engine(*given, **named)
 
-    monkeypatch.setattr(features, "build_engine", counted)
+    monkeypatch.setattr(extract, "build_engine", counted)
     samples = [replace(s, digest=f"{n:064x}") for n, s in enumerate(coloured(4, 1))]
     views = [None, *(View(AUGMENTATIONS["strong"], 0, number) for number in range(2))]
     bases = open_boundary(small_classifier(), "stem", CHOICE, 0, tmp_path, views)
@@ -195,7 +197,7 @@ def test_a_view_that_cannot_be_made_is_left_out_of_its_epochs_as_from_pixels(
             raise ImageError("is cut short")
         return load_view(source, spec, view, digest)
 
-    monkeypatch.setattr(dataset, "load_view", failing)
+    monkeypatch.setattr(loader, "load_view", failing)
     classifier = small_classifier()
     bases = open_boundary(classifier, "stem", CHOICE, 0, tmp_path, [None, *views])
     material = fill(bases, samples, torch.arange(6), np.arange(6), 6, False)

@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from topgraft import cache
-from topgraft.cache import CacheKey, FeatureStore
-from topgraft.engines import EngineChoice
+from topgraft.data.samples import ImageSpec
 from topgraft.errors import CacheError
-from topgraft.memory import ALIGNMENT
-from topgraft.records import ImageSpec
+from topgraft.features import store as cache
+from topgraft.features.engines.base import EngineChoice
+from topgraft.features.store import CacheKey, FeatureStore
+from topgraft.system import files
+from topgraft.system.threads import ALIGNMENT
 
 SPEC = ImageSpec(224, 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CHOICE = EngineChoice("torch", "bf16", "cpu", 4, 2)
@@ -277,7 +278,7 @@ def test_files_of_others_in_the_folder_do_no_harm(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_earlier_segments_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(tmp_path)
     store.append(digests(1), rows(1))
-    real = cache.atomic_write
+    real = files.atomic_write
 
     @contextmanager
     def full(path: Path) -> Iterator[Any]:

@@ -7,8 +7,9 @@ import pytest
 from fitted import fitted
 from scipy.stats import binomtest
 
-from topgraft import chance, metrics
-from topgraft.records import EpochRecord
+from topgraft import metrics
+from topgraft.data.samples import EpochRecord
+from topgraft.evaluation import chance
 
 CLASSES = ("ant", "bee")
 

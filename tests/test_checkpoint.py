@@ -16,8 +16,9 @@ from disks import small_disk
 from safetensors.torch import load_file
 from small import small_classifier
 
-from topgraft import folders
-from topgraft.checkpoint import (
+from topgraft.errors import CheckpointError, TopgraftError, UsageError
+from topgraft.system import files
+from topgraft.training.checkpoint import (
     Checkpoint,
     differences,
     pack_optimizer,
@@ -26,8 +27,7 @@ from topgraft.checkpoint import (
     unpack_optimizer,
     write,
 )
-from topgraft.errors import CheckpointError, TopgraftError, UsageError
-from topgraft.optim import make_optimizer
+from topgraft.training.sgd.optimizers import make_optimizer
 
 GENERATOR = torch.Generator().manual_seed(3)
 CUBE = torch.randn(4, 3, 5, 5, generator=GENERATOR)
@@ -63,8 +63,8 @@ STATE = {
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    write(tmp_path / "run" / folders.CHECKPOINT_FILE, Checkpoint(TENSORS, STATE))
-    return tmp_path / "run" / folders.CHECKPOINT_FILE
+    write(tmp_path / "run" / files.CHECKPOINT_FILE, Checkpoint(TENSORS, STATE))
+    return tmp_path / "run" / files.CHECKPOINT_FILE
 
 
 def bits(tensor: torch.Tensor) -> bytes:
@@ -167,7 +167,7 @@ def test_other_content_is_damage(path: Path, data: bytes) -> None:
 
 
 def test_another_format_says_what_to_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topgraft.checkpoint.FORMAT_VERSION", 4)
+    monkeypatch.setattr("topgraft.training.checkpoint.FORMAT_VERSION", 4)
     with pytest.raises(CheckpointError, match=r"has format 3, .*--overwrite"):
         read(path)
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from topgraft.classifier import Classifier, Normalise, load_pretrained
-from topgraft.dataset import batches
+from topgraft.data.loader import batches
+from topgraft.data.samples import ImageSpec, Sample
 from topgraft.errors import UsageError
-from topgraft.records import ImageSpec, Sample
+from topgraft.models.classifier import Classifier, Normalise, load_pretrained
 
 LITE = ImageSpec(224, 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CAFFE = ImageSpec(224, 256, "bilinear", (104 / 255, 117 / 255, 123 / 255), (1 / 255, 1 / 255, 1 / 255), "BGR")

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from topgraft import api, cli, errors
-from topgraft.folders import CHECKPOINT_FILE
+from topgraft import api, errors
+from topgraft.cli import main
+from topgraft.system.files import CHECKPOINT_FILE
 
 VERBS = ("fit", "evaluate", "predict", "forgetting", "data", "features", "inspect", "backbones", "summary", "devices")
 
@@ -40,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "colours"
-    assert cli.main(["fit", "--strategy", "head", str(photos), "--out", str(out), "--quiet"]) == 0
+    assert main.main(["fit", "--strategy", "head", str(photos), "--out", str(out), "--quiet"]) == 0
     return out
 
 
@@ -63,13 +64,13 @@ def commands(photos: Path, run: Path, out: Path) -> dict[str, list[str]]:
 
 def ask(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     capsys.readouterr()
-    code = cli.main([str(a) for a in arguments])
+    code = main.main([str(a) for a in arguments])
     out, err = capsys.readouterr()
     return code, out, err
 
 
 def test_every_verb_is_here() -> None:
-    subparsers = next(action for action in cli._parser()._actions if action.choices)
+    subparsers = next(action for action in main._parser()._actions if action.choices)
     assert tuple(subparsers.choices or ()) == VERBS
 
 
@@ -328,7 +329,7 @@ def test_a_fit_that_ctrl_c_stopped_leaves_its_best_epoch_and_its_checkpoint(
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
+        main.main(arguments)
     assert ended.value.code == code
     out, err = capsys.readouterr()
     assert (err if code else out).startswith(("usage: topgraft", "topgraft 0"))

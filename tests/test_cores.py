@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from topgraft import cli, cores, digests, engines, features
+from topgraft.cli import main
+from topgraft.data import hashing
+from topgraft.features import engines, extract
+from topgraft.system import cores
 
 
 def tree(root: Path, cgroup: str, files: Mapping[str, str]) -> Path:
@@ -71,9 +74,9 @@ def test_python_3_13_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_decoding_threads_are_the_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert features.decoding_threads(None) <= 3
-    assert features.decoding_threads(7) == 7
-    assert digests._threads(None) <= 3
+    assert extract.decoding_threads(None) <= 3
+    assert extract.decoding_threads(7) == 7
+    assert hashing._threads(None) <= 3
 
 
 def test_only_one_module_counts_cores() -> None:
@@ -96,10 +99,10 @@ def test_openmp_is_told_of_a_quota_and_of_nothing_else(tmp_path: Path, monkeypat
 
 def test_the_command_tells_openmp_before_a_verb_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(cli, "limit_openmp", lambda: calls.append("limit"))
-    monkeypatch.setattr(cli, "main", lambda: calls.append("main") or 0)
+    monkeypatch.setattr(main, "limit_openmp", lambda: calls.append("limit"))
+    monkeypatch.setattr(main, "main", lambda: calls.append("main") or 0)
     monkeypatch.setattr(os, "_exit", lambda code: calls.append(f"exit {code}"))
-    cli.entry()
+    main.entry()
     assert calls == ["limit", "main", "exit 0"]
 
 

@@ -14,40 +14,41 @@ import pytest
 import torch
 from PIL import Image
 
-from topgraft import cost, engines
-from topgraft.cost import Spread, Work
-from topgraft.engines import EngineChoice
+from topgraft.features import benchmark, engines
+from topgraft.features.benchmark import Spread, Work
+from topgraft.features.engines.base import EngineChoice
+from topgraft.system import hardware
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[cost.Measurement, Path]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[benchmark.Measurement, Path]:
     folder = tmp_path_factory.mktemp("machine")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "_SECONDS", 0.01)
-        patch.setattr(cost, "_RUNS", 2)
-        return cost.measure_machine(folder), folder
+        patch.setattr(benchmark, "_SECONDS", 0.01)
+        patch.setattr(benchmark, "_RUNS", 2)
+        return benchmark.measure_machine(folder), folder
 
 
-def test_every_engine_and_precision_is_measured(measured: tuple[cost.Measurement, Path]) -> None:
+def test_every_engine_and_precision_is_measured(measured: tuple[benchmark.Measurement, Path]) -> None:
     found, _ = measured
     assert [rate.choice for rate in found.engines] == engines.possible()
     spreads = [found.fp32_gflops, found.decode, *(rate.images_per_second for rate in found.engines)]
-    assert (found.bf16_gflops is not None) == cost.has_bf16()
+    assert (found.bf16_gflops is not None) == hardware.has_bf16()
     for spread in spreads if found.bf16_gflops is None else [*spreads, found.bf16_gflops]:
         assert 0 < spread.low <= spread.median <= spread.high
         assert spread.n == 2
 
 
-def test_the_measurement_is_kept_without_names(measured: tuple[cost.Measurement, Path]) -> None:
+def test_the_measurement_is_kept_without_names(measured: tuple[benchmark.Measurement, Path]) -> None:
     found, folder = measured
     text = engines.measurement_path(folder).read_text(encoding="utf-8")
     assert json.loads(text) == json.loads(json.dumps(asdict(found)))
     for name in (platform.node(), getpass.getuser(), str(Path.home())):
         assert f'"{name}"' not in text
-    assert cost.describe_devices(folder)["measured"] == json.loads(text)
+    assert benchmark.describe_devices(folder)["measured"] == json.loads(text)
 
 
-def test_the_fastest_is_among_the_measured(measured: tuple[cost.Measurement, Path]) -> None:
+def test_the_fastest_is_among_the_measured(measured: tuple[benchmark.Measurement, Path]) -> None:
     found, folder = measured
     best = max(found.engines, key=lambda rate: rate.images_per_second.median)
     assert engines.choose("fastest", folder=folder) == best.choice
@@ -57,7 +58,7 @@ def test_the_fastest_is_among_the_measured(measured: tuple[cost.Measurement, Pat
 
 
 def test_devices_are_described_without_measuring(tmp_path: Path) -> None:
-    found = cost.describe_devices(tmp_path)
+    found = benchmark.describe_devices(tmp_path)
     assert json.loads(json.dumps(found)) == found
     assert found["cores"] >= 1
     assert found["threads"] == torch.get_num_threads()
@@ -71,7 +72,7 @@ def test_devices_are_described_without_measuring(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"engines": []}'])
 def test_a_damaged_measurement_is_none(tmp_path: Path, content: str) -> None:
     engines.measurement_path(tmp_path).write_text(content, encoding="utf-8")
-    assert cost.describe_devices(tmp_path)["measured"] is None
+    assert benchmark.describe_devices(tmp_path)["measured"] is None
 
 
 @pytest.mark.parametrize(
@@ -85,11 +86,11 @@ def test_a_damaged_measurement_is_none(tmp_path: Path, content: str) -> None:
 )
 def test_the_default_says_why(monkeypatch: pytest.MonkeyPatch, choice: EngineChoice, said: str) -> None:
     monkeypatch.setattr(engines, "choose", lambda: choice)
-    monkeypatch.setattr(cost, "has_bf16", lambda: False)
-    assert cost.describe_devices()["why"] == said
+    monkeypatch.setattr(benchmark, "has_bf16", lambda: False)
+    assert benchmark.describe_devices()["why"] == said
     if choice.precision == "fp32":
-        monkeypatch.setattr(cost, "has_bf16", lambda: True)
-        assert cost.describe_devices()["why"].endswith("the processor has bf16, but is faster without")
+        monkeypatch.setattr(benchmark, "has_bf16", lambda: True)
+        assert benchmark.describe_devices()["why"].endswith("the processor has bf16, but is faster without")
 
 
 def test_rates_are_amounts_over_seconds_and_runs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +106,7 @@ def test_rates_are_amounts_over_seconds_and_runs_take_turns(monkeypatch: pytest.
         return Work(run, amount=3)
 
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    fast, slow = cost.take_turns([work("fast", 0.25), work("slow", 4.0)], seconds=2.0, runs=3)
+    fast, slow = benchmark.take_turns([work("fast", 0.25), work("slow", 4.0)], seconds=2.0, runs=3)
     assert fast == [12.0] * 3
     assert slow == [0.75] * 3
     assert order[-6:] == ["fast", "slow"] * 3
@@ -120,13 +121,13 @@ def test_the_spread_is_median_lowest_and_highest(monkeypatch: pytest.MonkeyPatch
         now += next(seconds)
 
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    [found] = cost.take_turns([Work(run, amount=8)], seconds=1.0, runs=3)
+    [found] = benchmark.take_turns([Work(run, amount=8)], seconds=1.0, runs=3)
     assert found == [4.0, 8.0, 2.0]
     assert Spread.of(found) == Spread(4.0, 2.0, 8.0, 3)
 
 
 def test_the_photo_is_a_real_one_of_the_size_it_says() -> None:
-    with Image.open(io.BytesIO(cost.photo())) as image:
+    with Image.open(io.BytesIO(benchmark.photo())) as image:
         assert (image.format, image.size) == ("JPEG", (500, 375))
         assert len(image.getcolors(maxcolors=1 << 20) or ()) > 10_000
 

@@ -8,13 +8,12 @@ import torch
 from PIL import Image
 from small import SPEC, coloured
 
-from topgraft.augmentation import View
-from topgraft.dataset import batches
-from topgraft.defaults import AUGMENTATIONS
-from topgraft.digests import digest_bytes
-from topgraft.records import Sample
-from topgraft.transforms import load_pixels
-from topgraft.views import load_view
+from topgraft.data.augment import View, load_view
+from topgraft.data.decode import load_pixels
+from topgraft.data.hashing import digest_bytes
+from topgraft.data.loader import batches
+from topgraft.data.samples import Sample
+from topgraft.strategies.defaults import AUGMENTATIONS
 
 VIEW = View(AUGMENTATIONS["strong"], 0, 3)
 

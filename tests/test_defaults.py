@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from topgraft import defaults
-from topgraft.settings import FitSettings
+from topgraft.settings.verbs import FitSettings
+from topgraft.strategies import defaults
 
 IMAGES = [1, 2, 10, 50, 200, 320, 400, 640, 1000, 1280, 2000, 5000, 19_999, 20_000, 50_000, 1_300_000]
 

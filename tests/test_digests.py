@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topgraft import digests
-from topgraft.digests import digest_array, digest_arrays, digest_bytes, digest_files, read_file
+from topgraft.data import hashing
+from topgraft.data.hashing import digest_array, digest_arrays, digest_bytes, digest_files, read_file
 from topgraft.errors import ImageError
 
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_read_has_a_reason(tmp_path: Path):
 
 
 def test_a_file_too_large_to_be_a_photo_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(digests, "_LARGEST", 10)
+    monkeypatch.setattr(hashing, "_LARGEST", 10)
     (tmp_path / "ten").write_bytes(b"x" * 10)
     (tmp_path / "eleven").write_bytes(b"x" * 11)
     ten, eleven = digest_files([tmp_path / "ten", tmp_path / "eleven"])

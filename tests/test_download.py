@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from file_server import Site, serve
 
-from topgraft import download, progress
-from topgraft.download import fetch
 from topgraft.errors import DownloadError
+from topgraft.system import download, progress
+from topgraft.system.download import fetch
 
 DATA = bytes(range(256)) * 5000  # 1.28 MB: several pieces
 SHA = "sha256:" + hashlib.sha256(DATA).hexdigest()

@@ -10,8 +10,8 @@ import torch
 from fitted import CLASSES, fitted
 
 from topgraft import metrics
-from topgraft.evaluate import evaluate, head_logits
-from topgraft.records import Sample
+from topgraft.data.samples import Sample
+from topgraft.evaluation.evaluate import evaluate, head_logits
 
 ROWS = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
 

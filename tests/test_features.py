@@ -12,11 +12,11 @@ from fitted import CHOICE, base_of, fitted
 from PIL import Image
 from small import coloured, small_classifier
 
-from topgraft import progress
-from topgraft.digests import digest_arrays
+from topgraft.data.hashing import digest_arrays
+from topgraft.data.samples import Sample
 from topgraft.errors import DataError
-from topgraft.features import compute, open_base, open_probes, run
-from topgraft.records import Sample
+from topgraft.features.extract import compute, open_base, open_probes, run
+from topgraft.system import progress
 
 
 def images(count: int, seed: int = 0) -> list[Sample]:
@@ -123,8 +123,8 @@ def test_another_base_has_another_place_in_the_cache(tmp_path: Path, change: str
 
 def test_graphs_with_equal_tensors_do_not_share_rows(tmp_path: Path) -> None:
     """ResNet-50 of 2015 and torchvision's differ in where they stride, and in nothing that a state dict holds."""
-    from topgraft.classifier import Classifier
-    from topgraft.weights import load_network
+    from topgraft.models.classifier import Classifier
+    from topgraft.models.weights.load import load_network
 
     folders = set()
     for name in ("resnet50", "resnet50_v1"):

@@ -13,18 +13,19 @@ import torch
 from PIL import Image
 
 import topgraft as tg
-from topgraft import checkpoint, fitting, phases, settings
-from topgraft.clock import counting_from
+from topgraft.data.samples import EpochRecord, Fitted, Sample, Splits
 from topgraft.errors import DataError, UsageError
-from topgraft.features import FeatureRows
-from topgraft.folders import checkpoint_file
-from topgraft.history import line_of
-from topgraft.plan import Phase
-from topgraft.records import EpochRecord, Fitted, Sample, Splits
-from topgraft.stepping import StepChoices
-from topgraft.steps import run_phase
-from topgraft.strategies.spec import Facts
-from topgraft.threads import torch_threads
+from topgraft.features.extract import FeatureRows
+from topgraft.settings import verbs
+from topgraft.strategies.facts import Facts
+from topgraft.strategies.plan import Phase
+from topgraft.system.files import checkpoint_file
+from topgraft.system.threads import torch_threads
+from topgraft.system.timing import counting_from
+from topgraft.training import checkpoint, fit, gradient_phase
+from topgraft.training.history_file import line_of
+from topgraft.training.sgd.epochs import run_phase
+from topgraft.training.sgd.step import StepChoices
 
 
 def rows(*kept: int) -> FeatureRows:
@@ -33,20 +34,20 @@ def rows(*kept: int) -> FeatureRows:
 
 def test_rows_are_parted_into_train_and_validation() -> None:
     samples = [Sample(str(n), n % 2) for n in range(6)]  # four of train, two of validation
-    train, val = fitting.labelled(rows(0, 1, 3, 5), samples, 4, ("ant", "bee"))
+    train, val = fit.labelled(rows(0, 1, 3, 5), samples, 4, ("ant", "bee"))
     assert (train.labels.tolist(), val.labels.tolist()) == ([0, 1, 1], [1])
     assert np.array_equal(np.concatenate([train.rows, val.rows]), rows(0, 1, 3, 5).rows)
     with pytest.raises(DataError, match="no training image of the class ant can be read"):
-        fitting.labelled(rows(1, 3, 5), samples, 4, ("ant", "bee"))
+        fit.labelled(rows(1, 3, 5), samples, 4, ("ant", "bee"))
     with pytest.raises(DataError, match="no validation image can be read"):
-        fitting.labelled(rows(0, 1), samples, 4, ("ant", "bee"))
+        fit.labelled(rows(0, 1), samples, 4, ("ant", "bee"))
 
 
 def test_laps_are_the_seconds_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([1.0, 1.5, 4.0])
-    monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(fit.time, "perf_counter", lambda: next(times))
     seconds: dict[str, float] = {}
-    lap = fitting.laps(seconds)
+    lap = fit.laps(seconds)
     lap("open")
     lap("head")
     assert seconds == {"open": 0.5, "head": 2.5}
@@ -75,7 +76,7 @@ def about_to_step(monkeypatch: pytest.MonkeyPatch, **choices: Any) -> tuple[Phas
     def spy(*given: Any, **named: Any) -> None:
         raise _Reached(*given, *named.values())
 
-    monkeypatch.setattr(phases, "run_phase", spy)
+    monkeypatch.setattr(gradient_phase, "run_phase", spy)
     with pytest.raises(_Reached) as caught:
         fit_tiny(**choices)
     (phase,) = [given for given in caught.value.args if isinstance(given, Phase)]
@@ -134,7 +135,7 @@ def test_a_strategy_is_told_of_the_images_that_can_be_read(
         heard.append(facts)
         raise _Reached
 
-    monkeypatch.setattr(fitting, "train", spy)
+    monkeypatch.setattr(fit, "train", spy)
     tiny = {"input_size": 32, "device": "cpu", "engine": "torch"}
     with pytest.raises(_Reached):
         tg.fit(tmp_path, **tiny, strategy="full" if weights else "auto", weights=weights)
@@ -150,7 +151,7 @@ def test_who_looks_before_is_told_that_the_cut_is_found_later(
     capsys: pytest.CaptureFixture[str], given: dict[str, Any], said: bool
 ) -> None:
     splits = Splits("photos", ("a", "b"), (Sample("1", 0), Sample("2", 1)), (Sample("3", 0),), ())
-    fitting.strategy_and_facts(settings.make(settings.InspectSettings, given), splits)
+    fit.strategy_and_facts(verbs.make(verbs.InspectSettings, given), splits)
     assert ("finds where to cut by probes" in capsys.readouterr().err) == said
 
 
@@ -190,7 +191,7 @@ def test_balanced_classes_arrive_as_weights(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_rate_of_a_range_test_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phases, "find_rate", lambda *_: (0.0123, []))
+    monkeypatch.setattr(gradient_phase, "find_rate", lambda *_: (0.0123, []))
     assert about_to_step(monkeypatch, find_lr=True)[0].lr == 0.0123
     assert about_to_step(monkeypatch)[0].lr == 0.001
 
@@ -207,7 +208,7 @@ def test_a_resumed_fit_steps_with_the_threads_that_its_state_has(
             if len(heard) == 2:
                 raise _Reached
 
-    monkeypatch.setattr(phases, "run_phase", watched)
+    monkeypatch.setattr(gradient_phase, "run_phase", watched)
     with torch_threads(2):
         with pytest.raises(_Reached):
             fit_tiny(epochs=2, checkpoint=tmp_path)
@@ -235,7 +236,7 @@ def test_the_history_grows_in_the_folder_and_ends_as_the_saved_one(
             if len(lines) == 2:  # in the file, and not yet in the checkpoint
                 raise _Reached
 
-    monkeypatch.setattr(phases, "run_phase", watched)
+    monkeypatch.setattr(gradient_phase, "run_phase", watched)
     with pytest.raises(_Reached):
         fit_tiny(epochs=3, checkpoint=tmp_path)
     assert lines == [1, 2]

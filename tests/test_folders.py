@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from topgraft.folders import CHECKPOINT_FILE, atomic_write, cache_folder, checkpoint_file, link, remove_stale_drafts
+from topgraft.system.files import (
+    CHECKPOINT_FILE,
+    atomic_write,
+    cache_folder,
+    checkpoint_file,
+    link,
+    remove_stale_drafts,
+)
 
 
 def test_a_failed_write_leaves_the_previous_file_and_no_litter(tmp_path: Path) -> None:

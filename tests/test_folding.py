@@ -11,11 +11,12 @@ from small import coloured, pixels_of, small_classifier
 from torch import nn
 from torch.nn import functional as F
 
-from topgraft import folding, freeze
-from topgraft.backbones.layers import SameConv2d
-from topgraft.folding import Folded, fold, gradients
-from topgraft.targets import make_targets
-from topgraft.threads import torch_threads
+from topgraft.models import freeze
+from topgraft.models.backbones.layers import SameConv2d
+from topgraft.system.threads import torch_threads
+from topgraft.training.sgd import fused_conv
+from topgraft.training.sgd.fused_conv import Folded, fold, gradients
+from topgraft.training.sgd.losses import make_targets
 
 
 def draw(*shape: int) -> torch.Tensor:
@@ -101,7 +102,7 @@ def test_it_follows_the_parameters_as_they_are() -> None:
     with torch.no_grad():
         for parameter in nn.ModuleDict(groups).parameters():
             parameter.add_(0.1)
-    torch.testing.assert_close(folding.logits(folded, images), plain(groups, images), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(fused_conv.logits(folded, images), plain(groups, images), rtol=1e-10, atol=1e-12)
 
 
 def test_frozen_groups_get_no_gradient() -> None:
@@ -157,4 +158,4 @@ def test_pixels_may_come_first() -> None:
     groups = {"normalise": classifier.normalise, **dict(classifier.groups.items())}
     folded = fold(groups, dict.fromkeys(classifier.groups, 1.0), train.kept[:2])
     assert folded is not None
-    torch.testing.assert_close(folding.logits(folded, train.kept), classifier(train.kept), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fused_conv.logits(folded, train.kept), classifier(train.kept), rtol=1e-4, atol=1e-5)

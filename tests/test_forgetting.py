@@ -17,17 +17,17 @@ from PIL import Image
 from small import coloured, small_classifier
 
 import topgraft as tg
-from topgraft import cli
-from topgraft.backbones import BACKBONES
-from topgraft.classifier import Classifier
-from topgraft.engines import EngineChoice
+from topgraft.cli import main
+from topgraft.data.samples import Difference, Interval, Sample
 from topgraft.errors import DataError
-from topgraft.evaluate import head_logits
-from topgraft.features import open_base, run
-from topgraft.forgetting import Forgetting, Kept, Similarity, linear_cka, mean_cosine, measure, short
-from topgraft.original import Original
-from topgraft.plan import Phase, Rule
-from topgraft.records import Difference, Interval, Sample
+from topgraft.evaluation.evaluate import head_logits
+from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity, linear_cka, mean_cosine, measure, short
+from topgraft.evaluation.pretrained_reference import Original
+from topgraft.features.engines.base import EngineChoice
+from topgraft.features.extract import open_base, run
+from topgraft.models.classifier import Classifier
+from topgraft.models.registry import BACKBONES
+from topgraft.strategies.plan import Phase, Rule
 
 CHOICE = EngineChoice("torch", "fp32", "cpu", 8, threads=1)
 OUTPUTS = 4
@@ -208,7 +208,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def ask(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     capsys.readouterr()
-    code = cli.main(["forgetting", *map(str, arguments)])
+    code = main.main(["forgetting", *map(str, arguments)])
     out, err = capsys.readouterr()
     return code, out, err
 

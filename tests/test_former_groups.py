@@ -14,14 +14,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 import topgraft as tg
-from topgraft import artifact, checkpoint, runs, settings
-from topgraft.checkpoint import Checkpoint
-from topgraft.classifier import Classifier
-from topgraft.former_groups import FORMER, in_checkpoint, translated, translated_config
-from topgraft.keeping import saved_state
-from topgraft.plan import table
-from topgraft.records import EpochRecord, Fitted, Splits
-from topgraft.weights import Network, load_network
+from topgraft.artifacts import save
+from topgraft.data.samples import EpochRecord, Fitted, Splits
+from topgraft.models import registry
+from topgraft.models.classifier import Classifier
+from topgraft.models.former_groups import FORMER, in_checkpoint, translated, translated_config
+from topgraft.models.weights.load import Network, load_network
+from topgraft.settings import verbs
+from topgraft.strategies.plan import table
+from topgraft.training import checkpoint, run_config
+from topgraft.training.checkpoint import Checkpoint
+from topgraft.training.resume import saved_state
 
 NAME = "resnet50_notes"
 GROUPS = ("stem", "stage2", "stage3", "stage4", "stage5", "head")
@@ -60,7 +63,7 @@ def former(network: Network) -> Fitted:
 
 
 def test_an_artifact_is_read_by_the_names_of_today(former: Fitted, network: Network, tmp_path: Path) -> None:
-    artifact.save(former, tmp_path / "run")
+    save.save(former, tmp_path / "run")
     found = tg.load(tmp_path / "run")
     assert tuple(found.classifier.groups) == GROUPS
     pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -69,9 +72,9 @@ def test_an_artifact_is_read_by_the_names_of_today(former: Fitted, network: Netw
     assert found.config["phases"] == {"partial from stage4": TABLE}
     assert found.config["selection"]["phase"] == found.history[0].name == "partial from stage4"
     assert found.config["settings"] == {"from_": "stage4", "data_dir": "photos/stage3", "seed": 0}
-    (phase,) = runs.recorded_phases(found.config)
+    (phase,) = run_config.recorded_phases(found.config)
     assert table(GROUPS, phase.rules) == TABLE
-    artifact.save(found, tmp_path / "again")
+    save.save(found, tmp_path / "again")
     assert tg.load(tmp_path / "again").config["phases"] == {"partial from stage4": TABLE}, "once, and not twice"
 
 
@@ -84,15 +87,18 @@ def test_a_file_of_weights_is_read_by_the_names_of_today(former: Fitted, network
 
 def test_a_replayed_run_trains_the_layers_that_it_trained(tmp_path: Path) -> None:
     rules = [{"name": "top", "epochs": 1, "lr": 1e-4, "rules": RULES}]
-    made = settings.make(settings.FitSettings, {"backbone": NAME, "weights": "random", "rules": rules})
+    made = verbs.make(verbs.FitSettings, {"backbone": NAME, "weights": "random", "rules": rules})
     config: dict[str, Any] = {
         "backbone": {"name": NAME},
         "phases": {"top": FORMER_TABLE},
-        "settings": settings.as_json(made),
-        "resolved": {"engine": asdict(runs.resolve(made, runs.find_network(NAME)).engine), "training": "fp32"},
+        "settings": verbs.as_json(made),
+        "resolved": {
+            "engine": asdict(run_config.resolve(made, registry.find_network(NAME)).engine),
+            "training": "fp32",
+        },
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    chosen, _ = runs.fit_settings({"config": tmp_path})
+    chosen, _ = run_config.fit_settings({"config": tmp_path})
     assert chosen.rules is not None
     assert table(GROUPS, chosen.rules[0].rules) == TABLE
 
@@ -110,8 +116,8 @@ def test_what_has_the_names_of_today_is_left_alone() -> None:
 def test_an_unfinished_fit_is_not_resumed(tmp_path: Path) -> None:
     tensors = {"best/stage1.2a.branch.res2a_branch2a.weight": torch.zeros(1)}
     checkpoint.write(tmp_path / "checkpoint.safetensors", Checkpoint(tensors, {"settings": {}}))
-    chosen = settings.make(
-        settings.FitSettings, {"backbone": NAME, "weights": "random", "resume": True, "checkpoint": tmp_path}
+    chosen = verbs.make(
+        verbs.FitSettings, {"backbone": NAME, "weights": "random", "resume": True, "checkpoint": tmp_path}
     )
     with pytest.raises(tg.CheckpointError, match=r"former names .*res2a was in stage1.*--overwrite"):
         saved_state(chosen, Splits("photos", CLASSES, (), (), ()))

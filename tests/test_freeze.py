@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft import freeze
 from topgraft.errors import TopgraftError
+from topgraft.models import freeze
 
 ROWS = {"stem": None, "head": 1.0}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from topgraft.gpu import gpu_names, gpu_problem
+from topgraft.system.gpu import gpu_names, gpu_problem
 
 
 @pytest.fixture(autouse=True)

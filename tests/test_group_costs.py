@@ -6,7 +6,7 @@ import pytest
 import torch
 from small import same, small_classifier, state_of
 
-from topgraft.group_costs import GroupCost, above, below, measure_groups
+from topgraft.training.cost.group_costs import GroupCost, above, below, measure_groups
 
 COSTS = {"stem": GroupCost(1.0, 2.0, 9), "stage1": GroupCost(4.0, 8.0, 5), "head": GroupCost(16.0, 32.0, 3)}
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from topgraft import metrics
-from topgraft.high_rates import far_above, too_high
-from topgraft.records import EpochRecord
-from topgraft.stepping import StepChoices
+from topgraft.data.samples import EpochRecord
+from topgraft.training.sgd.high_rates import far_above, too_high
+from topgraft.training.sgd.step import StepChoices
 
 CHOICES = StepChoices("adam", 32, "fp32", "cpu")
 TRAIN = np.arange(93) % 2

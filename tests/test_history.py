@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from topgraft import progress
-from topgraft.history import GrowingHistory, described, epoch_from_json, line_of
-from topgraft.records import EpochRecord, Interval
+from topgraft.data.samples import EpochRecord, Interval
+from topgraft.system import progress
+from topgraft.training.history_file import GrowingHistory, described, epoch_from_json, line_of
 
 TOP1 = Interval(0.8951, 0.84, 0.93, 1234)
 HEAD = [

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from fitted import fitted
 
-from topgraft.defaults import FALL
-from topgraft.engines import EngineChoice
-from topgraft.inspection import foresee, inspect_line, place, planned
-from topgraft.plan import Phase, Rule
-from topgraft.records import Sample, TableRow
+from topgraft.data.samples import Sample, TableRow
+from topgraft.features.engines.base import EngineChoice
 from topgraft.strategies import STRATEGIES
-from topgraft.strategies.spec import Facts
+from topgraft.strategies.defaults import FALL
+from topgraft.strategies.facts import Facts
+from topgraft.strategies.plan import Phase, Rule
+from topgraft.training.inspection import foresee, inspect_line, place, planned
 
 
 def test_every_station_is_shown_with_its_range() -> None:

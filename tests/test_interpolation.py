@@ -12,14 +12,14 @@ import pytest
 import torch
 from small import coloured, small_classifier
 
-from topgraft.classifier import Classifier
-from topgraft.engines import EngineChoice
+from topgraft.data.samples import Sample
 from topgraft.errors import DataError, UsageError
-from topgraft.evaluate import head_logits
-from topgraft.features import open_base, run
-from topgraft.interpolation import SHARES, Trade, halves, interpolate, keep_from_forgetting, short_trade
-from topgraft.original import Original, base_state
-from topgraft.records import Sample
+from topgraft.evaluation.evaluate import head_logits
+from topgraft.evaluation.pretrained_reference import Original, base_state
+from topgraft.features.engines.base import EngineChoice
+from topgraft.features.extract import open_base, run
+from topgraft.models.classifier import Classifier
+from topgraft.training.wise_ft import SHARES, Trade, halves, interpolate, keep_from_forgetting, short_trade
 
 CHOICE = EngineChoice("torch", "fp32", "cpu", 8, threads=1)
 OUTPUTS = 4

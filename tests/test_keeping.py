@@ -11,13 +11,14 @@ import torch
 from fitted import CHOICE
 from small import coloured
 
-from topgraft import checkpoint, settings
-from topgraft.checkpoint import Checkpoint
+from topgraft.data.samples import Splits
 from topgraft.errors import CheckpointError, UsageError
-from topgraft.folders import checkpoint_file
-from topgraft.keeping import keep_state, require_weights, saved_state
-from topgraft.records import Splits
-from topgraft.runs import Resolved
+from topgraft.settings import verbs
+from topgraft.system.files import checkpoint_file
+from topgraft.training import checkpoint
+from topgraft.training.checkpoint import Checkpoint
+from topgraft.training.resume import keep_state, require_weights, saved_state
+from topgraft.training.run_config import Resolved
 
 SPLITS = Splits("photos", ("a", "b", "c"), tuple(coloured(9, 1)), tuple(coloured(6, 2)), ())
 PREPARED = {"store": 1e-9, "decisions": [{"phase": "top", "cached": True, "keys": ["0123"]}]}
@@ -27,8 +28,8 @@ RESOLVED = Resolved(CHOICE, "fp32", caching={"before": True})
 TOP = {"name": "top", "rules": [], "epochs": 3}
 
 
-def choices(folder: Path, **given: Any) -> settings.FitSettings:
-    return settings.make(settings.FitSettings, {"checkpoint": folder, "resume": True, **given})
+def choices(folder: Path, **given: Any) -> verbs.FitSettings:
+    return verbs.make(verbs.FitSettings, {"checkpoint": folder, "resume": True, **given})
 
 
 def keep(folder: Path, under_way: Any = None, inner: Any = None) -> None:
@@ -51,7 +52,7 @@ def test_what_was_kept_is_found_with_all_that_it_belongs_to(tmp_path: Path, caps
     with pytest.raises(UsageError, match="is of an earlier fit; resume goes on with it"):
         saved_state(choices(tmp_path, resume=False), SPLITS)
     with pytest.raises(UsageError, match="give that folder"):
-        saved_state(settings.make(settings.FitSettings, {"resume": True}), SPLITS)
+        saved_state(verbs.make(verbs.FitSettings, {"resume": True}), SPLITS)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft.backbones import BACKBONES, Build
-from topgraft.classifier import Classifier
 from topgraft.errors import WeightsError
-from topgraft.summary import summarise
-from topgraft.tensor_files import read_tensors
-from topgraft.weights import load_network
+from topgraft.models.classifier import Classifier
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Build
+from topgraft.models.summary import summarise
+from topgraft.models.weights.files import read_tensors
+from topgraft.models.weights.load import load_network
 
 h5py = pytest.importorskip("h5py")
 

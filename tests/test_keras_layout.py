@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from topgraft import keras_files, keras_layout
 from topgraft.errors import WeightsError
-from topgraft.tensor_files import read_tensors
+from topgraft.models.weights import keras, keras_hdf5
+from topgraft.models.weights.files import read_tensors
 
 h5py = pytest.importorskip("h5py")
 
@@ -165,12 +165,12 @@ def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def find(path: Path) -> list[dict[str, Any]]:
         try:
-            found: list[dict[str, Any]] = json.loads(json.dumps(keras_layout.find_arrays(path)))
+            found: list[dict[str, Any]] = json.loads(json.dumps(keras_hdf5.find_arrays(path)))
         except Exception as error:
             raise ValueError(str(error)) from error
         return found
 
-    monkeypatch.setattr(keras_files, "_find_arrays", find)
+    monkeypatch.setattr(keras, "_find_arrays", find)
 
 
 def soft(file: Any) -> None:
@@ -324,19 +324,19 @@ def test_damaged_bytes_are_refused_or_change_values_only(tmp_path: Path) -> None
 
 def test_a_file_that_the_library_never_gets_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = numbered(tmp_path / "a")
-    monkeypatch.setattr(keras_files, "_LONGEST", 0.001)
+    monkeypatch.setattr(keras, "_LONGEST", 0.001)
     refused(path, "its arrays were not found within")
 
 
 def test_a_file_that_the_library_breaks_off_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = numbered(tmp_path / "a")
     done = subprocess.CompletedProcess([], -11, b"", b"Fatal\nSegmentation fault")
-    monkeypatch.setattr(keras_files.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(keras.subprocess, "run", lambda *_, **__: done)
     refused(path, "the HDF5 library broke off with status -11: Segmentation fault")
 
 
 def test_without_h5py_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = numbered(tmp_path / "a")
-    monkeypatch.setattr(keras_files.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(keras.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match=r"needs h5py: pip install 'topgraft\[keras\]'"):
         read_tensors(path)

@@ -5,8 +5,8 @@ import platform
 import pytest
 import torch
 
-from topgraft import memory
-from topgraft.memory import ALIGNMENT, aligned, freed_memory_kept
+from topgraft.system import threads
+from topgraft.system.threads import ALIGNMENT, aligned, freed_memory_kept
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library can be told")
@@ -17,7 +17,7 @@ def test_the_c_library_is_told_and_told_back(monkeypatch: pytest.MonkeyPatch) ->
     def telling(library, values: dict[int, int]) -> None:  # type: ignore[no-untyped-def]
         told.append([library.mallopt(name, value) for name, value in values.items()])
 
-    monkeypatch.setattr(memory, "_set", telling)
+    monkeypatch.setattr(threads, "_set", telling)
     with freed_memory_kept():
         assert torch.ones(16 << 20).sum() == 16 << 20
         assert told == [[1, 1, 1]]
@@ -26,9 +26,9 @@ def test_the_c_library_is_told_and_told_back(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_it_is_told_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[int, int]] = []
-    monkeypatch.setattr(memory, "_set", lambda library, values: told.append(values))
+    monkeypatch.setattr(threads, "_set", lambda library, values: told.append(values))
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: type("Library", (), {"malloc_trim": lambda self, n: 1})())
+    monkeypatch.setattr(threads.ctypes, "CDLL", lambda name: type("Library", (), {"malloc_trim": lambda self, n: 1})())
     with pytest.raises(ValueError, match="so"), freed_memory_kept():
         raise ValueError("so")
     assert [values[-1] for values in told] == [1 << 30, 128 * 1024]
@@ -36,7 +36,7 @@ def test_it_is_told_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_elsewhere_it_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(memory, "_set", None)
+    monkeypatch.setattr(threads, "_set", None)
     with freed_memory_kept():
         assert torch.ones(3).sum() == 3
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from topgraft.backbones import BACKBONES
-from topgraft.baselines import BASELINES
 from topgraft.errors import UsageError
-from topgraft.networks import find_network
+from topgraft.models.registry import BACKBONES, BASELINES, find_network
 
 
 def test_both_tables_are_found_and_share_no_name() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft.normalization import NORMALIZATIONS, FeatureNorm, NormalizedLinear, fit_normalization
+from topgraft.models.normalization import NORMALIZATIONS, FeatureNorm, NormalizedLinear, fit_normalization
 
 FEATURES = np.abs(np.random.default_rng(0).normal(size=(30, 12))).astype(np.float32)
 FEATURES[:, 3] = 0.0  # a feature that no training image has

@@ -4,9 +4,9 @@ import pytest
 import torch
 from small import small_classifier
 
-from topgraft import freeze
 from topgraft.errors import UsageError
-from topgraft.optim import WARMUP, make_optimizer, penalised, penalty, schedule, set_rates
+from topgraft.models import freeze
+from topgraft.training.sgd.optimizers import WARMUP, make_optimizer, penalised, penalty, schedule, set_rates
 
 ALL = {"stem": 0.1, "stage1": 0.5, "head": 1.0}
 

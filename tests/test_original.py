@@ -13,10 +13,9 @@ from fitted import SPEC, TINY, build, fitted, write_weights
 from safetensors.torch import save_file
 from torch import nn
 
-from topgraft.backbones import BACKBONES, Build
-from topgraft.classifier import Classifier
+from topgraft.data.samples import Fitted, Sample
 from topgraft.errors import DataError, UsageError, WeightsError
-from topgraft.original import (
+from topgraft.evaluation.pretrained_reference import (
     Original,
     base_state,
     find_original,
@@ -25,8 +24,10 @@ from topgraft.original import (
     source_samples,
     untouched,
 )
-from topgraft.records import Fitted, Sample
-from topgraft.weights import load_network
+from topgraft.models.classifier import Classifier
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Build
+from topgraft.models.weights.load import load_network
 
 OUTPUTS = 7
 

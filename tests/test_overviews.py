@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from fitted import fitted
 
-from topgraft.api import summary
-from topgraft.overviews import listed
-from topgraft.records import PlannedPhase, Prediction, Predictions, Sample, Splits, Unreadable
+from topgraft.data.overviews import listed
+from topgraft.data.samples import PlannedPhase, Prediction, Predictions, Sample, Splits, Unreadable
+from topgraft.models.catalog import summary
 
 
 def samples(count: int) -> tuple[Sample, ...]:

@@ -8,12 +8,11 @@ import torch
 from PIL import Image
 from small import SPEC, coloured, pixels_of
 
-from topgraft.augmentation import View
-from topgraft.defaults import AUGMENTATIONS
-from topgraft.pixels import epoch, fits, open_pixels
-from topgraft.records import Sample
-from topgraft.stepping import shuffled
-from topgraft.views import load_view
+from topgraft.data.augment import View, load_view
+from topgraft.data.pixel_cache import epoch, fits, open_pixels
+from topgraft.data.samples import Sample
+from topgraft.strategies.defaults import AUGMENTATIONS
+from topgraft.training.sgd.step import shuffled
 
 
 def with_a_damaged_file(folder: Path) -> list[Sample]:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import topgraft as tg
-from topgraft.classifier import load_pretrained
+from topgraft.models.classifier import load_pretrained
 
 NAME = "efficientnet_lite0"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from topgraft import settings
 from topgraft.errors import UsageError
-from topgraft.plan import Phase, Rule, frozen_prefix, phase_from_json, read_phases, table
+from topgraft.settings import verbs
+from topgraft.strategies.plan import Phase, Rule, frozen_prefix, phase_from_json, read_phases, table
 
 GROUPS = ("stem", "stage1", "stage2", "head")
 
@@ -47,9 +47,9 @@ def test_a_phase_without_epochs_solves() -> None:
 def test_phases_travel_through_json() -> None:
     phase = Phase("top", (Rule("head", 1.0), Rule("stage*", 0.1), Rule("*", None)), 3, 1e-4, 5, 12.5)
     assert phase_from_json(json.loads(json.dumps(asdict(phase)))) == phase
-    settled = settings.make(settings.FitSettings, {"rules": [replace(phase, folds=0, seconds=None)]})
-    saved = json.loads(json.dumps(settings.as_json(settled)))
-    assert settings.make(settings.FitSettings, saved) == settled
+    settled = verbs.make(verbs.FitSettings, {"rules": [replace(phase, folds=0, seconds=None)]})
+    saved = json.loads(json.dumps(verbs.as_json(settled)))
+    assert verbs.make(verbs.FitSettings, saved) == settled
 
 
 WRITTEN = """

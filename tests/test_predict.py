@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fitted import CLASSES, base_of, fitted
 
+from topgraft.data.samples import Sample
 from topgraft.errors import DataError
-from topgraft.predict import find_images, predict
-from topgraft.records import Sample
+from topgraft.evaluation.predict import find_images, predict
 
 
 @pytest.fixture

@@ -12,22 +12,25 @@ import numpy as np
 import pytest
 import torch
 
-from topgraft import preparing, settings
-from topgraft.boundary import Decision
-from topgraft.classifier import Classifier
-from topgraft.engines import EngineChoice
+from topgraft.data.pixel_cache import open_pixels
+from topgraft.data.samples import Sample, Unreadable
 from topgraft.errors import CacheError
-from topgraft.group_costs import GroupCost
-from topgraft.material import PixelMaterial, StoredMaterial
-from topgraft.networks import find_network
-from topgraft.phases import Labelled
-from topgraft.pixels import open_pixels
-from topgraft.plan import Phase, table
-from topgraft.preparing import Later, Preparation, probe
-from topgraft.records import Sample, Unreadable
-from topgraft.runs import Resolved
-from topgraft.strategies.spec import Facts, thawed
-from topgraft.weights import load_network
+from topgraft.features.engines.base import EngineChoice
+from topgraft.models.classifier import Classifier
+from topgraft.models.registry import find_network
+from topgraft.models.weights.load import load_network
+from topgraft.settings import verbs
+from topgraft.strategies.facts import Facts, thawed
+from topgraft.strategies.plan import Phase, table
+from topgraft.training import input_factory
+from topgraft.training.cost.budget import Later
+from topgraft.training.cost.cache_decision import Decision
+from topgraft.training.cost.group_costs import GroupCost
+from topgraft.training.gradient_phase import Labelled
+from topgraft.training.head.probes import probe
+from topgraft.training.input_factory import Preparation
+from topgraft.training.inputs import PixelMaterial, StoredMaterial
+from topgraft.training.run_config import Resolved
 
 CHOICE = EngineChoice("torch", "fp32", "cpu", 4, threads=1)
 
@@ -70,7 +73,7 @@ def samples() -> list[Sample]:
 
 def ready(classifier: Classifier, samples: list[Sample], folder: Path, **given: Any) -> Preparation:
     asked = {"cache_dir": folder, "input_size": 32, "workers": 0, **given}
-    chosen = settings.make(settings.FitSettings, asked)
+    chosen = verbs.make(verbs.FitSettings, asked)
     return Preparation(classifier, samples, 8, chosen, Resolved(CHOICE, "fp32"))
 
 
@@ -171,7 +174,7 @@ def test_versions_of_what_else_computes_are_in_all_keys(
     classifier: Classifier, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = replace(find_network("efficientnet_lite0"), libraries=("safetensors",))
-    monkeypatch.setattr(preparing, "find_network", lambda name: record)
+    monkeypatch.setattr(input_factory, "find_network", lambda name: record)
     found = ready(classifier, samples, tmp_path)
     found.features(True)
     found.features(False)
@@ -188,7 +191,7 @@ def test_for_a_gpu_a_thread_reads_ahead_and_views_that_fail_are_named(
 ) -> None:
     failed = {(0, 3): "is cut short"}
     made = StoredMaterial(torch.zeros(0), "stage6", (), None, failed=failed)  # type: ignore[arg-type]
-    monkeypatch.setattr(preparing, "fill", lambda *given: made)
+    monkeypatch.setattr(input_factory, "fill", lambda *given: made)
     decision = Decision("stage6", "stage7", True, 0, 0, (0.0, 0.0), "")
     for device in ("cpu", "cuda"):
         found = ready(classifier, samples, tmp_path)
@@ -207,7 +210,7 @@ def test_where_the_cache_cannot_be_kept_a_phase_goes_on_with_pixels(
     def full(*given: Any, **more: Any) -> Any:
         raise CacheError("the disk is full")
 
-    monkeypatch.setattr(preparing, "fill", full)
+    monkeypatch.setattr(input_factory, "fill", full)
     found = ready(classifier, samples, tmp_path, boundary_cache="on")
     groups = tuple(classifier.groups)
     phase = Phase("top", thawed(groups, "stage7"), 2, 1e-4, folds=folds)

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from topgraft import processor
+from topgraft.system import hardware
 
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
-    processor._capabilities.cache_clear()
+    hardware._capabilities.cache_clear()
     yield
-    processor._capabilities.cache_clear()
+    hardware._capabilities.cache_clear()
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, name: str, found: Mapping[str, Any]) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: MappingProxyType(dict(found)), raising=False)
-    monkeypatch.setattr(processor.platform, "machine", lambda: name)
+    monkeypatch.setattr(hardware.platform, "machine", lambda: name)
 
 
 @pytest.mark.parametrize(
@@ -38,16 +38,16 @@ def test_bf16_is_what_the_processor_multiplies_itself(
     monkeypatch: pytest.MonkeyPatch, name: str, found: Mapping[str, Any], bf16: bool, x86: bool
 ) -> None:
     machine(monkeypatch, name, found)
-    assert processor.has_bf16() is bf16
-    assert processor.is_x86() is x86
+    assert hardware.has_bf16() is bf16
+    assert hardware.is_x86() is x86
 
 
 def test_features_are_what_kernels_are_chosen_by(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"architecture": "arm64", "sve": True, "neon": True, "sve2": False, "sve_max_length": 256}
     machine(monkeypatch, "aarch64", found | {"cpu_name": "Some", "num_logical_cores": 8, "l2_cache_size": 1 << 20})
     capability = torch.backends.cpu.get_cpu_capability()
-    assert processor.processor_features() == ("aarch64", capability, "neon", "sve", "sve_max_length=256")
-    assert processor.processor_name() == "Some"
+    assert hardware.processor_features() == ("aarch64", capability, "neon", "sve", "sve_max_length=256")
+    assert hardware.processor_name() == "Some"
 
 
 def test_an_older_pytorch_is_asked_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,20 +57,20 @@ def test_an_older_pytorch_is_asked_what_it_knows(monkeypatch: pytest.MonkeyPatch
         _is_amx_tile_supported=lambda: True,
     )
     monkeypatch.setattr(torch, "cpu", knows)
-    assert processor.has_bf16() is True
-    assert {"avx2", "amx_tile", "amx_bf16"} <= set(processor.processor_features())
-    assert not {"avx512_bf16", "avx512_vnni"} & set(processor.processor_features())
+    assert hardware.has_bf16() is True
+    assert {"avx2", "amx_tile", "amx_bf16"} <= set(hardware.processor_features())
+    assert not {"avx512_bf16", "avx512_vnni"} & set(hardware.processor_features())
 
 
 def test_this_machine_has_a_name_and_memory() -> None:
-    assert processor.processor_name() != ""
-    assert processor.memory_bytes() is None or processor.memory_bytes() > 100_000_000
+    assert hardware.processor_name() != ""
+    assert hardware.memory_bytes() is None or hardware.memory_bytes() > 100_000_000
 
 
 def test_what_a_system_does_not_say_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(processor.os, "sysconf", raising=False)
-    monkeypatch.delattr(processor.os, "sysconf_names", raising=False)
-    assert processor.memory_bytes() is None or processor.memory_bytes() > 0
+    monkeypatch.delattr(hardware.os, "sysconf", raising=False)
+    monkeypatch.delattr(hardware.os, "sysconf_names", raising=False)
+    assert hardware.memory_bytes() is None or hardware.memory_bytes() > 0
 
 
 @pytest.mark.parametrize(
@@ -86,5 +86,5 @@ def test_bf16_pays_where_it_is_faster(
     monkeypatch: pytest.MonkeyPatch, maker: str, found: Mapping[str, Any], pays: bool
 ) -> None:
     machine(monkeypatch, "x86_64", {**found, "cpu_name": maker})
-    monkeypatch.setattr(processor.platform, "processor", lambda: "x86_64")
-    assert processor.bf16_pays() is pays
+    monkeypatch.setattr(hardware.platform, "processor", lambda: "x86_64")
+    assert hardware.bf16_pays() is pays

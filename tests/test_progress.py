@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from topgraft import progress
+from topgraft.system import progress
 
 
 class Terminal(io.StringIO):

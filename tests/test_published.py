@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft.backbones import BACKBONES, Build
-from topgraft.published import WEIGHTS, Weights
-from topgraft.summary import summarise
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Build
+from topgraft.models.summary import summarise
+from topgraft.models.weights.published import WEIGHTS, Weights
 
 ROWS = {name: row for name, row in WEIGHTS.items() if row.url.startswith("https://download.pytorch.org/models/")}
 NETWORKS = [

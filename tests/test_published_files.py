@@ -15,13 +15,16 @@ from file_server import Site, serve
 from torch import nn
 
 import topgraft as tg
-from topgraft import api, cli, download
-from topgraft.backbones import BACKBONES, Backbone, Build, Chain, Convention
-from topgraft.backbones.initial import he_normal
+from topgraft import api
+from topgraft.cli import main
+from topgraft.data.samples import ImageSpec
 from topgraft.errors import DownloadError, UsageError, WeightsError
-from topgraft.published import WEIGHTS, Weights
-from topgraft.records import ImageSpec
-from topgraft.weights import load_network, locate, obtain, open_weights
+from topgraft.models.backbones.init import he_normal
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Backbone, Build, Chain, Convention
+from topgraft.models.weights.load import load_network, locate, obtain, open_weights
+from topgraft.models.weights.published import WEIGHTS, Weights
+from topgraft.system import download
 
 FILE = "tiny-owt.pth"
 SPEC = ImageSpec(32, 40, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -180,7 +183,7 @@ def test_without_a_network_it_says_what_to_do(
         url = f"http://127.0.0.1:{server.server_port}/{FILE}"  # closed below: nobody listens there
     monkeypatch.setitem(WEIGHTS, "tiny_imagenet1k_v2", published("tiny_imagenet1k_v2", url, SHA[:8]))
     target = tmp_path / "chosen" / "weights" / FILE
-    assert cli.main(
+    assert main.main(
         [
             "fit",
             "--strategy",

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import topgraft as tg
-from topgraft import cli
+from topgraft.cli import main
 from topgraft.errors import UsageError
-from topgraft.quantities import as_seconds, image_side, time_limit
+from topgraft.system.quantities import as_seconds, image_side, time_limit
 
 
 @pytest.mark.parametrize(("given", "expected"), [("5s", 5.0), ("5m", 300.0), ("1h", 3600.0), ("1.5h", 5400.0)])
@@ -33,7 +33,7 @@ def test_what_is_not_a_time_is_refused(given: Any) -> None:
 def test_a_budget_needs_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="needs its unit"):
         tg.fit("digits", budget=300)
-    assert cli.main(["fit", "digits", "--budget", "300"]) == 2
+    assert main.main(["fit", "digits", "--budget", "300"]) == 2
     assert "a time needs its unit, as 5s, 5m or 1h; 300 has none" in capsys.readouterr().err
 
 
@@ -61,7 +61,7 @@ def test_a_triple_with_other_channels_is_refused() -> None:
 
 def test_a_summary_takes_a_pair(capsys: pytest.CaptureFixture[str]) -> None:
     assert tg.summary("efficientnet_lite0", (64, 64)) == tg.summary("efficientnet_lite0", 64)
-    assert cli.main(["summary", "efficientnet_lite0", "--input-size", "64x64"]) == 0
+    assert main.main(["summary", "efficientnet_lite0", "--input-size", "64x64"]) == 0
     assert "64 × 64 pixels" in capsys.readouterr().out
-    assert cli.main(["summary", "efficientnet_lite0", "--input-size", "64x32"]) == 2
+    assert main.main(["summary", "efficientnet_lite0", "--input-size", "64x32"]) == 2
     assert "images are squares" in capsys.readouterr().err

@@ -10,10 +10,11 @@ import pytest
 import torch
 from small import coloured, pixels_of, same, small_classifier, state_of
 
-from topgraft import freeze, rates
-from topgraft.material import PixelMaterial
-from topgraft.rates import MARGIN, STEPS, borne, find_rate, smooth, suggest
-from topgraft.stepping import StepChoices
+from topgraft.models import freeze
+from topgraft.training.inputs import PixelMaterial
+from topgraft.training.sgd import lr_finder
+from topgraft.training.sgd.lr_finder import MARGIN, STEPS, borne, find_rate, smooth, suggest
+from topgraft.training.sgd.step import StepChoices
 
 CHANCE = math.log(3)
 CHOICES = StepChoices("sgd", 16, "fp32", "cpu")
@@ -42,7 +43,7 @@ def test_where_the_time_is_up_no_higher_rate_is_tried(monkeypatch: pytest.Monkey
     rate, curve = find_rate(classifier, ROWS, material, np.arange(48), CHOICES, 0.1, time.perf_counter())
     assert [tried for tried, _ in curve] == [pytest.approx(1e-4)]
     assert rate is None, "how far the clock let it go says nothing of the network"
-    monkeypatch.setattr(rates, "borne", lambda losses, chance: False)
+    monkeypatch.setattr(lr_finder, "borne", lambda losses, chance: False)
     assert find_rate(classifier, ROWS, material, np.arange(48), CHOICES, 0.1, time.perf_counter())[0] is not None
 
 

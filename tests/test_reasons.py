@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from topgraft import metrics
-from topgraft.plan import Phase, Rule
-from topgraft.reasons import explained, kept, reasoned, remarks
-from topgraft.records import EpochRecord
-from topgraft.strategies.spec import HEAD, Facts
-from topgraft.train import Outcome
+from topgraft.data.samples import EpochRecord
+from topgraft.strategies.facts import HEAD, Facts
+from topgraft.strategies.plan import Phase, Rule
+from topgraft.training.explain import explained, kept, reasoned, remarks
+from topgraft.training.loop import Outcome
 
 GROUPS = ("stem", "stage1", "head")
 FACTS = Facts(

@@ -11,12 +11,13 @@ import pytest
 import torch
 from fitted import add_tiny, fitted
 
-from topgraft import artifact, show_fit
-from topgraft.classifier import fingerprint
+from topgraft.artifacts import save
+from topgraft.cli import fit_summary
+from topgraft.data.samples import Fitted
 from topgraft.errors import ArtifactError
-from topgraft.evaluate import head_logits
-from topgraft.records import Fitted
-from topgraft.retrained import NOTE, without_former_results
+from topgraft.evaluation.evaluate import head_logits
+from topgraft.evaluation.retrained import NOTE, without_former_results
+from topgraft.models.classifier import fingerprint
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def test_new_weights_are_saved_without_the_numbers_of_the_old_ones(
 ) -> None:
     made = model()
     train_by_hand(made)
-    folder = artifact.save(made, tmp_path / "run")
+    folder = save.save(made, tmp_path / "run")
     assert NOTE in capsys.readouterr().err
     assert not (folder / "logits").exists()
     assert json.loads((folder / "metrics.json").read_text()) == {}
@@ -76,27 +77,27 @@ def test_such_an_artifact_is_loaded_evaluated_and_saved_again(
 ) -> None:
     made = model()
     train_by_hand(made)
-    loaded = artifact.load(artifact.save(made, tmp_path / "run"))
+    loaded = save.load(save.save(made, tmp_path / "run"))
     assert loaded.validation is None
     features = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     assert np.array_equal(head_logits(loaded.classifier, features), head_logits(made.classifier.eval(), features))
     assert NOTE.split(":")[0] in repr(loaded)
-    assert not any("top-1" in line for line in show_fit.lines(loaded, {"total": 1.0}))
+    assert not any("top-1" in line for line in fit_summary.lines(loaded, {"total": 1.0}))
     capsys.readouterr()
-    again = artifact.load(artifact.save(loaded, tmp_path / "again"))
+    again = save.load(save.save(loaded, tmp_path / "again"))
     assert again.validation is None
     assert again.config["notes"] == ["one note", NOTE]
     assert capsys.readouterr().err == "", "it was said when it was new"
     result = model().validation
     assert result is not None
-    assert artifact.add_results(tmp_path / "again", result)
-    evaluated = artifact.load(tmp_path / "again")
+    assert save.add_results(tmp_path / "again", result)
+    evaluated = save.load(tmp_path / "again")
     assert evaluated.validation is not None
     assert without_former_results(evaluated) is evaluated
 
 
 def test_results_of_an_untouched_model_that_are_missing_are_still_damage(tmp_path: Path) -> None:
-    folder = artifact.save(model(), tmp_path / "run")
+    folder = save.save(model(), tmp_path / "run")
     (folder / "logits" / "val.npz").unlink()
     with pytest.raises(ArtifactError, match=r"no logits/val\.npz"):
-        artifact.load(folder)
+        save.load(folder)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from test_head import make
 
-from topgraft import metrics, selection
-from topgraft.defaults import STRENGTHS
-from topgraft.discriminant import SHRINKAGES
-from topgraft.head import solve_discriminant_heads, solve_path
-from topgraft.selection import choose_head
+from topgraft import metrics
+from topgraft.strategies.defaults import STRENGTHS
+from topgraft.training.head import logistic, selection
+from topgraft.training.head.discriminant import SHRINKAGES
+from topgraft.training.head.logistic import solve_discriminant_heads, solve_path
+from topgraft.training.head.selection import choose_head
 
 Split = tuple[np.ndarray, np.ndarray]
 NONE = np.zeros((0, 40), np.float32), np.zeros(0, np.int64)
@@ -71,7 +72,7 @@ def test_few_validation_images_select_out_of_fold_and_the_head_is_solved_on_trai
     train, val = make(90, 40, 3), make(50, 40, 3, seed=4)
     choice = choose_head(*train, *val, 3)
     assert (choice.selected_by, choice.selection_images, len(choice.right)) == ("out-of-fold", 140, 140)
-    again = selection.solve_head(choice.settings, *train, 3)
+    again = logistic.solve_head(choice.settings, *train, 3)
     np.testing.assert_allclose(choice.head.weight, again.weight, atol=1e-4)
     refitted = choose_head(*train, *val, 3, refit=True)
     assert refitted.settings == choice.settings
@@ -124,7 +125,7 @@ def test_one_photo_of_one_class_does_not_decide() -> None:
 
 def test_the_normalization_is_selected_on_some_of_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    real = selection.solve_discriminant_heads
+    real = logistic.solve_discriminant_heads
 
     def solve(features: np.ndarray, *given: object, **named: object) -> object:
         sizes.append(len(features))

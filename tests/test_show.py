@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from fitted import CLASSES, fitted
 
-from topgraft import metrics, show
-from topgraft.api import devices, list_backbones, summary
-from topgraft.records import (
+from topgraft import metrics
+from topgraft.api import devices
+from topgraft.cli.render import fit
+from topgraft.data.samples import (
     Duplicate,
     Evaluation,
     Inspection,
@@ -25,7 +26,8 @@ from topgraft.records import (
     TableRow,
     Unreadable,
 )
-from topgraft.survey import Range, Survey
+from topgraft.data.survey import Range, Survey
+from topgraft.models.catalog import list_backbones, summary
 
 Print = Callable[..., str]
 
@@ -59,7 +61,7 @@ def evaluation(classes: tuple[str, ...] = CLASSES) -> Evaluation:
 
 
 def test_an_evaluation_ends_with_its_top1_and_interval(capsys: pytest.CaptureFixture[str]) -> None:
-    show.evaluated(evaluation())
+    fit.evaluated(evaluation())
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "top-1 (test): 83.3 % (95 % interval 43.6 to 97.0, n = 6)"
     assert "most often confused: Käfer taken for ant (1)" in lines
@@ -69,7 +71,7 @@ def test_an_evaluation_ends_with_its_top1_and_interval(capsys: pytest.CaptureFix
 
 
 def test_many_classes_are_no_table_but_have_a_top5(capsys: pytest.CaptureFixture[str]) -> None:
-    show.evaluated(evaluation(tuple(f"class {n}" for n in range(50))))
+    fit.evaluated(evaluation(tuple(f"class {n}" for n in range(50))))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("top-5 (test): ")
@@ -77,12 +79,12 @@ def test_many_classes_are_no_table_but_have_a_top5(capsys: pytest.CaptureFixture
 
 def test_a_fit_says_what_it_did_and_quietly_only_how_good_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     model = fitted()
-    show.fitted(model, Path("runs/[a]"), {"open": 0.5, "total": 1.5}, quiet=False)
+    fit.fitted(model, Path("runs/[a]"), {"open": 0.5, "total": 1.5}, quiet=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("3 classes; train 3, validation 5, test 1 (")
     assert "saved: runs/[a]" in lines
     assert "seconds: open 0.50 s; total 1.50 s" in lines
-    show.fitted(model, Path("runs/a"), {"total": 1.5}, quiet=True)
+    fit.fitted(model, Path("runs/a"), {"total": 1.5}, quiet=True)
     (only,) = capsys.readouterr().out.splitlines()
     assert only == lines[-1]
     assert only.startswith("top-1 (validation, used for selection): ")
@@ -90,9 +92,9 @@ def test_a_fit_says_what_it_did_and_quietly_only_how_good_it_is(capsys: pytest.C
 
 def test_answers_are_a_table_or_csv(capsys: pytest.CaptureFixture[str]) -> None:
     answers = Predictions((Prediction("a,[b].png", ("Käfer", "ant"), (0.75, 0.25)),))
-    show.predicted(answers)
+    fit.predicted(answers)
     assert capsys.readouterr().out.split("─")[-1].split() == ["a,[b].png", "Käfer", "75.0", "%", "ant", "25.0", "%"]
-    show.predicted_csv(answers)
+    fit.predicted_csv(answers)
     assert capsys.readouterr().out.splitlines() == [
         "image,rank,class,probability", '"a,[b].png",1,Käfer,0.750000', '"a,[b].png",2,ant,0.250000',
     ]  # fmt: skip
@@ -111,7 +113,7 @@ def survey(**changes: Any) -> Survey:
 
 
 def test_a_survey_names_everything_odd(capsys: pytest.CaptureFixture[str]) -> None:
-    show.surveyed(survey())
+    fit.surveyed(survey())
     text = capsys.readouterr().out
     for line in (
         "6 images, 2 classes", "width: 8 to 1,200 pixels, median 10.5", "formats: JPEG 5, PNG 1", "left aside: extra",
@@ -124,7 +126,7 @@ def test_a_survey_names_everything_odd(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_survey_of_what_cannot_be_fitted_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    show.surveyed(survey(counts={"undivided": {"a": 2, "b": 1}}, images=1, problem="too few"))
+    fit.surveyed(survey(counts={"undivided": {"a": 2, "b": 1}}, images=1, problem="too few"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["class", "images", "total"]
     assert lines[-1] == "fit would refuse these images: too few"
@@ -133,11 +135,11 @@ def test_a_survey_of_what_cannot_be_fitted_says_why(capsys: pytest.CaptureFixtur
 
 def test_tables_fit_into_80_columns(on_80_columns: Print) -> None:
     texts = [
-        on_80_columns(show.backbones, list_backbones()),
-        on_80_columns(show.summarised, summary("efficientnet_lite0", 64)),
-        on_80_columns(show.evaluated, evaluation()),
-        on_80_columns(show.surveyed, survey()),
-        on_80_columns(show.predicted, Predictions((Prediction("x" * 200, ("Käfer", "ant"), (0.75, 0.25)),))),
+        on_80_columns(fit.backbones, list_backbones()),
+        on_80_columns(fit.summarised, summary("efficientnet_lite0", 64)),
+        on_80_columns(fit.evaluated, evaluation()),
+        on_80_columns(fit.surveyed, survey()),
+        on_80_columns(fit.predicted, Predictions((Prediction("x" * 200, ("Käfer", "ant"), (0.75, 0.25)),))),
     ]
     for text in texts:
         assert max(map(len, text.splitlines())) <= 80
@@ -147,8 +149,8 @@ def test_tables_fit_into_80_columns(on_80_columns: Print) -> None:
 
 
 def test_nothing_is_left_out_where_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
-    show.backbones(list_backbones())
-    show.summarised(summary("efficientnet_lite0", 64))
+    fit.backbones(list_backbones())
+    fit.summarised(summary("efficientnet_lite0", 64))
     text = capsys.readouterr().out
     for column in ("year", "multiply-adds", "licence", "type", "activations", "sees"):
         assert column in text
@@ -158,7 +160,7 @@ def test_nothing_is_left_out_where_there_is_room(capsys: pytest.CaptureFixture[s
 def test_devices_say_what_is_here_and_that_nothing_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show.devices(devices(cache_dir=tmp_path))
+    fit.devices(devices(cache_dir=tmp_path))
     text = capsys.readouterr().out
     assert text.startswith("processor: ")
     assert "default: " in text
@@ -182,7 +184,7 @@ def inspection(*names: str) -> Inspection:
 def test_an_inspection_shows_each_phases_rates_beside_parameters_and_batchnorm(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    show.inspected(inspection("from stage1", "from stem"))
+    fit.inspected(inspection("from stage1", "from stem"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].strip() == "tiny, strategy auto"
     rows = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
@@ -196,7 +198,7 @@ def test_an_inspection_shows_each_phases_rates_beside_parameters_and_batchnorm(
 
 
 def test_an_inspection_of_many_phases_names_those_that_it_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
-    show.inspected(inspection("one", "two", "three", "four"))
+    fit.inspected(inspection("one", "two", "three", "four"))
     text = capsys.readouterr().out
     header = next(line.split() for line in text.splitlines() if "parameters" in line)
     assert header == ["group", "parameters", "head", "one", "four", "BatchNorm"]
@@ -207,6 +209,6 @@ def test_a_fit_says_what_it_would_try_with_more_time(capsys: pytest.CaptureFixtu
     model = fitted()
     for untried in ("stage2", None):
         found = replace(model, config={**model.config, "auto": {"untried": untried}})
-        show.fitted(found, Path("run"), {"total": 1.5}, quiet=False)
+        fit.fitted(found, Path("run"), {"total": 1.5}, quiet=False)
         said = "with more time it would also train from stage2: --budget" in capsys.readouterr().out.splitlines()
         assert said == (untried is not None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from topgraft.forgetting import Forgetting, Kept, Similarity
-from topgraft.interpolation import Trade, TradePoint
-from topgraft.records import Difference, Interval
-from topgraft.show_forgetting import forgotten, traded
+from topgraft.cli.render.forgetting import forgotten, traded
+from topgraft.data.samples import Difference, Interval
+from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity
+from topgraft.training.wise_ft import Trade, TradePoint
 
 AT = Interval(0.734, 0.706, 0.76, 1000)
 LOST = Difference(0.124, -0.0001, 0.146, 1000)

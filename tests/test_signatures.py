@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from topgraft.signatures import name_other
+from topgraft.data.file_types import name_other
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from topgraft.digests import digest_bytes
+from topgraft.data.hashing import digest_bytes
+from topgraft.data.samples import SPLIT_NAMES, Duplicate, Sample, Splits, Unreadable
+from topgraft.data.sources.base import Source
+from topgraft.data.splits import divide, divide_if_possible, refuse_unreadable, require_readable, without
 from topgraft.errors import DataError
-from topgraft.records import SPLIT_NAMES, Duplicate, Sample, Splits, Unreadable
-from topgraft.sources.spec import Source
-from topgraft.splits import divide, divide_if_possible, refuse_unreadable, require_readable, without
 
 IMAGE = np.zeros((1, 1), np.uint8)
 CLASSES = ("ant", "bee")

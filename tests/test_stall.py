@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from topgraft.stall import BLOCK, at_chance, curve_of, diverges, holds, look_lower
+from topgraft.training.sgd.divergence import BLOCK, at_chance, curve_of, diverges, holds, look_lower
 
 CHANCE = math.log(4)
 

@@ -9,16 +9,16 @@ import torch
 from small import SPEC, coloured, pixels_of, small_classifier
 from torch import nn
 
-from topgraft import freeze
-from topgraft.classifier import Classifier
+from topgraft.data.pixel_cache import Pixels
+from topgraft.data.samples import EpochRecord
 from topgraft.errors import Stalled
-from topgraft.material import PixelMaterial
-from topgraft.pixels import Pixels
-from topgraft.plan import Phase, Rule, table
-from topgraft.records import EpochRecord
-from topgraft.stall import chance_loss
-from topgraft.stepping import StepChoices, shuffled
-from topgraft.steps import run_phase
+from topgraft.models import freeze
+from topgraft.models.classifier import Classifier
+from topgraft.strategies.plan import Phase, Rule, table
+from topgraft.training.inputs import PixelMaterial
+from topgraft.training.sgd.divergence import chance_loss
+from topgraft.training.sgd.epochs import run_phase
+from topgraft.training.sgd.step import StepChoices, shuffled
 
 PLAIN = StepChoices("adam", 16, "fp32", "cpu", updates_batchnorm=True)
 

@@ -11,17 +11,18 @@ import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 from torch import nn
 
-from topgraft import freeze, steps
-from topgraft.classifier import Classifier
+from topgraft.data.samples import EpochRecord
 from topgraft.errors import Stalled
-from topgraft.material import PixelMaterial
 from topgraft.metrics import standing
-from topgraft.plan import Phase, Rule, table
-from topgraft.positions import Position
-from topgraft.records import EpochRecord
-from topgraft.stall import holds
-from topgraft.stepping import Run, StepChoices, one_step
-from topgraft.steps import run_phase
+from topgraft.models import freeze
+from topgraft.models.classifier import Classifier, fingerprint
+from topgraft.strategies.plan import Phase, Rule, table
+from topgraft.training.inputs import PixelMaterial
+from topgraft.training.sgd import epochs
+from topgraft.training.sgd.divergence import holds
+from topgraft.training.sgd.epochs import run_phase
+from topgraft.training.sgd.step import Run, StepChoices, one_step
+from topgraft.training.state import Position
 
 TRAIN, VAL = 32, 30
 CHOICES = StepChoices("sgd", 32, "fp32", "cpu")  # one step an epoch
@@ -85,9 +86,9 @@ def test_the_mean_leaves_every_bit_of_what_is_frozen(pixels: PixelMaterial) -> N
     with torch.no_grad():
         classifier.groups["stem"][0].weight[0] = -0.0
         classifier.groups["stem"][1].running_mean[0] = -0.0
-    before = freeze.fingerprint(classifier.groups["stem"])
+    before = fingerprint(classifier.groups["stem"])
     run(classifier, pixels, replace(CHOICES, ema=0.9), TOP)
-    assert freeze.fingerprint(classifier.groups["stem"]) == before
+    assert fingerprint(classifier.groups["stem"]) == before
 
 
 def test_the_pull_is_the_gradient_of_the_distance(pixels: PixelMaterial) -> None:
@@ -226,8 +227,8 @@ def test_where_no_lower_rate_does_better_it_is_asked_once(
     pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
-    monkeypatch.setattr(steps, "diverges", lambda losses, chance: len(losses) >= 25)
-    monkeypatch.setattr(steps, "look_lower", lambda lr, *_: asked.append(lr))
+    monkeypatch.setattr(epochs, "diverges", lambda losses, chance: len(losses) >= 25)
+    monkeypatch.setattr(epochs, "look_lower", lambda lr, *_: asked.append(lr))
     run(small_classifier(), pixels, replace(CHOICES, batch_size=4, patience=None), replace(ALL, epochs=12, lr=1e-3))
     assert asked == [1e-3]
 
@@ -250,7 +251,7 @@ def test_a_rate_is_looked_at_until_it_is_at_its_height(
 ) -> None:
     """Epochs of 30 steps: 200 is within a block; 100 epochs rise for 300 steps."""
     looks: list[tuple[int, bool]] = []
-    monkeypatch.setattr(steps, "_look", lambda run, now, last, *_: looks.append((len(now.first), last)))
+    monkeypatch.setattr(epochs, "_look", lambda run, now, last, *_: looks.append((len(now.first), last)))
     material = PixelMaterial(pixels_of([*coloured(60, 1), *coloured(VAL, 2)]))
     phase = replace(ALL, epochs=100, lr=1e-5, until=14.0)
     run(small_classifier(), material, replace(CHOICES, batch_size=2, schedule=schedule, patience=None), phase, train=60)
@@ -262,10 +263,10 @@ def test_a_rate_is_looked_at_until_it_is_at_its_height(
 def test_random_weights_may_rise_above_chance_and_come_down(
     pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "diverges", lambda losses, chance: True)
-    monkeypatch.setattr(steps, "at_chance", lambda losses, chance: False)
+    monkeypatch.setattr(epochs, "diverges", lambda losses, chance: True)
+    monkeypatch.setattr(epochs, "at_chance", lambda losses, chance: False)
     tried = replace(CHOICES, batch_size=4, stalled="stop")
-    monkeypatch.setattr(steps, "look_lower", lambda lr, *_: Stalled(lr, 1, 1.0, 1.0, None, {}))
+    monkeypatch.setattr(epochs, "look_lower", lambda lr, *_: Stalled(lr, 1, 1.0, 1.0, None, {}))
     with pytest.raises(Stalled):
         run(small_classifier(), pixels, replace(tried, updates_batchnorm=True), ALL)
     run(small_classifier(), pixels, replace(tried, pretrained=False), ALL)

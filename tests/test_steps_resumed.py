@@ -11,15 +11,16 @@ import pytest
 import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 
-from topgraft import checkpoint, freeze
-from topgraft.checkpoint import Checkpoint
-from topgraft.classifier import Classifier
-from topgraft.material import PixelMaterial
-from topgraft.plan import Phase, Rule, table
-from topgraft.positions import Position
-from topgraft.records import EpochRecord
-from topgraft.stepping import StepChoices
-from topgraft.steps import run_phase
+from topgraft.data.samples import EpochRecord
+from topgraft.models import freeze
+from topgraft.models.classifier import Classifier
+from topgraft.strategies.plan import Phase, Rule, table
+from topgraft.training import checkpoint
+from topgraft.training.checkpoint import Checkpoint
+from topgraft.training.inputs import PixelMaterial
+from topgraft.training.sgd.epochs import run_phase
+from topgraft.training.sgd.step import StepChoices
+from topgraft.training.state import Position
 
 STEPS = 26  # of an epoch: more than a block, after which a position is kept, and fewer than two
 RULES = (Rule("stem", None), Rule("stage1", 0.5), Rule("head", 1.0))

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft.backbones import BACKBONES, Build
-from topgraft.backbones.efficientnet_lite import InvertedResidual
-from topgraft.backbones.layers import named
 from topgraft.errors import UsageError
-from topgraft.summary import Layer, Parameters, count_parameters, summarise, trace_layers
+from topgraft.models.backbones.efficientnet_lite import InvertedResidual
+from topgraft.models.backbones.layers import named
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Build
+from topgraft.models.summary import Layer, Parameters, count_parameters, summarise, trace_layers
 
 
 def test_totals_of_lite0() -> None:

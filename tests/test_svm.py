@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.svm import LinearSVC
 
-from topgraft import metrics, svm
+from topgraft import metrics
+from topgraft.training.head import svm
 
 Data = tuple[np.ndarray, np.ndarray]
 

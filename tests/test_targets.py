@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft.targets import loss_of, make_targets, mix
+from topgraft.training.sgd.losses import loss_of, make_targets, mix
 
 LABELS = torch.tensor([0, 2, 1, 1, 2, 2])
 LOGITS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)) * 3

@@ -10,10 +10,10 @@ from fitted import TINY, fitted, write_weights
 from safetensors.torch import load_file
 from torch import nn
 
-from topgraft import artifact
-from topgraft.backbones import BACKBONES
-from topgraft.memory import ALIGNMENT
-from topgraft.weights import load_network
+from topgraft.artifacts import save
+from topgraft.models.registry import BACKBONES
+from topgraft.models.weights.load import load_network
+from topgraft.system.threads import ALIGNMENT
 
 
 def offset(tensor: torch.Tensor) -> int:
@@ -24,10 +24,10 @@ def offset(tensor: torch.Tensor) -> int:
 def test_loaded_networks_lie_as_allocated_ones_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else they answer otherwise, in the last digits, than the fitted network that was saved."""
     monkeypatch.setitem(BACKBONES, "tiny", TINY)
-    artifact.save(fitted(), tmp_path / "run")
+    save.save(fitted(), tmp_path / "run")
     write_weights(tmp_path / "w.safetensors", 7)
     for path, groups in (
-        (tmp_path / "run" / "model.safetensors", artifact.load(tmp_path / "run").classifier.groups),
+        (tmp_path / "run" / "model.safetensors", save.load(tmp_path / "run").classifier.groups),
         (tmp_path / "w.safetensors", nn.ModuleDict(load_network("tiny", tmp_path / "w.safetensors").chain)),
     ):
         # 32 bytes each: mapped one after the other, every second lies between two multiples of 64.

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import topgraft as tg
-from topgraft import download
-from topgraft.published import WEIGHTS
-from topgraft.sources import cifar
+from topgraft.data.sources import cifar
+from topgraft.models.weights.published import WEIGHTS
+from topgraft.system import download
 
 # The frames of Topgraft on the way, two or three lines each. The chain of the HTTP client has more than 200 lines.
 LINES = 45

@@ -11,18 +11,18 @@ import pytest
 import torch
 from fitted import fitted
 
-from topgraft import train as train_module
-from topgraft.classifier import Classifier
+from topgraft.data.samples import EpochRecord
 from topgraft.errors import TopgraftError
-from topgraft.evaluate import head_logits
-from topgraft.material import PixelMaterial
-from topgraft.phases import Inputs, Labelled, TrainChoices
-from topgraft.plan import Phase
-from topgraft.records import EpochRecord
-from topgraft.stepping import StepChoices
+from topgraft.evaluation.evaluate import head_logits
+from topgraft.models.classifier import Classifier
 from topgraft.strategies import STRATEGIES
-from topgraft.strategies.spec import Facts
-from topgraft.train import Outcome, drain, train
+from topgraft.strategies.facts import Facts
+from topgraft.strategies.plan import Phase
+from topgraft.training import gradient_phase, loop
+from topgraft.training.gradient_phase import Inputs, Labelled, TrainChoices
+from topgraft.training.inputs import PixelMaterial
+from topgraft.training.loop import Outcome, drain, train
+from topgraft.training.sgd.step import StepChoices
 
 CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 16, "fp32", "cpu"))
 
@@ -61,14 +61,14 @@ def test_the_head_is_solved_and_nothing_else_moves() -> None:
 
 
 def test_a_frozen_group_that_moves_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = train_module.solve
+    real = gradient_phase.solve
 
     def meddling(job: Any, *given: Any) -> Any:
         with torch.no_grad():
             next(job.classifier.groups["stem"].parameters()).mul_(1.5)
         return (yield from real(job, *given))
 
-    monkeypatch.setattr(train_module, "solve", meddling)
+    monkeypatch.setattr(loop, "solve", meddling)
     with pytest.raises(TopgraftError, match="the frozen groups stem changed while the others trained"):
         solve(fitted().classifier)
 

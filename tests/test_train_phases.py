@@ -14,22 +14,23 @@ import pytest
 import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 
-from topgraft import checkpoint, phases, reasons, steps
-from topgraft.checkpoint import Checkpoint
-from topgraft.classifier import Classifier
-from topgraft.defaults import FOLDS, SELECTION_MINIMUM
+from topgraft.data.samples import EpochRecord
 from topgraft.errors import NotANumber, OutOfTime, Stalled
-from topgraft.material import PixelMaterial
 from topgraft.metrics import pack, standing, wilson
-from topgraft.phases import Inputs, Labelled, TrainChoices
-from topgraft.plan import Phase, Rule
-from topgraft.rates import find_rate
-from topgraft.records import EpochRecord
-from topgraft.stepping import StepChoices
+from topgraft.models.classifier import Classifier
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.auto import untried
-from topgraft.strategies.spec import HEAD, Facts, Strategy
-from topgraft.train import Outcome, drain, train
+from topgraft.strategies.defaults import FOLDS, SELECTION_MINIMUM
+from topgraft.strategies.facts import HEAD, Facts, Strategy
+from topgraft.strategies.plan import Phase, Rule
+from topgraft.training import checkpoint, explain, gradient_phase
+from topgraft.training.checkpoint import Checkpoint
+from topgraft.training.gradient_phase import Inputs, Labelled, TrainChoices
+from topgraft.training.inputs import PixelMaterial
+from topgraft.training.loop import Outcome, drain, train
+from topgraft.training.sgd import epochs
+from topgraft.training.sgd.lr_finder import find_rate
+from topgraft.training.sgd.step import StepChoices
 
 TRAIN, VAL = 52, 26
 CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 2, "fp32", "cpu", keep_minutes=0.0))
@@ -125,7 +126,7 @@ def test_a_phase_that_only_ties_leaves_the_shallower_one(
             number, phase.name, 1, 0.0, val_top1=wilson(20, VAL), hits=pack(right), scaled_loss=loss if number else 0.5
         )
 
-    monkeypatch.setattr(phases, "run_phase", stepping)
+    monkeypatch.setattr(gradient_phase, "run_phase", stepping)
     classifier = small_classifier()
     _, outcome = fit(classifier, pixels, "rules", rules(replace(TOP, epochs=1), replace(WHOLE, epochs=1)))
     assert outcome.selection["phase"] == kept
@@ -376,7 +377,7 @@ def test_a_rung_whose_cache_takes_too_long_to_fill_is_given_up(
 
 
 def test_a_rung_that_loses_what_was_known_takes_no_time_to_try_other_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "diverges", lambda losses, chance: len(losses) >= 25)
+    monkeypatch.setattr(epochs, "diverges", lambda losses, chance: len(losses) >= 25)
     budget = 60_000.0
     took, _, outcome = slow_auto(monkeypatch, SELECTION_MINIMUM, budget, wrong=0.3)
     assert took <= 1.1 * budget
@@ -472,7 +473,7 @@ def test_a_rung_of_auto_that_loses_what_was_known_is_no_loss(
 
     solved, classifier = small_classifier(), small_classifier()
     fit(solved, many, "head")
-    monkeypatch.setattr(phases, "run_phase", stalls)
+    monkeypatch.setattr(gradient_phase, "run_phase", stalls)
     facts = replace(rules(HEAD, WHOLE), budget=budget)
     if budget is None:  # the user has asked for this phase
         with pytest.raises(Stalled):
@@ -590,14 +591,14 @@ def test_ctrl_c_while_the_state_after_an_epoch_is_written_leaves_that_epoch(many
 def test_a_rung_that_stalls_leaves_the_one_that_folds_have_chosen(
     pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = phases.run_phase
+    real = epochs.run_phase
 
     def stalls(classifier: Any, phase: Phase, *given: Any, **named: Any) -> Any:
         if phase.name == "from stem":
             raise Stalled(phase.lr, 25, 9.0, 1.0, None, {}, known=True)
         yield from real(classifier, phase, *given, **named)
 
-    monkeypatch.setattr(phases, "run_phase", stalls)
+    monkeypatch.setattr(gradient_phase, "run_phase", stalls)
     choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore"))
     facts = replace(FACTS, budget=1e6, epochs=6, lr=0.01, epoch_seconds={"stem": 1.0, "stage1": 0.5})
     kept = list[Checkpoint]()
@@ -626,7 +627,7 @@ def test_answers_that_are_no_numbers_end_a_rung_and_not_the_fit(
 
     solved, classifier = small_classifier(), small_classifier()
     fit(solved, many, "head")
-    monkeypatch.setattr(steps, "validate", breaks)
+    monkeypatch.setattr(epochs, "validate", breaks)
     with pytest.raises(NotANumber, match="lower --lr"):
         fit(small_classifier(), many, "rules", rules(HEAD, WHOLE))
     _, outcome = fit(classifier, many, "rules", replace(rules(HEAD, WHOLE), budget=100.0))
@@ -694,7 +695,7 @@ def test_a_rate_that_spoils_the_network_in_few_steps_is_said_and_remembered(
     (remark,) = outcome.remarks
     assert f"after epoch 1 of {WHOLE.name}" in remark
     assert remark in capsys.readouterr().err
-    assert remark in reasons.remarks(outcome, FACTS, records)
+    assert remark in explain.remarks(outcome, FACTS, records)
     _, outcome = fit(small_classifier(), many, "rules", rules(HEAD, replace(one, lr=1e-4)), choices=choices)
     assert outcome.remarks == ()
 

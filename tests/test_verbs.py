@@ -8,20 +8,22 @@ from typing import Any
 
 import pytest
 
-from topgraft import errors, progress, settings
-from topgraft.verbs import takes
+from topgraft import errors
+from topgraft.settings import verbs
+from topgraft.settings.signatures import takes
+from topgraft.system import progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    size: int = settings._choice(3, "how large it is")
+    size: int = verbs._choice(3, "how large it is")
 
 
 @takes(Choices)
 def verb(what: str, **choices: Any) -> str:
     """Do something."""
     progress.note(what)
-    return f"{what} {settings.make(Choices, choices).size}"
+    return f"{what} {verbs.make(Choices, choices).size}"
 
 
 def test_every_choice_stands_in_the_signature_and_in_the_docstring() -> None:

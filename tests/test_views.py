@@ -15,12 +15,11 @@ from image_files import cmyk, grey, jpeg, oriented, saved
 from PIL import Image, ImageEnhance
 from scipy.stats import ks_2samp
 
-from topgraft.augmentation import Augmentation, View
-from topgraft.defaults import AUGMENTATIONS
+from topgraft.data.augment import Augmentation, View, draw_crop, load_view, recolour
+from topgraft.data.decode import FILTERS, decode, decoded, load_pixels
+from topgraft.data.samples import ImageSpec
 from topgraft.errors import ImageError
-from topgraft.records import ImageSpec
-from topgraft.transforms import FILTERS, decode, decoded, load_pixels
-from topgraft.views import draw_crop, load_view, recolour
+from topgraft.strategies.defaults import AUGMENTATIONS
 
 SPEC = ImageSpec(32, 36, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 FULL = replace(SPEC, decode="full")
@@ -214,7 +213,7 @@ def test_a_jpeg_is_shrunk_as_far_as_its_crop_allows(monkeypatch: pytest.MonkeyPa
             sizes.append(image.size)
             yield image, before
 
-    monkeypatch.setattr("topgraft.views.decoded", watched)
+    monkeypatch.setattr("topgraft.data.augment.decoded", watched)
     for number in range(8):
         found = load_view(data, SPEC, View(drawn, 0, number), DIGEST).astype(int)
         full = load_view(data, FULL, View(drawn, 0, number), DIGEST).astype(int)

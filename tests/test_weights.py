@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from topgraft.backbones import BACKBONES
-from topgraft.conventions import match_tensors
+from topgraft.data.samples import ImageSpec
 from topgraft.errors import UsageError, WeightsError
-from topgraft.published import WEIGHTS, find_weights
-from topgraft.records import ImageSpec
-from topgraft.weights import locate, open_weights, weights_digest
+from topgraft.models.registry import BACKBONES
+from topgraft.models.weights.key_maps import match_tensors
+from topgraft.models.weights.load import locate, open_weights, weights_digest
+from topgraft.models.weights.published import WEIGHTS, find_weights
 
 NAME = "efficientnet_lite0_imagenet"
 LITE0 = BACKBONES["efficientnet_lite0"]

@@ -16,6 +16,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
 from .errors import (
     ArtifactError,
     CheckpointError,
@@ -27,23 +28,22 @@ from .errors import (
     UsageError,
     WeightsError,
 )
-from .version import __version__
 
 if TYPE_CHECKING:
+    from topgraft.models.catalog import list_backbones, summary
+    from topgraft.models.plain_network import create_network
+
     from .api import (
-        create_network,
         devices,
         evaluate,
         extract_features,
         fit,
         forgetting,
         inspect,
-        list_backbones,
         load,
         open_images,
         predict,
         save,
-        summary,
         survey,
     )
 
@@ -105,7 +105,7 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     if name in _VERBS:
-        from . import api
+        from topgraft import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'topgraft' has no attribute {name!r}")

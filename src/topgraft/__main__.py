@@ -1,6 +1,6 @@
 """``python -m topgraft`` is the command ``topgraft``."""
 
-from .cli import entry
+from topgraft.cli.main import entry
 
 if __name__ == "__main__":
     entry()

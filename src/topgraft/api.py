@@ -9,23 +9,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import afterwards, artifact, chance, clock, cost, fitting, inspection, progress, runs, settings, show_fit
-from .catalogue import list_backbones as list_backbones
-from .catalogue import summary as summary
-from .classifier import fingerprint
-from .errors import DataError, UsageError
-from .evaluate import evaluate as score
-from .features import Base, compute, open_base
-from .forgetting import Forgetting, settled
-from .forgetting import measure as compare
-from .networks import find_network
-from .opening import open_network
-from .original import original_of, source_samples
-from .plain import create_network as create_network  # a verb that needs nothing composed
-from .plan import table
-from .predict import predict as answer
-from .predict import unlabelled
-from .records import (
+from topgraft.artifacts import save as artifact
+from topgraft.cli import fit_summary
+from topgraft.cli.output import remark
+from topgraft.data.samples import (
     SPLIT_NAMES,
     Cost,
     Evaluation,
@@ -38,18 +25,39 @@ from .records import (
     Splits,
     Unreadable,
 )
-from .replies import remark
-from .sources import Source, open_source
-from .sources.spec import unread
-from .splits import divide, divide_if_possible, labels_of, refuse_unreadable, without
-from .survey import Survey
-from .survey import survey as look
-from .unseen import choose_unseen, leave_out_seen
-from .verbs import takes
-from .weights import RANDOM
+from topgraft.data.sources import open_source
+from topgraft.data.sources.base import Source, unread
+from topgraft.data.splits import divide, divide_if_possible, labels_of, refuse_unreadable, without
+from topgraft.data.survey import Survey
+from topgraft.data.survey import survey as look
+from topgraft.evaluation import chance
+from topgraft.evaluation.evaluate import evaluate as score
+from topgraft.evaluation.forgetting import Forgetting, settled
+from topgraft.evaluation.forgetting import measure as compare
+from topgraft.evaluation.predict import predict as answer
+from topgraft.evaluation.predict import unlabelled
+from topgraft.evaluation.pretrained_reference import original_of, source_samples
+from topgraft.evaluation.unseen import choose_unseen, leave_out_seen
+from topgraft.features import benchmark
+from topgraft.features.extract import Base, compute, open_base
+from topgraft.models.build import open_network
+from topgraft.models.catalog import list_backbones as list_backbones
+from topgraft.models.catalog import summary as summary
+from topgraft.models.classifier import fingerprint
+from topgraft.models.plain_network import create_network as create_network  # a verb that needs nothing composed
+from topgraft.models.registry import find_network
+from topgraft.models.weights.load import RANDOM
+from topgraft.settings import verbs
+from topgraft.settings.signatures import takes
+from topgraft.strategies.plan import table
+from topgraft.system import progress, timing
+from topgraft.training import forgetting_limit, inspection, run_config
+from topgraft.training.fit import laps, strategy_and_facts, train_network
+
+from .errors import DataError, UsageError
 
 
-@takes(settings.OpenSettings)
+@takes(verbs.OpenSettings)
 def open_images(where: Any, **choices: Any) -> Splits:
     """Find labelled images and divide them into train, validation and test.
 
@@ -61,11 +69,11 @@ def open_images(where: Any, **choices: Any) -> Splits:
         DataError: nothing that can be learnt from; the message says what to do.
         UsageError: an unknown or impossible choice.
     """
-    chosen = settings.make(settings.OpenSettings, choices)
+    chosen = verbs.make(verbs.OpenSettings, choices)
     return divide(_source(where, chosen), split_seed=chosen.split_seed, limit=chosen.limit)
 
 
-@takes(settings.FitSettings)
+@takes(verbs.FitSettings)
 def fit(images: Any, **choices: Any) -> Fitted:
     """Turn a pretrained network into a classifier of your images.
 
@@ -83,27 +91,27 @@ def fit(images: Any, **choices: Any) -> Fitted:
     """
     model = run_fit(images, **choices)
     remark(model.config["notes"], model.unreadable)
-    for line in show_fit.lines(model, model.cost.seconds):
+    for line in fit_summary.lines(model, model.cost.seconds):
         progress.note(line)
     return model
 
 
 def run_fit(images: Any, **choices: Any) -> Fitted:
     """Fit as `fit` does, but print no result: for a caller that shows it in its own way."""
-    began = clock.began()
-    chosen, resolved = runs.fit_settings(choices)
+    began = timing.began()
+    chosen, resolved = run_config.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
-    lap = fitting.laps(seconds)
+    lap = laps(seconds)
     network, classifier = open_network(
         chosen, chosen.decode, len(splits.classes), splits.train, chosen.seed, lap, resolved.weights
     )
     source = None if chosen.source is None else _whole(chosen.source, replace(chosen, limit=None))
-    past = afterwards.open_past(chosen, classifier, network, splits, source)
-    later = afterwards.later(past, splits, chosen)
+    past = forgetting_limit.open_past(chosen, classifier, network, splits, source)
+    later = forgetting_limit.later(past, splits, chosen)
     resolved = replace(resolved, weights=network.sha256)
-    trained = fitting.train_network(classifier, splits, chosen, resolved, seconds, began, later)
-    lap = fitting.laps(seconds)
-    trained, lost, trade = afterwards.look_back(chosen, classifier, network, past, splits, trained)
+    trained = train_network(classifier, splits, chosen, resolved, seconds, began, later)
+    lap = laps(seconds)
+    trained, lost, trade = forgetting_limit.look_back(chosen, classifier, network, past, splits, trained)
     if not trained.untouched:
         lap("forgetting")
     held = {sample.name for sample in splits.val}
@@ -120,14 +128,18 @@ def run_fit(images: Any, **choices: Any) -> Fitted:
         before_refit=trained.outcome.before_refit,
     )
     lap("evaluate")
-    extra = {**trained.extra, **afterwards.as_config(lost, trade), **chance.as_config(trained.out_of_fold, validation)}
+    extra = {
+        **trained.extra,
+        **forgetting_limit.as_config(lost, trade),
+        **chance.as_config(trained.out_of_fold, validation),
+    }
     extra["classifier_sha256"] = fingerprint(classifier.groups)
     seconds["total"] = time.perf_counter() - began
     return Fitted(
         classifier=classifier.eval(),
         classes=splits.classes,
         spec=classifier.spec,
-        config=runs.run_config(chosen, used, network, trained.outcome, trained.resolved, extra),
+        config=run_config.run_config(chosen, used, network, trained.outcome, trained.resolved, extra),
         history=tuple(trained.records),
         validation=validation,
         seen={sample.digest: split for split in SPLIT_NAMES for sample in used[split]},
@@ -136,7 +148,7 @@ def run_fit(images: Any, **choices: Any) -> Fitted:
     )
 
 
-@takes(settings.EvaluateSettings)
+@takes(verbs.EvaluateSettings)
 def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     """Accuracy with its interval, and the other numbers, on labelled images that the model has not used.
 
@@ -153,7 +165,7 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
         UsageError: there is no such split; or nothing is left to evaluate on.
         DataError: classes that the model does not have.
     """
-    chosen = settings.make(settings.EvaluateSettings, choices)
+    chosen = verbs.make(verbs.EvaluateSettings, choices)
     split: SplitName = chosen.split  # type: ignore[assignment]  # checked by make
     unreadable: tuple[Unreadable, ...]
     if isinstance(images, Sequence) and images and all(isinstance(image, Sample) for image in images):
@@ -182,7 +194,7 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
     )
 
 
-@takes(settings.ForgettingSettings)
+@takes(verbs.ForgettingSettings)
 def forgetting(model: Any, images: Any = None, source: Any = None, **choices: Any) -> Forgetting:
     """How much of its original task a fitted model's base still does, under the published network's own classifier.
 
@@ -202,7 +214,7 @@ def forgetting(model: Any, images: Any = None, source: Any = None, **choices: An
         DataError: images that are not there, or that cannot be read.
         WeightsError: the weights that the model was fitted from are gone, or have changed.
     """
-    chosen = settings.make(settings.ForgettingSettings, choices)
+    chosen = verbs.make(verbs.ForgettingSettings, choices)
     model = load(model) if isinstance(model, str | os.PathLike) else model
     before = original_of(model, chosen.weights, chosen.cache_dir)
     found = settled(model.classifier, before)
@@ -224,7 +236,7 @@ def forgetting(model: Any, images: Any = None, source: Any = None, **choices: An
     found = compare(
         model.classifier,
         before,
-        runs.engine_for(record, chosen),
+        run_config.engine_for(record, chosen),
         own=own,
         source=labelled,
         where=opened[0].where if labelled else "",
@@ -237,7 +249,7 @@ def forgetting(model: Any, images: Any = None, source: Any = None, **choices: An
     return replace(found, unreadable=(*left_out, *found.unreadable))
 
 
-@takes(settings.PredictSettings)
+@takes(verbs.PredictSettings)
 def predict(model: Fitted, images: Any, **choices: Any) -> Predictions:
     """Answers for images without labels.
 
@@ -248,20 +260,20 @@ def predict(model: Fitted, images: Any, **choices: Any) -> Predictions:
     Returns:
         the answers in order, and the images that could not be read with the reason.
     """
-    chosen = settings.make(settings.PredictSettings, choices)
+    chosen = verbs.make(verbs.PredictSettings, choices)
     return answer(model, unlabelled(images), _base_of(model, chosen), chosen.top_k)
 
 
-@takes(settings.FeaturesSettings)
+@takes(verbs.FeaturesSettings)
 def extract_features(images: Any, **choices: Any) -> Features:
     """The pooled features of every image, the network's base as a feature extractor.
 
     Args:
         images: `Splits`, or whatever `open_images` takes.
     """
-    chosen = settings.make(settings.FeaturesSettings, choices)
+    chosen = verbs.make(verbs.FeaturesSettings, choices)
     record = find_network(chosen.backbone)
-    choice = runs.engine_for(record, chosen)
+    choice = run_config.engine_for(record, chosen)
     splits = _whole(images, chosen)
     samples = [sample for part in splits.parts.values() for sample in part]
     if not samples:
@@ -295,7 +307,7 @@ def load(folder: str | os.PathLike[str]) -> Fitted:
     return artifact.load(Path(folder))
 
 
-@takes(settings.OpenSettings)
+@takes(verbs.OpenSettings)
 def survey(where: Any, **choices: Any) -> Survey:
     """What is in a source: classes and counts, sizes, unreadable files, duplicates, imbalance.
 
@@ -304,48 +316,48 @@ def survey(where: Any, **choices: Any) -> Survey:
     Args:
         where: `Splits`, or whatever `open_images` takes.
     """
-    chosen = settings.make(settings.OpenSettings, choices)
+    chosen = verbs.make(verbs.OpenSettings, choices)
     found = look(_whole(where, chosen))
     if chosen.strict:
         refuse_unreadable(found.unreadable)
     return found
 
 
-@takes(settings.InspectSettings)
+@takes(verbs.InspectSettings)
 def inspect(what: Any, **choices: Any) -> Inspection:
     """The freeze table before training, and shape, type and range at each station of the line for one batch.
 
     Args:
         what: an artifact's folder, whose own source is shown then; or whatever `open_images` takes.
     """
-    chosen = settings.make(settings.InspectSettings, choices)
+    chosen = verbs.make(verbs.InspectSettings, choices)
     if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
-        wrong = settings.OF_A_FIT & set(choices)
+        wrong = verbs.OF_A_FIT & set(choices)
         if wrong:
-            own = " and ".join(sorted(map(settings.flag_of, wrong)))
+            own = " and ".join(sorted(map(verbs.flag_of, wrong)))
             raise UsageError(f"{what} is an artifact, which has its own {own}; leave it out")
         model = load(what)
         splits = _of_artifact(model)
         classifier, config = model.classifier, model.config
         backbone, strategy, weights = config["backbone"]["name"], config["strategy"], config["backbone"]["weights"]
-        fitted, asked = runs.recorded_phases(config), config["settings"].get("batchnorm", "auto")
+        fitted, asked = run_config.recorded_phases(config), config["settings"].get("batchnorm", "auto")
     else:
-        runs.require_effect(choices, chosen)
+        run_config.require_effect(choices, chosen)
         splits, _ = _opened(what, chosen)
         network, classifier = open_network(chosen, "scaled", len(splits.classes), splits.train)
         backbone, strategy, weights = chosen.backbone, chosen.strategy, network.weights
         fitted, asked = (), chosen.batchnorm
     groups = tuple(classifier.groups)
-    phases = list(fitted) or inspection.foresee(*fitting.strategy_and_facts(chosen, splits), groups)
+    phases = list(fitted) or inspection.foresee(*strategy_and_facts(chosen, splits), groups)
     rows = table(groups, phases[-1].rules)
-    updates = runs.updates_batchnorm(asked, weights != RANDOM)
+    updates = run_config.updates_batchnorm(asked, weights != RANDOM)
     found = inspection.inspect_line(
         classifier, splits.train, rows, backbone=backbone, strategy=strategy, updates_batchnorm=updates
     )
     found = replace(found, phases=inspection.planned(phases, groups))
     if not chosen.placement:
         return found
-    resolved = runs.resolve(chosen, find_network(backbone))
+    resolved = run_config.resolve(chosen, find_network(backbone))
     return replace(found, placement=inspection.place(rows, phases[-1], resolved.engine, resolved.training))
 
 
@@ -353,8 +365,8 @@ def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = No
     """The processor, engines and default choice; with `measure` also what they do in a second, kept for later."""
     folder = None if cache_dir is None else Path(cache_dir)
     if measure:
-        cost.measure_machine(folder)
-    return cost.describe_devices(folder)
+        benchmark.measure_machine(folder)
+    return benchmark.describe_devices(folder)
 
 
 def _of_artifact(model: Fitted) -> Splits:
@@ -366,29 +378,29 @@ def _of_artifact(model: Fitted) -> Splits:
     return open_images(where, **kept)
 
 
-def _source(where: Any, chosen: settings.OpenSettings) -> Source:
+def _source(where: Any, chosen: verbs.OpenSettings) -> Source:
     source = open_source(where, data_dir=chosen.data_dir)
     if chosen.strict:
         refuse_unreadable(source.unreadable)
     return source
 
 
-def _whole(images: Any, chosen: settings.OpenSettings) -> Splits:
+def _whole(images: Any, chosen: verbs.OpenSettings) -> Splits:
     """All images, also of a source that cannot be divided."""
     if isinstance(images, Splits):
         return images
     return divide_if_possible(_source(images, chosen), split_seed=chosen.split_seed, limit=chosen.limit)
 
 
-def _opened(images: Any, chosen: settings.OpenSettings) -> tuple[Splits, dict[str, float]]:
+def _opened(images: Any, chosen: verbs.OpenSettings) -> tuple[Splits, dict[str, float]]:
     if isinstance(images, Splits):
         return images, {}
     began = time.perf_counter()
-    splits = open_images(images, **{entry.name: getattr(chosen, entry.name) for entry in fields(settings.OpenSettings)})
+    splits = open_images(images, **{entry.name: getattr(chosen, entry.name) for entry in fields(verbs.OpenSettings)})
     return splits, {"open": time.perf_counter() - began}
 
 
-def _base_of(model: Fitted, chosen: settings.EngineSettings) -> Base:
+def _base_of(model: Fitted, chosen: verbs.EngineSettings) -> Base:
     record = find_network(model.config["backbone"]["name"])
-    choice = runs.engine_for(record, chosen)
+    choice = run_config.engine_for(record, chosen)
     return open_base(model.classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)

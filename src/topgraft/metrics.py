@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import ClassReport, Difference, EpochRecord, Interval, Metrics
+from topgraft.data.samples import ClassReport, Difference, EpochRecord, Interval, Metrics
 
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 ECE_BINS = 15  # Guo et al., On Calibration of Modern Neural Networks (2017), section 2

@@ -8,13 +8,14 @@ import torch
 from reference_networks import assert_equal_outputs, drawn_reference, file_of
 from torch import nn
 
-from topgraft.backbones import BACKBONES, Build, Chain, random_chain
-from topgraft.backbones.alexnet import ALEXNET, ALEXNET_2012, response_norm
-from topgraft.conventions import match_tensors
+from topgraft.data.samples import ImageSpec
 from topgraft.errors import WeightsError
-from topgraft.records import ImageSpec
-from topgraft.summary import count_parameters
-from topgraft.weights import load_network
+from topgraft.models.backbones.alexnet import ALEXNET, ALEXNET_2012, response_norm
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Build, Chain, random_chain
+from topgraft.models.summary import count_parameters
+from topgraft.models.weights.key_maps import match_tensors
+from topgraft.models.weights.load import load_network
 
 BOTH = pytest.mark.parametrize("name", ["alexnet_2012", "alexnet"])
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft.backbones import BACKBONES, Build
-from topgraft.backbones.efficientnet_lite import LITE0, InvertedResidual, repeats, round_width
-from topgraft.classifier import load_pretrained
+from topgraft.models.backbones.efficientnet_lite import LITE0, InvertedResidual, repeats, round_width
+from topgraft.models.classifier import load_pretrained
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Build
 
 
 @pytest.mark.parametrize(("number", "size"), [(0, 224), (0, 191), (1, 240), (2, 260)])

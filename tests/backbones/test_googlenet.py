@@ -10,12 +10,13 @@ from imagenet_val import count_right
 from reference_networks import assert_equal_outputs, drawn_reference
 from torch import nn
 
-from topgraft.backbones import BACKBONES, Build
-from topgraft.backbones.googlenet import GOOGLENET, GOOGLENET_2014
-from topgraft.classifier import Normalise
-from topgraft.conventions import match_tensors
-from topgraft.records import ImageSpec
-from topgraft.weights import load_network
+from topgraft.data.samples import ImageSpec
+from topgraft.models.backbones.googlenet import GOOGLENET, GOOGLENET_2014
+from topgraft.models.classifier import Normalise
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Build
+from topgraft.models.weights.key_maps import match_tensors
+from topgraft.models.weights.load import load_network
 
 
 @pytest.mark.usefixtures("double")

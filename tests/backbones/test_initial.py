@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from topgraft.backbones.initial import cut_normal
+from topgraft.models.backbones.init import cut_normal
 
 
 @pytest.mark.parametrize("deviation", [1.0, 0.02])

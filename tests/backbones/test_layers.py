@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from topgraft.backbones.layers import (
+from topgraft.models.backbones.layers import (
     Conv2dReLU,
     LinearReLU,
     LocalResponseNorm,

@@ -10,10 +10,11 @@ from imagenet_val import count_right
 from reference_networks import assert_equal_outputs, drawn_reference
 from torch import nn
 
-from topgraft.backbones import BACKBONES, Build, Chain
-from topgraft.conventions import Match, match_tensors
-from topgraft.records import ImageSpec
-from topgraft.weights import load_network
+from topgraft.data.samples import ImageSpec
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Build, Chain
+from topgraft.models.weights.key_maps import Match, match_tensors
+from topgraft.models.weights.load import load_network
 
 TORCHVISION = {
     "resnet18": 11_689_512,

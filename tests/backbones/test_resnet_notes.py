@@ -8,13 +8,14 @@ import torch
 from reference_networks import assert_equal_outputs, drawn_reference
 from torch import nn
 
-from topgraft.backbones import BACKBONES, Build
-from topgraft.backbones.layers import same_padding
-from topgraft.backbones.resnet_notes import RESNET50_NOTES, SameMaxPool2d
-from topgraft.conventions import match_tensors
-from topgraft.records import ImageSpec
-from topgraft.summary import Parameters, count_parameters, summarise
-from topgraft.weights import load_network
+from topgraft.data.samples import ImageSpec
+from topgraft.models.backbones.layers import same_padding
+from topgraft.models.backbones.resnet_tf import RESNET50_NOTES, SameMaxPool2d
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Build
+from topgraft.models.summary import Parameters, count_parameters, summarise
+from topgraft.models.weights.key_maps import match_tensors
+from topgraft.models.weights.load import load_network
 
 LAYERS = RESNET50_NOTES.conventions[0].layers
 

@@ -10,11 +10,11 @@ from imagenet_val import count_right
 from reference_networks import assert_equal_outputs, drawn_reference
 from torch import nn
 
-from topgraft.backbones import Build
-from topgraft.backbones.squeezenet import SQUEEZENET1_1
-from topgraft.conventions import match_tensors
-from topgraft.records import ImageSpec
-from topgraft.weights import load_network
+from topgraft.data.samples import ImageSpec
+from topgraft.models.backbones.squeezenet import SQUEEZENET1_1
+from topgraft.models.spec import Build
+from topgraft.models.weights.key_maps import match_tensors
+from topgraft.models.weights.load import load_network
 
 
 @pytest.mark.usefixtures("double")

@@ -17,16 +17,17 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import topgraft as tg
-from topgraft import engines
-from topgraft.backbones import BACKBONES, Backbone, Build, find_backbone, random_chain
-from topgraft.backbones import timm_bridge as bridge
-from topgraft.classifier import Classifier
-from topgraft.cli import main
-from topgraft.dataset import Batch
+from topgraft.cli.main import main
+from topgraft.data.loader import Batch
+from topgraft.data.samples import ImageSpec
 from topgraft.errors import UsageError, WeightsError
-from topgraft.records import ImageSpec
-from topgraft.summary import summarise
-from topgraft.weights import Network, load_network
+from topgraft.features import engines
+from topgraft.models.backbones.timm import bridge
+from topgraft.models.classifier import Classifier
+from topgraft.models.registry import BACKBONES, find_backbone
+from topgraft.models.spec import Backbone, Build, random_chain
+from topgraft.models.summary import summarise
+from topgraft.models.weights.load import Network, load_network
 
 SIDE = 64
 CLASSES = 6

@@ -9,14 +9,15 @@ from reference_networks import assert_equal_outputs, drawn_reference, file_of
 from torch import nn
 from torch.nn import functional as F
 
-from topgraft.backbones import BACKBONES, Build, Chain, random_chain
-from topgraft.backbones.layers import Conv2dReLU, LinearReLU
-from topgraft.backbones.vgg import DEPTHS, from_keras, from_timm, keras_layers
-from topgraft.conventions import match_tensors
+from topgraft.data.samples import ImageSpec
 from topgraft.errors import UsageError, WeightsError
-from topgraft.records import ImageSpec
-from topgraft.summary import count_parameters, summarise
-from topgraft.weights import load_network
+from topgraft.models.backbones.layers import Conv2dReLU, LinearReLU
+from topgraft.models.backbones.vgg import DEPTHS, from_keras, from_timm, keras_layers
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Build, Chain, random_chain
+from topgraft.models.summary import count_parameters, summarise
+from topgraft.models.weights.key_maps import match_tensors
+from topgraft.models.weights.load import load_network
 
 # torchvision's ``meta["num_params"]``.
 PARAMETERS = {

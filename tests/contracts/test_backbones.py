@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft import folding
-from topgraft.backbones import BACKBONES, Backbone, Build, Chain, find_backbone, random_chain
-from topgraft.classifier import Classifier
+from topgraft.data.samples import ImageSpec
 from topgraft.errors import UsageError
-from topgraft.published import WEIGHTS, Weights
-from topgraft.records import ImageSpec
-from topgraft.targets import make_targets
-from topgraft.weights import locate, open_weights
+from topgraft.models.classifier import Classifier
+from topgraft.models.registry import BACKBONES, find_backbone
+from topgraft.models.spec import Backbone, Build, Chain, random_chain
+from topgraft.models.weights.load import locate, open_weights
+from topgraft.models.weights.published import WEIGHTS, Weights
+from topgraft.training.sgd import fused_conv
+from topgraft.training.sgd.losses import make_targets
 
 CLASSES = 7
 SPEC = ImageSpec(32, 32, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -141,7 +142,7 @@ def test_building_draws_from_the_generator_only(backbone: Backbone) -> None:
 @every_backbone
 def test_folded_it_has_the_same_gradients(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, wherever nothing is drawn, and also where folding would not be faster."""
-    monkeypatch.setattr(folding, "_pays", lambda groups: True)
+    monkeypatch.setattr(fused_conv, "_pays", lambda groups: True)
     groups = nn.ModuleDict(build(backbone)).double()
     with torch.no_grad():
         for layer in groups.modules():
@@ -153,14 +154,14 @@ def test_folded_it_has_the_same_gradients(backbone: Backbone, monkeypatch: pytes
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64, generator=generator)
     labels = torch.arange(3)
     rows = dict.fromkeys(groups, 1.0)
-    folded = folding.fold(dict(groups.items()), rows, images[:2])
+    folded = fused_conv.fold(dict(groups.items()), rows, images[:2])
     draws = any(isinstance(layer, nn.Dropout) for layer in groups.modules())
     assert (folded is None) == draws
     if folded is None:
         return
     norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in groups.modules())
     assert len(folded.convolutions) == norms
-    loss, _ = folding.gradients(folded, images, labels, make_targets(labels, groups["head"].out_features))
+    loss, _ = fused_conv.gradients(folded, images, labels, make_targets(labels, groups["head"].out_features))
     ours = {name: p.grad for name, p in groups.named_parameters()}
     groups.zero_grad()
     x = images

@@ -6,16 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft import engines
-from topgraft.backbones import BACKBONES, Backbone, Build, random_chain
-from topgraft.baselines import BASELINES
-from topgraft.classifier import Classifier
-from topgraft.engines import ENGINES
-from topgraft.networks import find_network
-from topgraft.phases import SOLVERS
+from topgraft.features import engines
+from topgraft.features.engines import ENGINES
+from topgraft.models.classifier import Classifier
+from topgraft.models.registry import BACKBONES, BASELINES, find_network
+from topgraft.models.spec import Backbone, Build, random_chain
+from topgraft.models.weights.load import LEARNT, load_network
 from topgraft.strategies import STRATEGIES
-from topgraft.strategies.spec import HEAD, Facts
-from topgraft.weights import LEARNT, load_network
+from topgraft.strategies.facts import HEAD, Facts
+from topgraft.training.gradient_phase import SOLVERS
 
 CLASSES = 5
 

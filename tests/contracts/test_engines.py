@@ -14,10 +14,11 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.linear_model import LogisticRegression
 
-from topgraft import engines
-from topgraft.classifier import load_pretrained
-from topgraft.dataset import Batch
-from topgraft.engines import EngineChoice
+from topgraft.data.loader import Batch
+from topgraft.features import engines
+from topgraft.features.engines import base
+from topgraft.features.engines.base import EngineChoice
+from topgraft.models.classifier import load_pretrained
 
 SIDE = 224
 PHOTOS = 24
@@ -77,13 +78,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=POSSIBLE, ids=lambda c: f"{c.name}-{c.precision}-{c.device}")
-def engine(request: pytest.FixtureRequest, prefix: torch.nn.Module, folder: Path) -> engines.Engine:
+def engine(request: pytest.FixtureRequest, prefix: torch.nn.Module, folder: Path) -> base.Engine:
     choice: EngineChoice = request.param
     return engines.build_engine(choice, prefix, input_size=SIDE, key="lite0", folder=folder)
 
 
 @pytest.fixture(scope="module")
-def computed(engine: engines.Engine, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def computed(engine: base.Engine, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return run(engine, pixels)
 
 
@@ -93,7 +94,7 @@ def cut(pixels: NDArray[np.uint8], size: int) -> Iterator[Batch]:
         yield Batch(np.arange(at, at + len(part)), torch.from_numpy(np.ascontiguousarray(part)))
 
 
-def run(engine: engines.Engine, pixels: NDArray[np.uint8], size: int = 16) -> NDArray[np.float32]:
+def run(engine: base.Engine, pixels: NDArray[np.uint8], size: int = 16) -> NDArray[np.float32]:
     found = list(engine.run(cut(pixels, size)))
     assert np.array_equal(np.concatenate([indices for indices, _ in found]), np.arange(len(pixels)))
     return np.concatenate([rows for _, rows in found])
@@ -105,7 +106,7 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
 
 
 def test_features_keep_the_stated_cosine_to_eager_float32(
-    engine: engines.Engine, computed: NDArray[np.float32], reference: NDArray[np.float32]
+    engine: base.Engine, computed: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> None:
     assert computed.dtype == np.float32
     found = cosines(computed, reference)
@@ -114,7 +115,7 @@ def test_features_keep_the_stated_cosine_to_eager_float32(
 
 
 def test_the_same_head_keeps_its_accuracy(
-    engine: engines.Engine, computed: NDArray[np.float32], reference: NDArray[np.float32]
+    engine: base.Engine, computed: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> None:
     labels = digits()[1]
     half = DIGITS // 2
@@ -127,7 +128,7 @@ def test_the_same_head_keeps_its_accuracy(
 
 
 def test_a_row_depends_on_its_image_alone(
-    engine: engines.Engine, computed: NDArray[np.float32], pixels: NDArray[np.uint8]
+    engine: base.Engine, computed: NDArray[np.float32], pixels: NDArray[np.uint8]
 ) -> None:
     order = np.random.default_rng(1).permutation(30)
     again = run(engine, pixels[:30][order], size=7)  # other neighbours, other places, short batches
@@ -135,7 +136,7 @@ def test_a_row_depends_on_its_image_alone(
 
 
 def test_batches_that_lost_images_are_no_trouble(
-    engine: engines.Engine, computed: NDArray[np.float32], pixels: NDArray[np.uint8]
+    engine: base.Engine, computed: NDArray[np.float32], pixels: NDArray[np.uint8]
 ) -> None:
     none = torch.empty((0, SIDE, SIDE, 3), dtype=torch.uint8)
     given = [
@@ -149,12 +150,12 @@ def test_batches_that_lost_images_are_no_trouble(
     assert np.array_equal(np.concatenate([rows for _, rows in found]), computed[[3, 5, 7]])
 
 
-def test_nothing_in_nothing_out(engine: engines.Engine) -> None:
+def test_nothing_in_nothing_out(engine: base.Engine) -> None:
     assert list(engine.run([])) == []
 
 
 def test_a_caller_may_stop_and_start_again(
-    engine: engines.Engine, computed: NDArray[np.float32], pixels: NDArray[np.uint8]
+    engine: base.Engine, computed: NDArray[np.float32], pixels: NDArray[np.uint8]
 ) -> None:
     first = engine.run(cut(pixels[:40], 4))
     indices, rows = next(first)
@@ -166,7 +167,7 @@ def test_a_caller_may_stop_and_start_again(
     assert [indices.tolist() for indices, _ in second] == [[4, 5, 6, 7]]
 
 
-def test_an_error_of_the_batches_comes_through(engine: engines.Engine, pixels: NDArray[np.uint8]) -> None:
+def test_an_error_of_the_batches_comes_through(engine: base.Engine, pixels: NDArray[np.uint8]) -> None:
     def failing() -> Iterator[Batch]:
         yield from cut(pixels[:8], 4)
         raise RuntimeError("the disk went away")
@@ -175,7 +176,7 @@ def test_an_error_of_the_batches_comes_through(engine: engines.Engine, pixels: N
         list(engine.run(failing()))
 
 
-def test_a_feature_map_is_a_boundary_too(engine: engines.Engine, folder: Path, pixels: NDArray[np.uint8]) -> None:
+def test_a_feature_map_is_a_boundary_too(engine: base.Engine, folder: Path, pixels: NDArray[np.uint8]) -> None:
     below = load_pretrained("efficientnet_lite0").prefix("stage2")
     built = engines.build_engine(engine.choice, below, input_size=SIDE, key="lite0 stage2", folder=folder)
     found = run(built, pixels[:6], size=6)
@@ -185,7 +186,7 @@ def test_a_feature_map_is_a_boundary_too(engine: engines.Engine, folder: Path, p
     assert cosines(found.reshape(6, -1), expected.reshape(6, -1)).min() >= engines.tolerance(engine.choice).cosine
 
 
-def test_the_prefix_is_left_as_it_was(engine: engines.Engine, folder: Path) -> None:
+def test_the_prefix_is_left_as_it_was(engine: base.Engine, folder: Path) -> None:
     mine = load_pretrained("efficientnet_lite0").prefix("stage1")
     before = {name: (value.clone(), value.stride(), value.requires_grad) for name, value in mine.named_parameters()}
     built = engines.build_engine(engine.choice, mine, input_size=SIDE, key="lite0 stage1", folder=folder)
@@ -196,19 +197,19 @@ def test_the_prefix_is_left_as_it_was(engine: engines.Engine, folder: Path) -> N
         assert (value.stride(), value.requires_grad) == (stride, needs_gradient)
 
 
-def test_a_prefix_in_training_mode_is_refused(engine: engines.Engine, folder: Path) -> None:
+def test_a_prefix_in_training_mode_is_refused(engine: base.Engine, folder: Path) -> None:
     training = load_pretrained("efficientnet_lite0").train().prefix("stage1")
     with pytest.raises(ValueError, match="evaluation mode"):
         engines.build_engine(engine.choice, training, input_size=SIDE, key="x", folder=folder)
 
 
-def test_it_says_what_it_is(engine: engines.Engine) -> None:
+def test_it_says_what_it_is(engine: base.Engine) -> None:
     assert EngineChoice(**asdict(engine.choice)) == engine.choice
     assert engine.version == engines.version(engine.choice.name)
     assert engine.version.startswith(f"{engine.choice.name} ")
 
 
-def test_the_thread_count_of_pytorch_is_left_alone(engine: engines.Engine, pixels: NDArray[np.uint8]) -> None:
+def test_the_thread_count_of_pytorch_is_left_alone(engine: base.Engine, pixels: NDArray[np.uint8]) -> None:
     before = torch.get_num_threads()
     run(engine, pixels[:4])
     assert torch.get_num_threads() == before

@@ -11,19 +11,20 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft import freeze
-from topgraft.backbones import BACKBONES, Backbone, Build, Chain, random_chain
-from topgraft.classifier import Classifier
-from topgraft.defaults import SELECTION_MINIMUM
-from topgraft.inspection import foresee
-from topgraft.material import PixelMaterial
-from topgraft.pixels import Pixels
-from topgraft.plan import Phase, Rule, table
-from topgraft.records import ImageSpec, Sample
-from topgraft.stepping import StepChoices
-from topgraft.steps import run_phase
+from topgraft.data.pixel_cache import Pixels
+from topgraft.data.samples import ImageSpec, Sample
+from topgraft.models import freeze
+from topgraft.models.classifier import Classifier, fingerprint
+from topgraft.models.registry import BACKBONES
+from topgraft.models.spec import Backbone, Build, Chain, random_chain
 from topgraft.strategies import STRATEGIES
-from topgraft.strategies.spec import Facts
+from topgraft.strategies.defaults import SELECTION_MINIMUM
+from topgraft.strategies.facts import Facts
+from topgraft.strategies.plan import Phase, Rule, table
+from topgraft.training.inputs import PixelMaterial
+from topgraft.training.inspection import foresee
+from topgraft.training.sgd.epochs import run_phase
+from topgraft.training.sgd.step import StepChoices
 
 SPEC = ImageSpec(32, 32, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 CLASSES = 2
@@ -97,10 +98,10 @@ def test_frozen_is_bit_identical_after_every_phase(backbone: Backbone, strategy:
     for phase in phases(strategy, backbone, 1e-6 if size(backbone) > LARGE else 1e-3):
         rows = table(backbone.groups, phase.rules)
         freeze.apply(groups, rows)
-        before = {name: freeze.fingerprint(group) for name, group in groups.items()}
+        before = {name: fingerprint(group) for name, group in groups.items()}
         run = run_phase(classifier, phase, 0, rows, images, np.arange(2), np.arange(2, 4), OPTIMIZERS[optimizer])
         list(run)
-        after = {name: freeze.fingerprint(group) for name, group in groups.items()}
+        after = {name: fingerprint(group) for name, group in groups.items()}
         changed = {name for name in before if before[name] != after[name]}
         assert not changed & {name for name, rate in rows.items() if rate is None}
         assert "head" in changed, "or the test shows nothing"
@@ -123,12 +124,12 @@ def test_batchnorm_takes_statistics_beside_groups_whose_bits_stay(backbone: Back
     (phase,) = phases("partial", backbone, 1e-3)
     rows = table(backbone.groups, phase.rules)
     freeze.apply(groups, rows)
-    frozen = {name: freeze.fingerprint(group) for name, group in groups.items() if rows[name] is None}
+    frozen = {name: fingerprint(group) for name, group in groups.items() if rows[name] is None}
     trained = [layer for name, group in groups.items() if rows[name] is not None for layer in norms(group)]
     before = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in trained]
     choices = replace(CHOICES, updates_batchnorm=True, ema=0.0)
     list(run_phase(classifier, phase, 0, rows, material(), np.arange(2), np.arange(2, 4), choices))
-    assert frozen == {name: freeze.fingerprint(groups[name]) for name in frozen}
+    assert frozen == {name: fingerprint(groups[name]) for name in frozen}
     assert any(norms(groups[name]) for name in frozen), "or the test shows nothing"
     for layer, (mean, var) in zip(trained, before, strict=True):
         assert layer.num_batches_tracked == 1

@@ -16,11 +16,8 @@ import pytest
 from fitted import fitted
 from rich.cells import cell_len
 
-from topgraft import api, reprs  # noqa: F401 - `api` makes all records known
-from topgraft.forgetting import Forgetting, Kept, Similarity
-from topgraft.overviews import History, Samples
-from topgraft.plan import Phase, Rule
-from topgraft.records import (
+from topgraft.data.overviews import History, Samples
+from topgraft.data.samples import (
     ClassReport,
     Difference,
     Duplicate,
@@ -40,8 +37,11 @@ from topgraft.records import (
     TableRow,
     Unreadable,
 )
-from topgraft.summary import Layer, Parameters, Summary
-from topgraft.survey import Range, Survey
+from topgraft.data.survey import Range, Survey
+from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity
+from topgraft.models.summary import Layer, Parameters, Summary
+from topgraft.strategies.plan import Phase, Rule
+from topgraft.system import reprs
 
 # What a folder or a file may be called: markup, a terminal's escapes, a line's end, a mark that turns the direction of
 # writing, a formula, half of a pair of surrogates, wide characters, and accents that take no column.

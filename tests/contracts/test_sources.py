@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from topgraft import transforms
-from topgraft.digests import digest_array, digest_bytes
-from topgraft.records import SPLIT_NAMES, Sample
-from topgraft.sources import SOURCES, Source, open_source
-from topgraft.splits import divide
-from topgraft.survey import survey
+from topgraft.data import decode
+from topgraft.data.hashing import digest_array, digest_bytes
+from topgraft.data.samples import SPLIT_NAMES, Sample
+from topgraft.data.sources import SOURCES, open_source
+from topgraft.data.sources.base import Source
+from topgraft.data.splits import divide
+from topgraft.data.survey import survey
 
 
 def pictures(n: int) -> np.ndarray:
@@ -152,7 +153,7 @@ def test_it_opens_the_same_twice(source: Source, where: Any, tmp_path: Path):
 def test_every_image_can_be_decoded(source: Source):
     for sample in source.samples[:50]:
         given = sample.path if sample.array is None else sample.array
-        assert transforms.decode(given).mode == "RGB"
+        assert decode.decode(given).mode == "RGB"
 
 
 def test_it_can_be_divided_and_surveyed(source: Source):

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from topgraft import metrics
-from topgraft.backbones import BACKBONES
-from topgraft.defaults import SELECTION_MINIMUM
-from topgraft.plan import Phase, Rule, frozen_prefix, table
-from topgraft.records import EpochRecord
+from topgraft.data.samples import EpochRecord
+from topgraft.models.registry import BACKBONES
 from topgraft.strategies import STRATEGIES
-from topgraft.strategies.spec import HEAD, Facts
+from topgraft.strategies.defaults import SELECTION_MINIMUM
+from topgraft.strategies.facts import HEAD, Facts
+from topgraft.strategies.plan import Phase, Rule, frozen_prefix, table
 
 OWN = (HEAD, Phase("mine", (Rule("head", 1.0), Rule("*", 0.1)), 2, 1e-4))
 FEW = Facts(train_images=100, val_images=20, classes=3, epochs=4, phases=OWN)

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 import torch
 
-from topgraft import engines
-from topgraft.engines import EngineChoice, spec
-from topgraft.engines.torch import arithmetic, recorded
 from topgraft.errors import UsageError
-from topgraft.processor import processor_features
+from topgraft.features import engines
+from topgraft.features.engines import base
+from topgraft.features.engines.base import EngineChoice
+from topgraft.features.engines.torch import arithmetic, recorded
+from topgraft.system.hardware import processor_features
 
 
 def with_kinds(monkeypatch: pytest.MonkeyPatch, **changes: dict[str, object]) -> None:
@@ -198,8 +199,8 @@ def test_a_measurement_of_another_machine_is_not_used(monkeypatch: pytest.Monkey
 
 
 def test_versions_without_an_import() -> None:
-    assert spec.installed_version("torch") == f"torch {torch.__version__}"
-    assert spec.installed_version("no_such_package") is None
+    assert base.installed_version("torch") == f"torch {torch.__version__}"
+    assert base.installed_version("no_such_package") is None
     assert engines.available()["torch"] == engines.version("torch")
 
 
@@ -309,7 +310,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
         return torch.zeros(shape, dtype=dtype)
 
     names = {"zeros": zeros, "uint8": torch.uint8, "cuda": fake, "Tensor": torch.Tensor}
-    monkeypatch.setattr(sys.modules["topgraft.engines.torch"], "torch", SimpleNamespace(**names))
+    monkeypatch.setattr(sys.modules["topgraft.features.engines.torch"], "torch", SimpleNamespace(**names))
     return fake
 
 

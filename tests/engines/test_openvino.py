@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from topgraft import engines
-from topgraft.dataset import Batch
-from topgraft.engines import openvino as ours
+from topgraft.data.loader import Batch
 from topgraft.errors import TopgraftError, UsageError
+from topgraft.features import engines
+from topgraft.features.engines import base, openvino
 
 pytestmark = pytest.mark.skipif(engines.available()["openvino"] is None, reason="openvino is not installed")
 
@@ -38,12 +38,12 @@ class Small(nn.Module):
         return x.mean((2, 3))
 
 
-def build(folder: Path, *, key: str = "small", precision: str = "fp32") -> engines.Engine:
+def build(folder: Path, *, key: str = "small", precision: str = "fp32") -> base.Engine:
     choice = engines.choose("openvino", precision)
     return engines.build_engine(choice, Small().eval(), input_size=SIDE, key=key, folder=folder)
 
 
-def answer(engine: engines.Engine) -> NDArray[np.float32]:
+def answer(engine: base.Engine) -> NDArray[np.float32]:
     pixels = np.random.default_rng(0).integers(0, 256, (6, SIDE, SIDE, 3), dtype=np.uint8)
     [(_, rows)] = engine.run([Batch(np.arange(6), torch.from_numpy(pixels))])
     return rows
@@ -53,13 +53,13 @@ def answer(engine: engines.Engine) -> NDArray[np.float32]:
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each conversion."""
     made: list[int] = []
-    convert: Callable[..., Any] = ours._convert
+    convert: Callable[..., Any] = openvino._convert
 
     def counted(*given: Any) -> Any:
         made.append(1)
         return convert(*given)
 
-    monkeypatch.setattr(ours, "_convert", counted)
+    monkeypatch.setattr(openvino, "_convert", counted)
     return made
 
 
@@ -92,7 +92,7 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, conversions: list[int], dam
             "flipped": whole[:-1] + bytes([whole[-1] ^ 1]),
             "empty": b"",
             # Whole, but nothing that OpenVINO reads.
-            "foreign": ours.hashlib.sha256(foreign).digest() + foreign,
+            "foreign": openvino.hashlib.sha256(foreign).digest() + foreign,
         }[damage]
     )
     assert np.array_equal(answer(build(tmp_path)), expected)
@@ -120,16 +120,16 @@ def test_bf16_that_openvino_does_not_have_is_refused(tmp_path: Path, monkeypatch
         def get_property(self, device: str, name: str) -> list[str]:
             return ["FP32"]
 
-    monkeypatch.setattr(ours.import_openvino(), "Core", Core)
-    choice = engines.EngineChoice("openvino", "bf16", "cpu", 4, 1)
+    monkeypatch.setattr(openvino.import_openvino(), "Core", Core)
+    choice = base.EngineChoice("openvino", "bf16", "cpu", 4, 1)
     with pytest.raises(UsageError, match="cannot compute in bf16 on this processor; use --precision fp32"):
-        ours.build(choice, Small().eval(), SIDE, "small", tmp_path)
+        openvino.build(choice, Small().eval(), SIDE, "small", tmp_path)
 
 
 def test_a_broken_installation_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(TopgraftError, match="use PyTorch with --engine torch"):
-        ours.import_openvino()
+        openvino.import_openvino()
 
 
 RUN = """

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import topgraft as tg
-from topgraft.cli import main
+from topgraft.cli.main import main
 from topgraft.errors import UsageError
 
 NAME = "descriptor_coding"

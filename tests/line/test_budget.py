@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from topgraft import cli, features
-from topgraft.dataset import Batch
-from topgraft.engines import build_engine
-from topgraft.engines.spec import Rows
+from topgraft.cli import main
+from topgraft.data.loader import Batch
+from topgraft.features import extract
+from topgraft.features.engines import build_engine
+from topgraft.features.engines.base import Rows
 
 
 @pytest.fixture
@@ -33,17 +34,17 @@ def _four_times_slower(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return SimpleNamespace(choice=engine.choice, version=engine.version, run=run)
 
-    monkeypatch.setattr(features, "build_engine", slow)
+    monkeypatch.setattr(extract, "build_engine", slow)
 
 
 @pytest.mark.usefixtures("_four_times_slower")
 def test_a_budget_of_a_second_gives_the_head_on_all_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_STARTED", time.perf_counter() - 1.0)
+    monkeypatch.setattr(main, "_STARTED", time.perf_counter() - 1.0)
     out = tmp_path / "run"
     how = ["--limit", "60", "--input-size", "64", "--engine", "torch", "--precision", "fp32", "--device", "cpu"]
-    assert cli.main(["fit", "digits", "--out", str(out), *how, "--budget", "1s"]) == 0
+    assert main.main(["fit", "digits", "--out", str(out), *how, "--budget", "1s"]) == 0
     said = capsys.readouterr().err
     assert "base: the time is up after 4 of 50 images; the head is still fitted to all of them" in said
     assert "no time was left to train more than the head" in said
@@ -51,4 +52,4 @@ def test_a_budget_of_a_second_gives_the_head_on_all_images(
     assert list(config["phases"]) == ["head"]
     assert config["auto"]["untried"] == "stage7"
     assert any("no time was left to train" in note for note in config["notes"])
-    assert cli.main(["evaluate", str(out), "digits", "--quiet"]) == 0
+    assert main.main(["evaluate", str(out), "digits", "--quiet"]) == 0

@@ -14,10 +14,10 @@ from image_files import png, saved
 from odd_images import Case, cases
 from PIL import Image
 
-from topgraft.dataset import batches
+from topgraft.data.decode import decode, load_pixels, probe
+from topgraft.data.loader import batches
+from topgraft.data.samples import ImageSpec, Sample
 from topgraft.errors import ImageError
-from topgraft.records import ImageSpec, Sample
-from topgraft.transforms import decode, load_pixels, probe
 
 CASES = cases()
 SPECS = {

@@ -20,15 +20,15 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import topgraft as tg
-from topgraft import checkpoint
-from topgraft.artifact import is_finished
-from topgraft.classifier import Classifier
-from topgraft.cli import main
-from topgraft.dataset import batches
-from topgraft.defaults import FOLDS, SELECTION_MINIMUM
-from topgraft.folders import CHECKPOINT_FILE
-from topgraft.records import Sample
-from topgraft.weights import load_network
+from topgraft.artifacts.save import is_finished
+from topgraft.cli.main import main
+from topgraft.data.loader import batches
+from topgraft.data.samples import Sample
+from topgraft.models.classifier import Classifier
+from topgraft.models.weights.load import load_network
+from topgraft.strategies.defaults import FOLDS, SELECTION_MINIMUM
+from topgraft.system.files import CHECKPOINT_FILE
+from topgraft.training import checkpoint
 
 # One processor's arithmetic, and no conversion of a network that a test would wait for.
 HOW = ["--input-size", "64", "--engine", "torch", "--precision", "fp32", "--device", "cpu", "--workers", "1"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import topgraft as tg
-from topgraft.cli import main
+from topgraft.cli.main import main
 
 NETWORK = ["--backbone", "resnet18", "--weights", "random", "--strategy", "full", "--input-size", "32"]
 

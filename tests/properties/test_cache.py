@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from topgraft.cache import CacheKey, FeatureStore
-from topgraft.engines import EngineChoice
-from topgraft.records import ImageSpec
+from topgraft.data.samples import ImageSpec
+from topgraft.features.engines.base import EngineChoice
+from topgraft.features.store import CacheKey, FeatureStore
 
 KEY = CacheKey.make(
     spec=ImageSpec(8, 8, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),

@@ -7,10 +7,10 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from topgraft.digests import digest_bytes
-from topgraft.records import SPLIT_NAMES, Sample, Splits
-from topgraft.sources.spec import Source
-from topgraft.splits import divide
+from topgraft.data.hashing import digest_bytes
+from topgraft.data.samples import SPLIT_NAMES, Sample, Splits
+from topgraft.data.sources.base import Source
+from topgraft.data.splits import divide
 
 IMAGE = np.zeros((1, 1), np.uint8)
 lean = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from topgraft.augmentation import Augmentation, View
-from topgraft.dataset import batches
-from topgraft.digests import digest_bytes
-from topgraft.pixels import epoch, open_pixels
-from topgraft.records import ImageSpec, Sample
-from topgraft.views import draw_crop, load_view
+from topgraft.data.augment import Augmentation, View, draw_crop, load_view
+from topgraft.data.hashing import digest_bytes
+from topgraft.data.loader import batches
+from topgraft.data.pixel_cache import epoch, open_pixels
+from topgraft.data.samples import ImageSpec, Sample
 
 SPEC = ImageSpec(16, 18, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

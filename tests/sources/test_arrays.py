@@ -3,9 +3,9 @@ import re
 import numpy as np
 import pytest
 
-from topgraft.digests import digest_array
+from topgraft.data.hashing import digest_array
+from topgraft.data.sources import open_source
 from topgraft.errors import DataError
-from topgraft.sources import open_source
 
 X = np.arange(4 * 5 * 6 * 3, dtype=np.uint8).reshape(4, 5, 6, 3)
 

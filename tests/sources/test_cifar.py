@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topgraft import download
-from topgraft.digests import digest_array
+from topgraft.data.hashing import digest_array
+from topgraft.data.sources import cifar, open_source
 from topgraft.errors import DataError, DownloadError
-from topgraft.sources import cifar, open_source
+from topgraft.system import download
 
 ROWS = 4  # images of each file
 FINE, COARSE = [f"fine{n}" for n in range(100)], [f"coarse{n}" for n in range(20)]

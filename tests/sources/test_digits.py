@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 from sklearn.datasets import load_digits
 
-from topgraft.sources import open_source
+from topgraft.data.sources import open_source
 
 
 def test_all_digits_with_their_labels():

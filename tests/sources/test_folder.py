@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from topgraft.digests import digest_bytes
+from topgraft.data.hashing import digest_bytes
+from topgraft.data.samples import Unreadable
+from topgraft.data.sources import open_source
+from topgraft.data.sources.base import Source
+from topgraft.data.sources.folder import open_folder
 from topgraft.errors import DataError
-from topgraft.records import Unreadable
-from topgraft.sources import Source, open_source
-from topgraft.sources.folder import open_folder
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 
@@ -284,7 +285,7 @@ def test_a_folder_that_may_not_be_listed_is_named(flat: Path, monkeypatch: pytes
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr("topgraft.sources.folder.os.scandir", refuse)
+    monkeypatch.setattr("topgraft.data.sources.folder.os.scandir", refuse)
     source = open_folder(flat)
     assert [entry.name for entry in source.unreadable] == ["cat/secret"]
     assert source.unreadable[0].reason == f"the folder {flat / 'cat' / 'secret'} cannot be listed: permission denied"

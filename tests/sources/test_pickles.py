@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from topgraft.data.sources.cifar_pickles import read_pickle
 from topgraft.errors import DataError
-from topgraft.sources.pickles import read_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

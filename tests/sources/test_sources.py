@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from topgraft.data.sources import open_source
 from topgraft.errors import DataError
-from topgraft.sources import open_source
 
 
 def test_a_missing_path_names_what_is_near(tmp_path: Path):
@@ -64,7 +64,7 @@ def test_a_folder_with_a_data_sets_name_is_mentioned(tmp_path: Path, monkeypatch
 
 
 def test_sources_import_neither_torch_nor_scikit_learn():
-    code = "import sys, topgraft.sources, topgraft.splits, topgraft.survey, topgraft.download; print(*sys.modules)"
+    code = "import sys, topgraft.data.sources, topgraft.data.splits, topgraft.data.survey, topgraft.system.download; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "topgraft.sources.folder" in loaded
+    assert "topgraft.data.sources.folder" in loaded
     assert not {"torch", "sklearn", "requests"} & set(loaded)

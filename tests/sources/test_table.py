@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from topgraft.data.samples import Unreadable
+from topgraft.data.sources import open_source
+from topgraft.data.sources.csv_table import open_table, takes
 from topgraft.errors import DataError
-from topgraft.records import Unreadable
-from topgraft.sources import open_source
-from topgraft.sources.table import open_table, takes
 
 
 @pytest.fixture

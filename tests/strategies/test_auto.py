@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from topgraft import metrics
-from topgraft.defaults import FOLDS
-from topgraft.plan import table
-from topgraft.records import EpochRecord
+from topgraft.data.samples import EpochRecord
 from topgraft.strategies.auto import ladder, next_phase, untried
-from topgraft.strategies.spec import HEAD, Facts
+from topgraft.strategies.defaults import FOLDS
+from topgraft.strategies.facts import HEAD, Facts
+from topgraft.strategies.plan import table
 
 GROUPS = ("stem", "stage1", "stage2", "stage3", "head")
 RUNGS = ("stage3", "stage2", "stage1", "stem")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from topgraft.plan import Phase, table
-from topgraft.records import EpochRecord
+from topgraft.data.samples import EpochRecord
+from topgraft.strategies.facts import HEAD, Facts
 from topgraft.strategies.full import next_phase
-from topgraft.strategies.spec import HEAD, Facts
+from topgraft.strategies.plan import Phase, table
 
 GROUPS = ("stem", "stage1", "head")
 FACTS = Facts(100, 50, 3, epochs=4, lr=1e-4)

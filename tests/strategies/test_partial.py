@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from topgraft.data.samples import EpochRecord
 from topgraft.errors import UsageError
-from topgraft.plan import Phase
-from topgraft.records import EpochRecord
+from topgraft.strategies.facts import HEAD, Facts, thawed
 from topgraft.strategies.partial import next_phase
-from topgraft.strategies.spec import HEAD, Facts, thawed
+from topgraft.strategies.plan import Phase
 
 GROUPS = ("stem", "stage1", "stage2", "head")
 FACTS = Facts(100, 50, 3, epochs=7, lr=2e-4, first="stage1")

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from topgraft.data.samples import EpochRecord
 from topgraft.errors import UsageError
-from topgraft.plan import Phase, Rule
-from topgraft.records import EpochRecord
-from topgraft.strategies.rules import next_phase
-from topgraft.strategies.spec import HEAD, Facts
+from topgraft.strategies.custom import next_phase
+from topgraft.strategies.facts import HEAD, Facts
+from topgraft.strategies.plan import Phase, Rule
 
 GROUPS = ("stem", "stage1", "head")
 TOP = Phase("top", (Rule("stem", None), Rule("*", 1.0)), 2, 1e-4)

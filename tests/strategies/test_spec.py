@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from topgraft.defaults import FALL
+from topgraft.data.samples import EpochRecord
 from topgraft.errors import UsageError
-from topgraft.plan import Phase, Rule, table
-from topgraft.records import EpochRecord
-from topgraft.strategies.spec import HEAD, Facts, done, suggested, thawed
+from topgraft.strategies.defaults import FALL
+from topgraft.strategies.facts import HEAD, Facts, done, suggested, thawed
+from topgraft.strategies.plan import Phase, Rule, table
 
 GROUPS = ("stem", "stage1", "stage2", "stage3", "head")
 FACTS = Facts(1000, 400, 10, probe_images=400)

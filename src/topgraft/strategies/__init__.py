@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from . import auto, full, head, partial, rules
-from .spec import Strategy
+from . import auto, custom, full, head, partial
+from .facts import Strategy
 
 STRATEGIES: dict[str, Strategy] = {
     "auto": auto.next_phase,
     "head": head.next_phase,
     "partial": partial.next_phase,
     "full": full.next_phase,
-    "rules": rules.next_phase,
+    "rules": custom.next_phase,
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..metrics import paired_difference, standing, unpack
-from ..plan import Phase, Rule, shares
-from ..records import EpochRecord
-from .spec import HEAD, Facts, suggested, thawed
+from topgraft.data.samples import EpochRecord
+from topgraft.metrics import paired_difference, standing, unpack
+
+from .facts import HEAD, Facts, suggested, thawed
+from .plan import Phase, Rule, shares
 
 _STRIDE = 1.4
 """A rung of the ladder costs at least so many times the one above it: thawing one more cheap layer decides nothing."""

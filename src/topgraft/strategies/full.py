@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..plan import Phase, Rule
-from ..records import EpochRecord
-from .spec import HEAD, Facts, done, thawed
+from topgraft.data.samples import EpochRecord
+
+from .facts import HEAD, Facts, done, thawed
+from .plan import Phase, Rule
 
 
 def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..plan import Phase
-from ..records import EpochRecord
-from .spec import HEAD, Facts
+from topgraft.data.samples import EpochRecord
+
+from .facts import HEAD, Facts
+from .plan import Phase
 
 
 def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:

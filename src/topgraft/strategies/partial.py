@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import UsageError
-from ..plan import Phase
-from ..records import EpochRecord
-from .spec import HEAD, Facts, done, suggested, thawed
+from topgraft.data.samples import EpochRecord
+from topgraft.errors import UsageError
+
+from .facts import HEAD, Facts, done, suggested, thawed
+from .plan import Phase
 
 
 def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:

@@ -1,0 +1,1 @@
+"""Artifacts: one folder with weights, config, history and results."""

@@ -1,0 +1,92 @@
+"""What a fit has made, as lines of text: on the command line, and at the end of a fit in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from topgraft.artifacts.model_card import headline, image_counts
+from topgraft.cli.render.forgetting import traded
+from topgraft.data.samples import Cost, Fitted
+from topgraft.evaluation.chance import warned
+from topgraft.training.wise_ft import trade_from_json
+
+
+def lines(model: Fitted, seconds: Mapping[str, float], out: Path | None = None) -> list[str]:
+    """One line for each fact; the headline is last.
+
+    Args:
+        model: from `topgraft.fit`.
+        seconds: of each part, and ``total``.
+        out: the folder where it was saved; None where it was not.
+    """
+    config = model.config
+    untried = (config.get("auto") or {}).get("untried")
+    parts = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items() if name != "total")
+    return [
+        *([config["kept"]] if config.get("kept") else []),
+        f"{len(model.classes)} classes; {image_counts(config['data']['images'], len(model.unreadable))}",
+        _base(model),
+        *([] if config.get("kept") and "epoch" in config["selection"] else [_selected(config["selection"])]),
+        *(traded(trade_from_json(config["trade"])) if config.get("trade") else []),
+        *(config[part]["short"] for part in ("trade", "forgetting") if config.get(part)),
+        *([f"with more time it would also train from {untried}: --budget"] if untried else []),
+        f"seconds: {parts}; total {seconds['total']:.2f} s",
+        *([] if out is None else [f"saved: {out}"]),
+        *warned((config.get("largest_class") or {}).get("message", "")),
+        *headline(model.validation),
+    ]
+
+
+def _base(model: Fitted) -> str:
+    """What computed the base, or trained it, and where."""
+    resolved, backbone = model.config["resolved"], model.config["backbone"]["name"]
+    engine, why = resolved["engine"], resolved.get("engine_why")
+    if "epoch" in model.config["selection"]:
+        return f"trained: {backbone} on {engine['device']} ({resolved['training']})"
+    return (
+        f"base: {backbone} on {engine['name']} ({engine['precision']}{f': {why}' if why else ''}); "
+        f"{_origins(model.cost)}"
+    )
+
+
+def _origins(cost: Cost) -> str:
+    """Where the features came from: computed, cached, or those of an equal image."""
+    computed = "1 image" if cost.images_decoded == 1 else f"{cost.images_decoded:,} images"
+    copies = "1 exact copy" if cost.images_copied == 1 else f"{cost.images_copied:,} exact copies"
+    return f"{computed} computed, {cost.images_from_cache:,} from the cache" + (
+        f", {copies} of these" if cost.images_copied else ""
+    )
+
+
+def _selected(selection: Mapping[str, Any]) -> str:
+    """What chose the kept state."""
+    if "epoch" in selection:
+        judged = "validation images" if selection["by"] == "validation" else "images, each judged out of fold"
+        return (
+            f"kept: epoch {selection['epoch']} of {selection.get('phase', 'full')}, "
+            f"the best on {selection['images']:,} {judged}"
+        )
+    how = {
+        "validation": f"chosen by log loss on {selection['images']:,} validation images",
+        "out-of-fold": f"chosen by out-of-fold log loss over {selection['images']:,} train and validation images",
+        "default": "the default, as there are too few images to choose by",
+    }[selection["by"]]
+    return f"head: {solved(selection)}, {how}"
+
+
+def solved(selection: Mapping[str, Any]) -> str:
+    """How a head was solved, in words; see `topgraft.head.HeadSettings`."""
+    if selection.get("shrinkage") is not None:
+        way = f"discriminant, covariance shrunken by {selection['shrinkage']:g}"
+    else:
+        way = f"strength C = {selection['strength']:g}"
+    return way + (_NORMALIZED.get(selection.get("normalization", "")) or "")
+
+
+_NORMALIZED = {
+    "standard": ", on standardized features",
+    "length": ", on features of unit length",
+    "root": ", on square roots of features, of unit length",
+}

@@ -1,0 +1,1 @@
+"""From images on disk to splits and uint8 batches."""

@@ -1,0 +1,1 @@
+"""Logits, metrics with their uncertainty, predictions, forgetting."""

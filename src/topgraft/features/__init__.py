@@ -1,0 +1,1 @@
+"""The frozen base: engines that run it, and the cache of what it computed."""

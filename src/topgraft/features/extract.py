@@ -1,0 +1,373 @@
+"""Boundary activations of samples: what the cache holds, and the frozen prefix for the rest, once."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from topgraft.data.augment import View
+from topgraft.data.loader import Batch, batches
+from topgraft.data.samples import ImageSpec, Sample, Unreadable
+from topgraft.data.splits import refuse_unreadable
+from topgraft.errors import OutOfTime
+from topgraft.features.engines import build_engine
+from topgraft.features.engines.base import Engine, EngineChoice
+from topgraft.models.classifier import Classifier
+from topgraft.models.weights.load import weights_digest
+from topgraft.system import progress
+from topgraft.system.cores import usable_cores
+from topgraft.system.files import cache_folder
+
+from .store import CacheKey, FeatureStore
+
+_DRAWING = ("numpy",)  # its random numbers may change with its version
+_SEGMENT = 2048  # rows written at a time: a kill loses at most the seconds that these took
+_SEGMENT_BYTES = 128 << 20  # of float32 rows that are held until they are written
+
+
+@dataclass(frozen=True)
+class Base:
+    """The frozen prefix of a classifier, ready to run.
+
+    Attributes:
+        spec: how its pixels are made.
+        build: makes the engine; called only where something has to run.
+        store: what the cache holds of it.
+        batch_size: images that the engine takes at a time.
+        workers: decoding threads.
+        view: which pixels of an image; None for the spec's central crop.
+    """
+
+    spec: ImageSpec
+    build: Callable[[], Engine]
+    store: FeatureStore
+    batch_size: int
+    workers: int
+    view: View | None = None
+
+
+def open_base(
+    classifier: Classifier,
+    choice: EngineChoice,
+    workers: int | None,
+    folder: Path | None,
+    libraries: Sequence[str] = (),
+) -> Base:
+    """All groups before the head as a `Base`, with its place in the cache.
+
+    Args:
+        classifier: on the CPU, in evaluation mode.
+        choice: the engine; see `topgraft.engines.choose`.
+        workers: decoding threads; one per usable core if None.
+        folder: of the cache; `topgraft.folders.cache_folder` if None.
+        libraries: distributions that the base computes with; rows of other versions of them are not shared.
+    """
+    boundary = list(classifier.groups)[-2]
+    shape = (classifier.head.in_features,)
+    where = (folder or cache_folder()) / "features"
+    return _open(classifier, classifier.prefix(boundary), boundary, shape, choice, workers, folder, where, libraries)
+
+
+def open_boundary(
+    classifier: Classifier,
+    boundary: str,
+    choice: EngineChoice,
+    workers: int | None,
+    folder: Path | None,
+    views: Sequence[View | None] = (None,),
+    libraries: Sequence[str] = (),
+) -> list[Base]:
+    """The groups up to and including `boundary`, once for each view; see `open_base`.
+
+    Where the cache keeps them is its folder ``boundaries``: they are large, and `topgraft.boundary.trim` makes room.
+    """
+    prefix = classifier.prefix(boundary).eval()
+    shape = activation_shape(prefix, classifier.spec)
+    where = (folder or cache_folder()) / "boundaries"
+    used = (*_DRAWING, *libraries)
+    bases = [_open(classifier, prefix, boundary, shape, choice, workers, folder, where, used, view) for view in views]
+    built = cache(bases[0].build)  # one engine runs all views, one after the other
+    return [replace(base, build=built) for base in bases]
+
+
+def open_probes(
+    classifier: Classifier,
+    choice: EngineChoice,
+    workers: int | None,
+    folder: Path | None,
+    libraries: Sequence[str] = (),
+) -> tuple[Base, dict[str, int]]:
+    """The pooled activations after every group before the head, side by side, and how many numbers each gives.
+
+    The last are the features. See `open_base`.
+    """
+    probes = PooledBoundaries(classifier).eval()
+    widths = probes.widths(classifier.spec)
+    shape, where = (sum(widths.values()),), (folder or cache_folder()) / "features"
+    base = _open(classifier, probes, "all, pooled", shape, choice, workers, folder, where, libraries)
+    return base, widths
+
+
+class PooledBoundaries(nn.Module):
+    """uint8 N×H×W×3 to the mean over space of what each group before the head gives, N×(sum of channels)."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.normalise = classifier.normalise
+        self.groups = nn.ModuleDict({name: group for name, group in classifier.groups.items() if name != "head"})
+        self.training = classifier.training
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """All groups, one after the other."""
+        x: torch.Tensor = self.normalise(pixels)
+        pooled = []
+        for group in self.groups.values():
+            x = group(x)
+            pooled.append(x.mean((2, 3)) if x.ndim == 4 else x.flatten(1))
+        return torch.cat(pooled, 1)
+
+    def widths(self, spec: ImageSpec) -> dict[str, int]:
+        """How many numbers each group gives."""
+        found = {}
+        with torch.inference_mode():
+            x = self.normalise(_black(spec))
+            for name, group in self.groups.items():
+                x = group(x)
+                found[name] = int(x.shape[1]) if x.ndim == 4 else int(x.flatten(1).shape[1])
+        return found
+
+
+def activation_shape(prefix: nn.Module, spec: ImageSpec) -> tuple[int, ...]:
+    """Shape of what a prefix gives for one image."""
+    with torch.inference_mode():
+        return tuple(prefix(_black(spec)).shape[1:])
+
+
+def _black(spec: ImageSpec) -> torch.Tensor:
+    return torch.zeros((1, spec.input_size, spec.input_size, 3), dtype=torch.uint8)
+
+
+def _open(
+    classifier: Classifier,
+    prefix: nn.Module,
+    boundary: str,
+    shape: tuple[int, ...],
+    choice: EngineChoice,
+    workers: int | None,
+    folder: Path | None,
+    kept: Path,
+    libraries: Sequence[str],
+    view: View | None = None,
+) -> Base:
+    prefix = prefix.eval()
+    # Two graphs may have tensors of the same names, shapes and values; strides, pads and epsilons tell them apart.
+    graph = f"{weights_digest(prefix.state_dict())} {prefix!r}"
+    weights = hashlib.sha256(graph.encode()).hexdigest()
+    spec = classifier.spec
+    # A compiled network holds how it normalises, which is not among the weights.
+    network = f"{weights} {boundary} {spec.mean} {spec.std} {spec.channel_order}"
+    engines = (folder or cache_folder()) / "engines"
+
+    def build() -> Engine:
+        return build_engine(choice, prefix, input_size=spec.input_size, key=network, folder=engines)
+
+    key = CacheKey.make(
+        spec=spec,
+        weights=weights,
+        boundary=boundary,
+        view="plain" if view is None else view.key,
+        choice=choice,
+        libraries=libraries,
+    )
+    return Base(spec, build, FeatureStore(kept, key, shape), choice.batch_size, decoding_threads(workers), view)
+
+
+def decoding_threads(workers: int | None) -> int:
+    """The setting ``workers``: one thread per usable core if None."""
+    return usable_cores() if workers is None else workers
+
+
+@dataclass(frozen=True)
+class Completed:
+    """Which samples have rows in a store.
+
+    Attributes:
+        kept: indices of the samples that have one, ascending.
+        failed: index into the samples → why it could not be decoded.
+        decoded: images that ran through the base now; the others were there.
+        seconds: wall seconds of decoding and base together, 0 where nothing ran.
+    """
+
+    kept: NDArray[np.int64]
+    failed: Mapping[int, str]
+    decoded: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Activations of the samples that could be read.
+
+    Attributes:
+        kept: index into the samples of each row, ascending.
+        rows: float32, len(kept) × the boundary's shape.
+        unreadable: the samples that could not be decoded, and why.
+        decoded, seconds: see `Completed`.
+    """
+
+    kept: NDArray[np.int64]
+    rows: NDArray[np.float32]
+    unreadable: tuple[Unreadable, ...]
+    decoded: int
+    seconds: float
+
+
+def compute(
+    samples: Sequence[Sample],
+    base: Base,
+    *,
+    strict: bool,
+    description: str,
+    until: float = math.inf,
+    late: Callable[[str], None] | None = None,
+) -> FeatureRows:
+    """Rows for samples: missing ones are decoded and run through the engine, then all are read back.
+
+    What was computed is read back from the store too, so that a first and a second run see equal rows.
+
+    Args:
+        samples: with their digests.
+        base: see `open_base`.
+        strict: raise where an image cannot be decoded.
+        description: what the progress bar says.
+        until, late: see `complete`.
+
+    Raises:
+        DataError: under `strict`, the unreadable images.
+        OutOfTime: see `complete`.
+    """
+    found = complete(samples, base, description=description, until=until, late=late)
+    unreadable = tuple(Unreadable(samples[at].name, reason) for at, reason in found.failed.items())
+    if strict:
+        refuse_unreadable(unreadable)
+    rows = base.store.gather([samples[at].digest for at in found.kept])
+    return FeatureRows(found.kept, rows, unreadable, found.decoded, found.seconds)
+
+
+def complete(
+    samples: Sequence[Sample],
+    base: Base,
+    *,
+    description: str,
+    until: float = math.inf,
+    late: Callable[[str], None] | None = None,
+) -> Completed:
+    """Decode what the store has no row of, and run it through the engine. No more than a segment's rows are held.
+
+    Args:
+        samples: with their digests.
+        base: see `open_base`.
+        description: what the progress bar says.
+        until: when it has to be done, by ``time.perf_counter``.
+        late: is told once if it is not done until then, and the rest is computed all the same; without it that is an
+            error.
+
+    Raises:
+        OutOfTime: it was not done `until` then; what was done by then is kept.
+    """
+    digests = [sample.digest for sample in samples]
+    missing = set(base.store.missing(digests))
+    # One of each content: a duplicate is decoded once.
+    first = {sample.digest: sample for sample in reversed(samples) if sample.digest in missing}
+    todo = [sample for sample in samples if first.get(sample.digest) is sample]
+    by_name: dict[str, str] = {}
+    began = time.perf_counter()
+    if todo:
+        with progress.bar(description, len(todo)) as bar:
+            results = _results(todo, base, by_name, bar)
+            while block := _block(results, bar, _rows_at_a_time(base), until):
+                chosen = [int(index) for indices, _ in block for index in indices]
+                base.store.append(
+                    [todo[index].digest for index in chosen],
+                    np.concatenate([rows for _, rows in block]),
+                    [todo[index].name for index in chosen],
+                )
+                if time.perf_counter() > until and bar.done < len(todo):
+                    message = f"{description}: the time is up after {bar.done:,} of {len(todo):,} images"
+                    if late is None:
+                        raise OutOfTime(message)
+                    late(message)
+                    until = math.inf
+    seconds = time.perf_counter() - began if todo else 0.0
+    failed = {sample.digest: by_name[sample.name] for sample in todo if sample.name in by_name}
+    kept = np.array([i for i, digest in enumerate(digests) if digest not in failed], dtype=np.int64)
+    reasons = {i: failed[digest] for i, digest in enumerate(digests) if digest in failed}
+    return Completed(kept, reasons, len(todo) - len(failed), seconds)
+
+
+def run(samples: Sequence[Sample], base: Base, *, description: str) -> FeatureRows:
+    """Rows for samples without the cache: for images that will hardly be asked for again."""
+    failed: dict[str, str] = {}
+    began = time.perf_counter()
+    blocks: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    with progress.bar(description, len(samples)) as bar:
+        results = _results(samples, base, failed, bar)
+        while block := _block(results, bar, _rows_at_a_time(base)):
+            blocks += block
+    unreadable = tuple(Unreadable(s.name, failed[s.name]) for s in samples if s.name in failed)
+    if not blocks:
+        rows = np.empty((0, *base.store.shape), dtype=np.float32)
+        return FeatureRows(np.empty(0, dtype=np.int64), rows, unreadable, 0, time.perf_counter() - began)
+    indices = np.concatenate([i for i, _ in blocks])
+    order = np.argsort(indices)
+    rows = np.concatenate([r for _, r in blocks])[order]
+    return FeatureRows(indices[order], rows, unreadable, len(rows), time.perf_counter() - began)
+
+
+def _results(
+    todo: Sequence[Sample], base: Base, failed: dict[str, str], bar: progress.Bar
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Decode and run; what cannot be decoded goes into `failed`, by name."""
+
+    def noting(source: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in source:
+            for index, reason in batch.failed:
+                failed[todo[index].name] = reason
+                bar.advance()
+            yield batch
+
+    decoded = noting(batches(todo, base.spec, batch_size=base.batch_size, workers=base.workers, view=base.view))
+    # The engine is built beside the decoding of the next batches, and not at all where nothing can be decoded.
+    first = next((batch for batch in decoded if len(batch.indices)), None)
+    return iter(()) if first is None else base.build().run(chain([first], decoded))
+
+
+def _rows_at_a_time(base: Base) -> int:
+    return max(1, min(_SEGMENT, _SEGMENT_BYTES // (4 * math.prod(base.store.shape))))
+
+
+def _block(
+    results: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]],
+    bar: progress.Bar,
+    most: int,
+    until: float = math.inf,
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    block, size = [], 0
+    for indices, rows in islice(results, most):
+        block.append((indices, rows))
+        bar.advance(len(indices))
+        size += len(indices)
+        if size >= most or time.perf_counter() > until:
+            break
+    return block

@@ -1,0 +1,1 @@
+"""Published networks, one module for each family."""

@@ -1,0 +1,1 @@
+"""Every choice of a user: declared, parsed, checked."""

@@ -1,0 +1,1 @@
+"""Progress, files, downloads, hardware, threads, timing."""

@@ -1,0 +1,1 @@
+"""Train a classifier: head solvers, gradient steps, state, checkpoints, the fit."""

@@ -1,0 +1,1 @@
+"""What training costs: seconds for each group, time budgets, whether to cache activations."""

@@ -1,0 +1,1 @@
+"""Solve the head on features: logistic regression, support vector machines, linear probes."""

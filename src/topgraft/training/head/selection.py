@@ -1,0 +1,275 @@
+"""Choose the head: normalization, way of solving and strength, by the log loss of predictions on unseen images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft import metrics
+from topgraft.models.normalization import NORMALIZATIONS, Heads
+from topgraft.strategies.defaults import FOLDS, SELECTION_MINIMUM, STRENGTHS
+
+from .discriminant import SHRINKAGES
+from .logistic import Head, HeadSettings, folds, pick, solve_discriminant_heads, solve_head, solve_path
+
+DEFAULT = HeadSettings("root", shrinkage=0.96)
+"""The head where there are too few images to select one. With one image of a class it is the nearest class mean on
+normalized features. On ants and bees and on sign-digits no other is better on both
+(docs/decisions/0006-the-head-on-few-photos.md)."""
+
+PER_CLASS = 3
+"""Images of a class, on average, from which on out-of-fold predictions select. Of two images a fold leaves one, and
+then nothing is known of how images of a class differ."""
+
+CHOOSING = 1000
+"""Images that the normalization is selected on at most: with more, all of them are nearly equally good."""
+
+# Nats by which a training image's own class is above the mean of the others where a default head is taken. The log loss
+# of new images is least at 7 and 9 with one image of a class, and at 10 and 12 with two (sign-digits, ants and bees).
+_GAP = 7.0
+_SPREAD = 0.1  # of the logits that a temperature leaves at least: a head whose answers are at chance still answers
+
+
+@dataclass(frozen=True)
+class SelectionRecord:
+    """One head tried: log losses in nats, None where no images select; `correct` of the images that selected."""
+
+    settings: HeadSettings
+    train_log_loss: float
+    log_loss: float | None
+    correct: int
+
+
+@dataclass(frozen=True, eq=False)
+class HeadChoice:
+    """The head that was chosen.
+
+    Attributes:
+        head: the head.
+        settings: how it was solved.
+        selected_by: ``validation`` or ``out-of-fold``; ``default`` where there are too few images to select by.
+        selection_images: images that selected.
+        records: one for each head tried.
+        right: of each image that selected, whether the chosen head answers it right: the validation images, or
+            train and then validation.
+        scaled_loss: their log loss at the best temperature; None where there are none.
+    """
+
+    head: Head
+    settings: HeadSettings
+    selected_by: str
+    selection_images: int
+    records: tuple[SelectionRecord, ...]
+    right: NDArray[np.bool_]
+    scaled_loss: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Features, float32 n×d, and labels, int64 n; and whose the labels are."""
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    classes: int
+    class_weight: str | None
+
+    def __getitem__(self, rows: NDArray[np.generic]) -> Data:
+        return replace(self, features=self.features[rows], labels=self.labels[rows])
+
+    def plus(self, other: Data) -> Data:
+        """These images and then the others."""
+        features = np.concatenate([self.features, other.features])
+        return replace(self, features=features, labels=np.concatenate([self.labels, other.labels]))
+
+
+Solve = Callable[[Data], Heads]
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """What selects: `held` images that were not trained on, or, if there are none, `data` in folds."""
+
+    data: Data
+    held: Data | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return "out-of-fold" if self.held is None else "validation"
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Of the images that select."""
+        return (self.held or self.data).labels
+
+    def logits(self, solve: Solve, heads: Heads | None = None) -> NDArray[np.float64]:
+        """heads×n×classes of the images that select, by heads that have not seen them.
+
+        Args:
+            solve: solves the heads.
+            heads: solved on the data, where they are known.
+        """
+        if self.held is not None:
+            return (heads or solve(self.data)).logits(self.held.features)
+        # As many folds as a class has images, so that each fold leaves out one of every class: a class that alone has
+        # one image less than the others is answered less often.
+        typical = int(np.median(np.unique(self.labels, return_counts=True)[1]))
+        assigned = folds(self.labels, min(FOLDS, max(typical, 2)), self.seed)
+        parts: dict[int, NDArray[np.float64]] = {}
+        for fold in np.unique(assigned):
+            out = assigned == fold
+            present = np.unique(self.labels[~out])
+            if len(present) > 1:
+                parts[int(fold)] = solve(self.data[~out]).logits(self.data.features[out])
+                # What is not among the training images is as unlikely as the least likely of those that are. One
+                # image of a class would decide otherwise, as no head can answer it.
+                absent = np.setdiff1d(np.arange(self.data.classes), present)
+                parts[int(fold)][..., absent] = parts[int(fold)][..., present].min(axis=-1, keepdims=True)
+        count = next(iter(parts.values())).shape[0] if parts else 1
+        logits = np.zeros((count, len(self.labels), self.data.classes))  # nothing to tell apart: uniform predictions
+        for fold, part in parts.items():
+            logits[:, assigned == fold] = part
+        return logits
+
+    def reduced(self) -> _Judge:
+        """The same with at most `CHOOSING` images of the data, stratified."""
+        if len(self.data.labels) <= CHOOSING:
+            return self
+        dealt = folds(self.data.labels, -(-len(self.data.labels) // CHOOSING), self.seed)
+        return replace(self, data=self.data[dealt == 0])
+
+
+def choose_head(
+    train_features: NDArray[np.float32],
+    train_labels: NDArray[np.int64],
+    val_features: NDArray[np.float32],
+    val_labels: NDArray[np.int64],
+    classes: int,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    class_weight: str | None = None,
+    refit: bool = False,
+    seed: int = 0,
+) -> HeadChoice:
+    """Keep the head with the lowest selection log loss.
+
+    With 200 validation images or more, they select. With fewer, out-of-fold predictions over train and validation
+    together do; each fold has its own feature statistics. Discriminants select the normalization; the best of them,
+    at its best temperature, is then compared with the best logistic regression on the same normalization. With fewer
+    than `PER_CLASS` images of a class `DEFAULT` is taken. The head is solved on train alone unless `refit`.
+
+    Args:
+        train_features, val_features: float32 n×d, raw; there may be no validation images.
+        train_labels, val_labels: int64, n, each below `classes`.
+        classes, strengths, class_weight: see `topgraft.head.solve_path`.
+        refit: whether the head that was chosen is solved again on train and validation together.
+        seed: seed of the assignment to folds.
+    """
+    train = Data(train_features, train_labels, classes, class_weight)
+    val = Data(val_features, val_labels, classes, class_weight)
+    few = len(val_labels) < SELECTION_MINIMUM
+    pool = train.plus(val) if len(val_labels) and (few or refit) else train
+    judge = _Judge(pool, None, seed) if few else _Judge(train, val, seed)
+    fitted = pool if refit else train
+    if len(judge.labels) < PER_CLASS * len(np.unique(judge.labels)):
+        return _default(fitted)
+    tried = _try(judge, train, _normalization(judge.reduced()), strengths)
+    best = min(tried, key=lambda one: one.loss)  # the first one on ties: the more regularized
+    head = best.head
+    if refit:
+        head = solve_head(best.record.settings, pool.features, pool.labels, classes, class_weight=class_weight)
+    return HeadChoice(
+        head=head,
+        settings=best.record.settings,
+        selected_by=judge.name,
+        selection_images=len(judge.labels),
+        records=tuple(one.record for one in tried),
+        right=metrics.right(best.logits, judge.labels),
+        scaled_loss=metrics.scaled_log_loss(best.logits, judge.labels),
+    )
+
+
+def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """What divides logits so that their log loss is least, with caution and within bounds; see the constants here."""
+    inverse = metrics.inverse_temperature(logits, labels, cautious=True)
+    spread = float((logits - logits.mean(axis=1, keepdims=True)).std())
+    return 1 / max(inverse, _SPREAD / spread) if spread > 0 else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A head, what is known of it, and its logits of the images that select."""
+
+    head: Head
+    record: SelectionRecord
+    loss: float
+    logits: NDArray[np.float64]
+
+
+def _try(judge: _Judge, train: Data, normalization: str, strengths: Sequence[float]) -> list[_Tried]:
+    """All discriminants and logistic regressions on a normalization, each kind from strong to weak."""
+    tried: list[_Tried] = []
+    for solve, settings in (
+        (_discriminants(normalization), [HeadSettings(normalization, shrinkage=shrinkage) for shrinkage in SHRINKAGES]),
+        (_regressions(normalization, strengths), [HeadSettings(normalization, strength=c) for c in strengths]),
+    ):
+        heads = solve(train)
+        logits, known = judge.logits(solve, heads), heads.logits(train.features)
+        for i, chosen in enumerate(settings):
+            if chosen.shrinkage is not None:
+                chosen = replace(chosen, temperature=temperature(logits[i], judge.labels))
+            scaled = logits[i] / chosen.temperature
+            train_loss = metrics.log_loss(known[i] / chosen.temperature, train.labels)
+            loss, correct = metrics.log_loss(scaled, judge.labels), metrics.hits(scaled, judge.labels, 1)
+            record = SelectionRecord(chosen, train_loss, loss, correct)
+            tried.append(_Tried(pick(heads, i, chosen.temperature), record, loss, scaled))
+    return tried
+
+
+def _discriminants(normalization: str) -> Solve:
+    def solve(data: Data) -> Heads:
+        return solve_discriminant_heads(
+            data.features, data.labels, data.classes, normalization=normalization, class_weight=data.class_weight
+        )
+
+    return solve
+
+
+def _regressions(normalization: str, strengths: Sequence[float]) -> Solve:
+    def solve(data: Data) -> Heads:
+        return solve_path(
+            data.features,
+            data.labels,
+            data.classes,
+            strengths,
+            normalization=normalization,
+            class_weight=data.class_weight,
+        )
+
+    return solve
+
+
+def _normalization(judge: _Judge) -> str:
+    """The one whose best discriminant has the lowest log loss; the simplest on ties."""
+
+    def loss(name: str) -> float:
+        logits = judge.logits(_discriminants(name))
+        return min(metrics.log_loss(one / temperature(one, judge.labels), judge.labels) for one in logits)
+
+    return min(NORMALIZATIONS, key=loss)
+
+
+def _default(train: Data) -> HeadChoice:
+    """The head of `DEFAULT`, of which nothing is known; its temperature leaves training images `_GAP`."""
+    heads = _discriminants(DEFAULT.normalization)(train)
+    index = SHRINKAGES.index(DEFAULT.shrinkage or 1.0)
+    logits = heads.logits(train.features)[index]
+    own = logits[np.arange(len(logits)), train.labels]
+    gap = float((own - (logits.sum(axis=1) - own) / (train.classes - 1)).mean())
+    settings = replace(DEFAULT, temperature=gap / _GAP if gap > 0 else 1.0)
+    record = SelectionRecord(settings, metrics.log_loss(logits / settings.temperature, train.labels), None, 0)
+    nothing = np.zeros(0, dtype=np.bool_)
+    return HeadChoice(pick(heads, index, settings.temperature), settings, "default", 0, (record,), nothing, None)

@@ -1,0 +1,128 @@
+"""Look before training: the freeze table, and what each station of the line hands on for one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from topgraft.data.loader import batches
+from topgraft.data.samples import (
+    EpochRecord,
+    Inspection,
+    Placement,
+    PlannedPhase,
+    Sample,
+    Station,
+    TableRow,
+    Unreadable,
+)
+from topgraft.features.engines.base import EngineChoice
+from topgraft.metrics import pack
+from topgraft.models.classifier import Classifier
+from topgraft.strategies.facts import Facts, Strategy
+from topgraft.strategies.plan import Phase, frozen_prefix, table
+
+_ENOUGH = 64  # phases; no strategy has so many
+
+_IMAGES = 8  # one small batch shows shapes and ranges
+
+
+def foresee(strategy: Strategy, facts: Facts, groups: Sequence[str]) -> list[Phase]:
+    """The phases that would come if each were better than the one before: of a strategy that decides, the longest way.
+
+    Raises:
+        UsageError: the strategy does not go with the groups or the facts.
+    """
+    facts = replace(facts, budget=None)
+    phases: list[Phase] = []
+    history: list[EpochRecord] = []
+    while (phase := strategy(groups, facts, tuple(history))) is not None and len(phases) < _ENOUGH:
+        phases.append(phase)
+        images = facts.val_images + (facts.train_images if facts.folds else 0)
+        right = np.arange(images) <= len(phases)
+        history.append(
+            EpochRecord(
+                len(phases) - 1, phase.name, phase.epochs, 0.0, chosen=phase.solves_head, hits=pack(right),
+                folds=phase.folds, epochs=phase.epochs,
+            )
+        )  # fmt: skip
+    return phases
+
+
+def planned(phases: Sequence[Phase], groups: Sequence[str]) -> tuple[PlannedPhase, ...]:
+    """Phases with their tables worked out; those that are only tried in folds are left out where they come again."""
+    names = [phase.name for phase in phases]
+    return tuple(
+        PlannedPhase(phase.name, phase.ends, phase.lr, table(groups, phase.rules))
+        for at, phase in enumerate(phases)
+        if phase.name not in names[at + 1 :]
+    )
+
+
+def inspect_line(
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    rows: Mapping[str, float | None],
+    *,
+    backbone: str,
+    strategy: str,
+    updates_batchnorm: bool,
+) -> Inspection:
+    """Run the first images through the line in float32 and note shape, type and range after every station."""
+    shown = samples[:_IMAGES]
+    batch = next(iter(batches(shown, classifier.spec, batch_size=len(shown), workers=0)))
+    failed = dict(batch.failed)
+    unreadable = tuple(Unreadable(shown[index].name, reason) for index, reason in failed.items())
+    stations: list[Station] = []
+    if len(batch.indices):
+        with torch.inference_mode():
+            stations.append(_station("pixels", batch.pixels))
+            x = classifier.normalise(batch.pixels)
+            stations.append(_station("normalise", x))
+            for name, group in classifier.groups.items():
+                x = group(x)
+                stations.append(_station("logits" if name == "head" else name, x))
+    return Inspection(
+        backbone,
+        strategy,
+        tuple(_row(name, module, rows[name], updates_batchnorm) for name, module in classifier.groups.items()),
+        tuple(stations),
+        tuple(shown[int(index)].name for index in batch.indices),
+        unreadable,
+    )
+
+
+def _station(name: str, x: torch.Tensor) -> Station:
+    return Station(name, tuple(x.shape), str(x.dtype).removeprefix("torch."), x.min().item(), x.max().item())
+
+
+def _row(name: str, module: nn.Module, multiplier: float | None, updates: bool) -> TableRow:
+    norms = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+    keeps = "takes its statistics from the batches" if updates and multiplier is not None else "keeps its statistics"
+    batchnorm = keeps if norms else "–"
+    return TableRow(name, sum(p.numel() for p in module.parameters()), multiplier, batchnorm)
+
+
+def place(rows: Mapping[str, float | None], phase: Phase, engine: EngineChoice, training: str) -> tuple[Placement, ...]:
+    """Where each group runs in a phase: the frozen prefix on the engine, what steps in PyTorch, a solved head in float.
+
+    Args:
+        rows: the phase's table.
+        phase: it steps, or solves the head.
+        engine: of the frozen prefix.
+        training: precision of the products in groups that step.
+    """
+    prefix = frozen_prefix(rows)
+    placed = []
+    for group in rows:
+        if group in prefix:
+            placed.append(Placement(group, engine.device, engine.precision, engine.name))
+        elif phase.solves_head:
+            placed.append(Placement(group, "cpu", "fp32 or fp64, by the number of features", "solver"))
+        else:
+            placed.append(Placement(group, engine.device, f"{training}, weights and loss fp32", "torch"))
+    return tuple(placed)

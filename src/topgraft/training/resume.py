@@ -1,0 +1,158 @@
+"""The state of an unfinished fit: written as it goes, and found again to go on with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from topgraft.data.samples import Splits
+from topgraft.errors import CheckpointError, UsageError
+from topgraft.models.former_groups import in_checkpoint
+from topgraft.settings import verbs
+from topgraft.strategies.plan import phase_from_json
+from topgraft.system import progress
+from topgraft.system.files import checkpoint_file
+
+from . import checkpoint
+from .checkpoint import Checkpoint, require_same
+from .run_config import Resolved, versions
+
+
+def saved_state(chosen: verbs.FitSettings, splits: Splits) -> Checkpoint | None:
+    """What an earlier run has left to go on from; None where there is nothing, or it was not asked for.
+
+    Raises:
+        UsageError: it had other settings, or the images have changed since; nothing says where it is; or it is there
+            and was not asked for.
+    """
+    if not chosen.resume:
+        if chosen.checkpoint is not None and (state := checkpoint_file(chosen.checkpoint)).exists():
+            raise UsageError(
+                f"{state} is of an earlier fit; resume goes on with it to its end, and without the file one starts anew"
+            )
+        return None
+    if chosen.checkpoint is None:
+        raise UsageError("resume goes on from what checkpoint=FOLDER has kept; give that folder")
+    saved = checkpoint.read(checkpoint_file(chosen.checkpoint))
+    if saved is None:
+        progress.note(f"{chosen.checkpoint} holds no checkpoint to go on from; starting anew")
+        return None
+    if in_checkpoint(chosen.backbone, saved.tensors, saved.state):
+        raise CheckpointError(
+            f"{chosen.checkpoint} has former names of the groups of {chosen.backbone} (res2a was in stage1). "
+            "Resume it with the version of Topgraft that began it, or start again with --overwrite"
+        )
+    require_as_before(chosen.checkpoint, saved.state["settings"], chosen, splits.where)
+    if saved.state["images"] != _digest(splits):
+        raise UsageError(
+            f"the images in {splits.where} are not those that the fit in {chosen.checkpoint} began with; "
+            "bring them back to go on, or start anew with --overwrite"
+        )
+    before, now = saved.state["versions"], versions(Resolved.of(saved.state["resolved"]), chosen.backbone)
+    changed = [f"{name} {before.get(name)} then, {now.get(name)} now" for name in now if before.get(name) != now[name]]
+    if changed:
+        progress.note(f"going on with other versions, so that last digits may differ: {'; '.join(changed)}")
+    return saved
+
+
+def require_as_before(place: Path, saved: Mapping[str, Any], chosen: verbs.FitSettings, where: str) -> None:
+    """Refuse to go on with other settings than a fit began with; see `topgraft.checkpoint.require_same`.
+
+    Another spelling of a path is the same place, and a setting that there was none of then counts as its default.
+
+    Args:
+        place: the folder of the fit, for the message.
+        saved: its settings, ``where`` among them.
+        chosen: those that are asked for.
+        where: the images' place.
+    """
+    then = {**verbs.as_json(verbs.FitSettings()), **saved}
+    now = {**verbs.as_json(chosen), "where": where}
+    for name in _PLACES:
+        if _same_place(then[name], now[name]):
+            now[name] = then[name]
+    require_same(place, then, now, verbs.WITHOUT_EFFECT)
+
+
+def require_weights(before: str, now: str, chosen: verbs.FitSettings) -> None:
+    """Refuse to go on from another file of weights than a fit began with.
+
+    Args:
+        before, now: SHA-256 of them.
+        chosen: the settings.
+
+    Raises:
+        UsageError: they differ.
+    """
+    if before != now:
+        raise UsageError(
+            f"the weights are not those that the fit in {chosen.checkpoint} began with: their SHA-256 begins with "
+            f"{now[:12]}, not with {before[:12]}; bring the file back to go on, or start anew with --overwrite"
+        )
+
+
+_PLACES = ("where", "weights", "source", "data_dir")  # settings that may be paths
+
+
+def _same_place(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    places = [Path(text).expanduser() for text in (one, other)]
+    return places[0].exists() and places[0].resolve() == places[1].resolve()
+
+
+def keep_state(
+    path: Path,
+    state: Checkpoint,
+    chosen: verbs.FitSettings,
+    splits: Splits,
+    resolved: Resolved,
+    prepared: Mapping[str, Any],
+) -> None:
+    """Write what training has given, and what it belongs to: settings, images, engine, threads, versions, decisions.
+
+    Args:
+        path: the file.
+        state: of the training.
+        chosen, splits, resolved: of the fit.
+        prepared: what was measured and decided; see `topgraft.preparing.Preparation.state`.
+
+    Raises:
+        CheckpointError: it cannot be written, as the disk is full; the state before is whole.
+    """
+    asked = {**verbs.as_json(chosen), "where": splits.where}
+    everything = {**state.state, "settings": asked, "resolved": asdict(resolved), "images": _digest(splits)}
+    everything |= {"versions": versions(resolved, chosen.backbone), "prepared": prepared}
+    everything["position"] = _where(state.state)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write(path, Checkpoint(state.tensors, everything))
+    except OSError as error:
+        before = "the state before is whole: make room, and go on with --resume" if path.exists() else "make room"
+        raise CheckpointError(f"the state of the fit cannot be written to {path} ({error}); {before}") from None
+
+
+def _digest(splits: Splits) -> str:
+    """Of what is trained on and judged by, in this order, with its labels."""
+    digest = hashlib.sha256()
+    for name, part in (("train", splits.train), ("val", splits.val)):
+        digest.update(name.encode())
+        for sample in part:
+            digest.update(f"{sample.digest} {sample.label}\n".encode())
+    return digest.hexdigest()
+
+
+def _where(state: Mapping[str, Any]) -> dict[str, int]:
+    """Phase, epoch and step that a resumed run goes on from: all before is not done again."""
+    number = int(state["number"])
+    if state["under_way"] is None:
+        return {"phase": number + 1, "epoch": 1, "step": 0}
+    now = state["inner"]["now"] if state["inner"] is not None else {"epoch": 1, "step": 0}
+    phase = phase_from_json(state["under_way"])
+    if now["epoch"] > phase.ends and not phase.folds:  # of which nothing is left to do
+        return {"phase": number + 1, "epoch": 1, "step": 0}
+    fold = {"fold": min(len(state["folds"]) + 1, phase.folds)} if phase.folds else {}
+    return {"phase": number, **fold, "epoch": int(now["epoch"]), "step": int(now["step"])}

@@ -1,0 +1,1 @@
+"""Gradient steps: optimizers, losses, one step, one epoch, the learning-rate finder."""
