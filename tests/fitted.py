@@ -13,14 +13,17 @@ from torch import nn
 
 from topgraft import metrics
 from topgraft.data.loader import Batch
-from topgraft.data.samples import Cost, EpochRecord, Evaluation, Fitted, ImageSpec, Interval, Unreadable
+from topgraft.data.samples import ImageSpec, Unreadable
+from topgraft.evaluation.results import Cost, Evaluation, Fitted
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.extract import Base, open_base
+from topgraft.metrics import Interval
 from topgraft.models.backbones.init import glorot_uniform
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Backbone, Build, Chain, random_chain
 from topgraft.models.weights.load import file_sha256
+from topgraft.strategies.history import EpochRecord
 
 SPEC = ImageSpec(32, 36, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "BGR", "full")
 CLASSES = ("ant", "bee", "Käfer")

@@ -12,7 +12,7 @@ from PIL import Image
 
 import topgraft as tg
 from topgraft.data.loader import batches
-from topgraft.data.samples import Fitted
+from topgraft.evaluation.results import Fitted
 
 
 def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,9 +26,9 @@ from fitted import CLASSES, TINY, fitted
 from topgraft import metrics
 from topgraft.artifacts import save
 from topgraft.artifacts.results import read_results
-from topgraft.data.samples import Evaluation, Fitted
 from topgraft.errors import ArtifactError, TopgraftError, UsageError
 from topgraft.evaluation.evaluate import head_logits
+from topgraft.evaluation.results import Evaluation, Fitted
 from topgraft.models.normalization import NORMALIZATIONS, NormalizedLinear, fit_normalization
 from topgraft.models.registry import BACKBONES
 from topgraft.system.files import CHECKPOINT_FILE, growing_history_file

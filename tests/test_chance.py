@@ -7,9 +7,9 @@ import pytest
 from fitted import fitted
 from scipy.stats import binomtest
 
-from topgraft import metrics
-from topgraft.data.samples import EpochRecord
 from topgraft.evaluation import chance
+from topgraft.strategies import history
+from topgraft.strategies.history import EpochRecord
 
 CLASSES = ("ant", "bee")
 
@@ -69,11 +69,11 @@ def test_an_evaluation_is_judged_by_its_own_logits() -> None:
 
 def test_what_was_judged_out_of_fold_is_that_of_the_kept_record() -> None:
     labels = np.r_[np.zeros(10, dtype=np.int64), np.ones(10, dtype=np.int64)]
-    heads = [EpochRecord(0, "head", 0, 1.0, chosen=at == 1, hits=metrics.pack(labels == 0)) for at in range(2)]
+    heads = [EpochRecord(0, "head", 0, 1.0, chosen=at == 1, hits=history.pack(labels == 0)) for at in range(2)]
     folds = [
-        EpochRecord(1, "from a", epoch, 1.0, folds=5, hits=metrics.pack(np.arange(20) < 9 * epoch)) for epoch in (1, 2)
+        EpochRecord(1, "from a", epoch, 1.0, folds=5, hits=history.pack(np.arange(20) < 9 * epoch)) for epoch in (1, 2)
     ]
-    trained = EpochRecord(2, "from a", 2, 1.0, hits=metrics.pack(np.ones(4, dtype=bool)))
+    trained = EpochRecord(2, "from a", 2, 1.0, hits=history.pack(np.ones(4, dtype=bool)))
     records = [*heads, *folds, trained]
 
     def gained(**selection: object) -> int | None:

@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 
 import topgraft as tg
-from topgraft.data.samples import EpochRecord, Fitted, Sample, Splits
+from topgraft.data.samples import Sample, Splits
 from topgraft.errors import DataError, UsageError
+from topgraft.evaluation.results import Fitted
 from topgraft.features.extract import FeatureRows
 from topgraft.settings import verbs
 from topgraft.strategies.facts import Facts
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase
 from topgraft.system.files import checkpoint_file
 from topgraft.system.threads import torch_threads

@@ -18,13 +18,14 @@ from small import coloured, small_classifier
 
 import topgraft as tg
 from topgraft.cli import main
-from topgraft.data.samples import Difference, Interval, Sample
+from topgraft.data.samples import Sample
 from topgraft.errors import DataError
 from topgraft.evaluation.evaluate import head_logits
 from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity, linear_cka, mean_cosine, measure, short
 from topgraft.evaluation.pretrained_reference import Original
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.extract import open_base, run
+from topgraft.metrics import Difference, Interval
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES
 from topgraft.strategies.plan import Phase, Rule

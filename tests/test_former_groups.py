@@ -15,12 +15,14 @@ from torch import nn
 
 import topgraft as tg
 from topgraft.artifacts import save
-from topgraft.data.samples import EpochRecord, Fitted, Splits
+from topgraft.data.samples import Splits
+from topgraft.evaluation.results import Fitted
 from topgraft.models import registry
 from topgraft.models.classifier import Classifier
 from topgraft.models.former_groups import FORMER, in_checkpoint, translated, translated_config
 from topgraft.models.weights.load import Network, load_network
 from topgraft.settings import verbs
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import table
 from topgraft.training import checkpoint, run_config
 from topgraft.training.checkpoint import Checkpoint

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from topgraft import metrics
-from topgraft.data.samples import EpochRecord
+from topgraft.strategies import history
+from topgraft.strategies.history import EpochRecord
 from topgraft.training.sgd.high_rates import far_above, too_high
 from topgraft.training.sgd.step import StepChoices
 
@@ -20,7 +21,7 @@ JUDGING = np.arange(100) % 2  # the largest class has 50
 
 
 def after(loss: float, right: int, before: int | None = 95, lr: float = 0.05, **choices: Any) -> str | None:
-    hits = metrics.pack(np.arange(100) < right)
+    hits = history.pack(np.arange(100) < right)
     entry = EpochRecord(1, "full", 1, 1.0, loss, lr=lr, hits=hits, val_top1=metrics.wilson(right, 100), epochs=2)
     return too_high(entry, TRAIN, JUDGING, before, replace(CHOICES, **choices))
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from topgraft.data.samples import EpochRecord, Interval
+from topgraft.metrics import Interval
+from topgraft.strategies.history import EpochRecord
 from topgraft.system import progress
 from topgraft.training.history_file import GrowingHistory, described, epoch_from_json, line_of
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from fitted import fitted
 
-from topgraft.data.samples import Sample, TableRow
+from topgraft.data.samples import Sample
 from topgraft.features.engines.base import EngineChoice
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.defaults import FALL
 from topgraft.strategies.facts import Facts
 from topgraft.strategies.plan import Phase, Rule
-from topgraft.training.inspection import foresee, inspect_line, place, planned
+from topgraft.training.inspection import TableRow, foresee, inspect_line, place, planned
 
 
 def test_every_station_is_shown_with_its_range() -> None:

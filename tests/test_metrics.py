@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from topgraft import metrics
-from topgraft.data import samples
-from topgraft.data.samples import Difference
+from topgraft.metrics import Difference, Interval
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_wilson_holds_its_value_and_mirrors(pair: tuple[int, int]) -> None:
 
 
 def test_nothing_seen_is_nothing_known() -> None:
-    assert metrics.wilson(0, 0) == samples.Interval(0.0, 0.0, 1.0, 0)
+    assert metrics.wilson(0, 0) == Interval(0.0, 0.0, 1.0, 0)
     with pytest.raises(ValueError, match="3 of 2"):
         metrics.wilson(3, 2)
 

@@ -13,7 +13,7 @@ from fitted import SPEC, TINY, build, fitted, write_weights
 from safetensors.torch import save_file
 from torch import nn
 
-from topgraft.data.samples import Fitted, Sample
+from topgraft.data.samples import Sample
 from topgraft.errors import DataError, UsageError, WeightsError
 from topgraft.evaluation.pretrained_reference import (
     Original,
@@ -24,6 +24,7 @@ from topgraft.evaluation.pretrained_reference import (
     source_samples,
     untouched,
 )
+from topgraft.evaluation.results import Fitted
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build

@@ -7,8 +7,10 @@ from dataclasses import replace
 from fitted import fitted
 
 from topgraft.data.overviews import listed
-from topgraft.data.samples import PlannedPhase, Prediction, Predictions, Sample, Splits, Unreadable
+from topgraft.data.samples import Sample, Splits, Unreadable
+from topgraft.evaluation.results import Prediction, Predictions
 from topgraft.models.catalog import summary
+from topgraft.training.inspection import PlannedPhase
 
 
 def samples(count: int) -> tuple[Sample, ...]:

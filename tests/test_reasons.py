@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from topgraft import metrics
-from topgraft.data.samples import EpochRecord
+from topgraft.strategies import history
 from topgraft.strategies.facts import HEAD, Facts
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, Rule
 from topgraft.training.explain import explained, kept, reasoned, remarks
 from topgraft.training.loop import Outcome
@@ -19,7 +20,7 @@ FACTS = Facts(
     1000, 400, 4, probes={"stem": 0.5, "stage1": 0.875}, probe_images=400, familiarity=0.314,
     epoch_seconds={"stem": 20.0, "stage1": 4.0}, setup_seconds={"stage1": 2.0}, budget=300.0, spent=7.0, epochs=5,
 )  # fmt: skip
-SOLVED = EpochRecord(0, "head", 0, 1.0, chosen=True, hits=metrics.pack(np.arange(400) < 300), scaled_loss=1.0)
+SOLVED = EpochRecord(0, "head", 0, 1.0, chosen=True, hits=history.pack(np.arange(400) < 300), scaled_loss=1.0)
 TOP = Phase("top", (Rule("*", 1.0),), 1, 1e-4)
 
 
@@ -83,7 +84,7 @@ def test_remarks_say_what_a_budget_was_too_short_for() -> None:
 
 
 def stepped(right: int, phase: int = 1, folds: int = 0, n: int = 400) -> EpochRecord:
-    hits = metrics.pack(np.arange(n) < right)
+    hits = history.pack(np.arange(n) < right)
     top1 = metrics.wilson(right, n)
     return EpochRecord(phase, "from stage1", 2, 4.0, 0.5, 0.5, top1, 1e-3, hits=hits, scaled_loss=0.9, folds=folds)
 

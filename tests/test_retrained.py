@@ -13,9 +13,9 @@ from fitted import add_tiny, fitted
 
 from topgraft.artifacts import save
 from topgraft.cli import fit_summary
-from topgraft.data.samples import Fitted
 from topgraft.errors import ArtifactError
 from topgraft.evaluation.evaluate import head_logits
+from topgraft.evaluation.results import Fitted
 from topgraft.evaluation.retrained import NOTE, without_former_results
 from topgraft.models.classifier import fingerprint
 

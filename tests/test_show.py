@@ -16,18 +16,11 @@ from fitted import CLASSES, fitted
 from topgraft import metrics
 from topgraft.api import devices
 from topgraft.cli.render import fit
-from topgraft.data.samples import (
-    Duplicate,
-    Evaluation,
-    Inspection,
-    PlannedPhase,
-    Prediction,
-    Predictions,
-    TableRow,
-    Unreadable,
-)
+from topgraft.data.samples import Duplicate, Unreadable
 from topgraft.data.survey import Range, Survey
+from topgraft.evaluation.results import Evaluation, Prediction, Predictions
 from topgraft.models.catalog import list_backbones, summary
+from topgraft.training.inspection import Inspection, PlannedPhase, TableRow
 
 Print = Callable[..., str]
 

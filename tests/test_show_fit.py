@@ -9,7 +9,7 @@ import pytest
 from fitted import fitted
 
 from topgraft.cli import fit_summary
-from topgraft.data.samples import Cost
+from topgraft.evaluation.results import Cost
 
 
 def test_a_solved_head_is_told_in_five_lines_and_its_folder_in_one_more() -> None:

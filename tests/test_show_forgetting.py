@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from topgraft.cli.render.forgetting import forgotten, traded
-from topgraft.data.samples import Difference, Interval
 from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity
+from topgraft.metrics import Difference, Interval
 from topgraft.training.wise_ft import Trade, TradePoint
 
 AT = Interval(0.734, 0.706, 0.76, 1000)

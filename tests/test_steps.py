@@ -10,10 +10,10 @@ from small import SPEC, coloured, pixels_of, small_classifier
 from torch import nn
 
 from topgraft.data.pixel_cache import Pixels
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import Stalled
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, Rule, table
 from topgraft.training.inputs import PixelMaterial
 from topgraft.training.sgd.divergence import chance_loss

@@ -11,11 +11,10 @@ import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 from torch import nn
 
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import Stalled
-from topgraft.metrics import standing
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier, fingerprint
+from topgraft.strategies.history import EpochRecord, standing
 from topgraft.strategies.plan import Phase, Rule, table
 from topgraft.training.inputs import PixelMaterial
 from topgraft.training.sgd import epochs

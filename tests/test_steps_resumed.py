@@ -11,9 +11,9 @@ import pytest
 import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 
-from topgraft.data.samples import EpochRecord
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, Rule, table
 from topgraft.training import checkpoint
 from topgraft.training.checkpoint import Checkpoint

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topgraft.data.samples import Features
 from topgraft.errors import UsageError
-from topgraft.features.export import check_suffix, write_features
+from topgraft.features.export import Features, check_suffix, write_features
 
 FEATURES = Features(
     names=("a/ä.png", "b/1.png", "c.png"),

@@ -11,12 +11,12 @@ import pytest
 import torch
 from fitted import fitted
 
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import TopgraftError
 from topgraft.evaluation.evaluate import head_logits
 from topgraft.models.classifier import Classifier
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.facts import Facts
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase
 from topgraft.training import gradient_phase, loop
 from topgraft.training.gradient_phase import Inputs, Labelled, TrainChoices

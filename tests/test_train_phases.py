@@ -14,14 +14,14 @@ import pytest
 import torch
 from small import Noted, coloured, pixels_of, same, small_classifier, state_of
 
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import NotANumber, OutOfTime, Stalled
-from topgraft.metrics import pack, standing, wilson
+from topgraft.metrics import wilson
 from topgraft.models.classifier import Classifier
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.auto import untried
 from topgraft.strategies.defaults import FOLDS, SELECTION_MINIMUM
 from topgraft.strategies.facts import HEAD, Facts, Strategy
+from topgraft.strategies.history import EpochRecord, pack, standing
 from topgraft.strategies.plan import Phase, Rule
 from topgraft.training import checkpoint, explain, gradient_phase
 from topgraft.training.checkpoint import Checkpoint

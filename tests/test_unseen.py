@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from fitted import fitted
 
-from topgraft.data.samples import Fitted, Sample, Splits
+from topgraft.data.samples import Sample, Splits
 from topgraft.errors import DataError, UsageError
+from topgraft.evaluation.results import Fitted
 from topgraft.evaluation.unseen import choose_unseen, leave_out_seen
 
 IMAGE = np.zeros((1, 1), np.uint8)

@@ -12,19 +12,7 @@ from typing import Any
 from topgraft.artifacts import save as artifact
 from topgraft.cli import fit_summary
 from topgraft.cli.output import remark
-from topgraft.data.samples import (
-    SPLIT_NAMES,
-    Cost,
-    Evaluation,
-    Features,
-    Fitted,
-    Inspection,
-    Predictions,
-    Sample,
-    SplitName,
-    Splits,
-    Unreadable,
-)
+from topgraft.data.samples import SPLIT_NAMES, Sample, SplitName, Splits, Unreadable
 from topgraft.data.sources import open_source
 from topgraft.data.sources.base import Source, unread
 from topgraft.data.splits import divide, divide_if_possible, labels_of, refuse_unreadable, without
@@ -37,8 +25,10 @@ from topgraft.evaluation.forgetting import measure as compare
 from topgraft.evaluation.predict import predict as answer
 from topgraft.evaluation.predict import unlabelled
 from topgraft.evaluation.pretrained_reference import original_of, source_samples
+from topgraft.evaluation.results import Cost, Evaluation, Fitted, Predictions
 from topgraft.evaluation.unseen import choose_unseen, leave_out_seen
 from topgraft.features import benchmark
+from topgraft.features.export import Features
 from topgraft.features.extract import Base, compute, open_base
 from topgraft.models.build import open_network
 from topgraft.models.catalog import list_backbones as list_backbones
@@ -53,6 +43,7 @@ from topgraft.strategies.plan import table
 from topgraft.system import progress, timing
 from topgraft.training import forgetting_limit, inspection, run_config
 from topgraft.training.fit import laps, strategy_and_facts, train_network
+from topgraft.training.inspection import Inspection
 
 from .errors import DataError, UsageError
 

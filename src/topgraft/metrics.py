@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.data.samples import ClassReport, Difference, EpochRecord, Interval, Metrics
+from topgraft.data import overviews
+from topgraft.system.reprs import Shown
 
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+
+
 ECE_BINS = 15  # Guo et al., On Calibration of Modern Neural Networks (2017), section 2
+
+
 _SMALLEST = np.finfo(np.float64).tiny
 
 
@@ -90,35 +96,9 @@ def right(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np
     return result
 
 
-def pack(right: NDArray[np.bool_]) -> str:
-    """One bit for each image, in hex: `topgraft.records.EpochRecord.hits`."""
-    return np.packbits(right).tobytes().hex()
-
-
-def unpack(hits: str, n: int) -> NDArray[np.bool_]:
-    """What `pack` has packed of n images."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(hits), dtype=np.uint8), count=n).astype(bool)
-
-
-def standing(record: EpochRecord) -> tuple[int, float]:
-    """What makes one record better than another on the same images: more right answers, on ties the lower log loss at
-    the best temperature."""
-    return int(record.hits or "0", 16).bit_count(), -math.inf if record.scaled_loss is None else -record.scaled_loss
-
-
-def paired_difference(hits: NDArray[np.bool_], others: NDArray[np.bool_]) -> tuple[float, float]:
-    """By how much the first accuracy is above the second on the same images, and the standard error of that.
-
-    Only images that one answers right and the other wrong count: with b and c of them among n the difference is
-    (b - c)/n, and its standard error, if the two were equally good, √(b + c)/n (McNemar, Psychometrika, 1947, as in
-    Agresti, Categorical Data Analysis, section 10.1.1).
-    """
-    n = len(hits)
-    b, c = int((hits & ~others).sum()), int((others & ~hits).sum())
-    return (b - c) / n, math.sqrt(b + c) / n
-
-
 _STEEPEST = 1e4  # bound of the inverse temperature: with all images right the log loss falls for ever
+
+
 _NEWTON = 100
 
 
@@ -219,3 +199,53 @@ def _report(name: str, k: int, confusion: NDArray[np.int64]) -> ClassReport:
         f1=2 * right / (answered + there) if answered + there else None,
         n=there,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A proportion with its 95 % Wilson score interval; all three are fractions of 1."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A difference of two proportions of the same `n` images with its 95 % interval; all three are fractions of 1."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """Precision, recall and F1 of one class (fractions of 1; None where undefined) and its images."""
+
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    n: int
+
+
+@dataclass(frozen=True, repr=False)
+class Metrics(Shown, overview=overviews.metrics):
+    """The numbers of one evaluation, each with its n.
+
+    `top5` is None with five classes or fewer. `ece` is the expected calibration error over `ece_bins`
+    equal-width bins of the top probability; `log_loss` is in nats. Neither has an interval.
+    `confusion[i][j]` counts images of class i that were answered j.
+    """
+
+    n: int
+    top1: Interval
+    top5: Interval | None
+    log_loss: float
+    ece: float
+    ece_bins: int
+    classes: tuple[ClassReport, ...]
+    confusion: tuple[tuple[int, ...], ...]

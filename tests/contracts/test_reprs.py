@@ -17,31 +17,17 @@ from fitted import fitted
 from rich.cells import cell_len
 
 from topgraft.data.overviews import History, Samples
-from topgraft.data.samples import (
-    ClassReport,
-    Difference,
-    Duplicate,
-    EpochRecord,
-    Evaluation,
-    Features,
-    Fitted,
-    Inspection,
-    Interval,
-    Metrics,
-    PlannedPhase,
-    Prediction,
-    Predictions,
-    Sample,
-    Splits,
-    Station,
-    TableRow,
-    Unreadable,
-)
+from topgraft.data.samples import Duplicate, Sample, Splits, Unreadable
 from topgraft.data.survey import Range, Survey
 from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity
+from topgraft.evaluation.results import Evaluation, Fitted, Prediction, Predictions
+from topgraft.features.export import Features
+from topgraft.metrics import ClassReport, Difference, Interval, Metrics
 from topgraft.models.summary import Layer, Parameters, Summary
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, Rule
 from topgraft.system import reprs
+from topgraft.training.inspection import Inspection, PlannedPhase, Station, TableRow
 
 # What a folder or a file may be called: markup, a terminal's escapes, a line's end, a mark that turns the direction of
 # writing, a formula, half of a pair of surrogates, wide characters, and accents that take no column.

@@ -8,12 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from topgraft import metrics
-from topgraft.data.samples import EpochRecord
 from topgraft.models.registry import BACKBONES
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.defaults import SELECTION_MINIMUM
 from topgraft.strategies.facts import HEAD, Facts
+from topgraft.strategies.history import EpochRecord, pack
 from topgraft.strategies.plan import Phase, Rule, frozen_prefix, table
 
 OWN = (HEAD, Phase("mine", (Rule("head", 1.0), Rule("*", 0.1)), 2, 1e-4))
@@ -41,7 +40,7 @@ def history_of(
             history.append(
                 EpochRecord(
                     phase=number, name=phase.name, epoch=epoch, seconds=seconds, chosen=not phase.epochs,
-                    hits=metrics.pack(right), scaled_loss=1.0, folds=phase.folds, lr=phase.lr,
+                    hits=pack(right), scaled_loss=1.0, folds=phase.folds, lr=phase.lr,
                 )
             )  # fmt: skip
     raise AssertionError("it does not end")

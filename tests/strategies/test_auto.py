@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from topgraft import metrics
-from topgraft.data.samples import EpochRecord
 from topgraft.strategies.auto import ladder, next_phase, untried
 from topgraft.strategies.defaults import FOLDS
 from topgraft.strategies.facts import HEAD, Facts
+from topgraft.strategies.history import EpochRecord, pack
 from topgraft.strategies.plan import table
 
 GROUPS = ("stem", "stage1", "stage2", "stage3", "head")
@@ -30,7 +29,7 @@ def record(phase: int, right: int, *, epoch: int = 1, seconds: float = 1.0, loss
     """By default of one rung after the other."""
     name = f"from {rung or RUNGS[phase - 1]}" if phase else "head"
     return EpochRecord(
-        phase, name, epoch, seconds, chosen=epoch == 0, hits=metrics.pack(np.arange(n) < right), scaled_loss=loss,
+        phase, name, epoch, seconds, chosen=epoch == 0, hits=pack(np.arange(n) < right), scaled_loss=loss,
         folds=folds, epochs=5 if epoch else 0,
     )  # fmt: skip
 

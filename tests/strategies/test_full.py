@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from topgraft.data.samples import EpochRecord
 from topgraft.strategies.facts import HEAD, Facts
 from topgraft.strategies.full import next_phase
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, table
 
 GROUPS = ("stem", "stage1", "head")

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import UsageError
 from topgraft.strategies.facts import HEAD, Facts, thawed
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.partial import next_phase
 from topgraft.strategies.plan import Phase
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import UsageError
 from topgraft.strategies.custom import next_phase
 from topgraft.strategies.facts import HEAD, Facts
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, Rule
 
 GROUPS = ("stem", "stage1", "head")

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import UsageError
 from topgraft.strategies.defaults import FALL
 from topgraft.strategies.facts import HEAD, Facts, done, suggested, thawed
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, Rule, table
 
 GROUPS = ("stem", "stage1", "stage2", "stage3", "head")

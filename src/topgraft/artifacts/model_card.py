@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topgraft.data.samples import Evaluation
+    from topgraft.evaluation.results import Evaluation
 
 SPLIT_LABELS = {"train": "train", "val": "validation", "test": "test"}
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from topgraft.data.samples import Evaluation, SplitName, Unreadable
+from topgraft.data.samples import SplitName, Unreadable
 from topgraft.errors import ArtifactError
 from topgraft.evaluation.chance import judged
+from topgraft.evaluation.results import Evaluation
 from topgraft.metrics import measure
 from topgraft.system.files import atomic_write
 

@@ -25,8 +25,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from topgraft.data.samples import SPLIT_NAMES, Cost, Evaluation, Fitted, ImageSpec, SplitName, Unreadable
+from topgraft.data.samples import SPLIT_NAMES, ImageSpec, SplitName, Unreadable
 from topgraft.errors import ArtifactError, UsageError
+from topgraft.evaluation.results import Cost, Evaluation, Fitted
 from topgraft.models.former_groups import are_former, translated, translated_config, translated_history
 from topgraft.system.files import HISTORY_FILE, checkpoint_file, is_draft, link, remove_stale_drafts, replace
 from topgraft.training.history_file import epoch_from_json, line_of

@@ -17,7 +17,7 @@ from topgraft.system.files import checkpoint_file
 from .output import print_json, remark, results
 
 if TYPE_CHECKING:
-    from topgraft.data.samples import Fitted
+    from topgraft.evaluation.results import Fitted
 
 
 def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int:

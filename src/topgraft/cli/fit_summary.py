@@ -8,8 +8,8 @@ from typing import Any
 
 from topgraft.artifacts.model_card import headline, image_counts
 from topgraft.cli.render.forgetting import traded
-from topgraft.data.samples import Cost, Fitted
 from topgraft.evaluation.chance import warned
+from topgraft.evaluation.results import Cost, Fitted
 from topgraft.training.wise_ft import trade_from_json
 
 

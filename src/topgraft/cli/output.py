@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from topgraft.system import progress
 
 if TYPE_CHECKING:
-    from topgraft.data.samples import Evaluation, Unreadable
+    from topgraft.data.samples import Unreadable
+    from topgraft.evaluation.results import Evaluation
 
 
 def print_json(value: Any) -> None:

@@ -12,21 +12,13 @@ from topgraft.artifacts.model_card import SPLIT_LABELS, image_counts, percent, s
 from topgraft.system.reprs import Grid, Overview, Shown
 
 if TYPE_CHECKING:
-    from .samples import (
-        Duplicate,
-        EpochRecord,
-        Evaluation,
-        Features,
-        Fitted,
-        Inspection,
-        Metrics,
-        PlannedPhase,
-        Prediction,
-        Predictions,
-        Sample,
-        Splits,
-        Unreadable,
-    )
+    from topgraft.evaluation.results import Evaluation, Fitted, Prediction, Predictions
+    from topgraft.features.export import Features
+    from topgraft.metrics import Metrics
+    from topgraft.strategies.history import EpochRecord
+    from topgraft.training.inspection import Inspection, PlannedPhase
+
+    from .samples import Duplicate, Sample, Splits, Unreadable
 
 _NAMES = 8  # of a list in one line
 
@@ -311,13 +303,13 @@ def fitted(this: Fitted) -> Overview:
     return Overview(title, facts, (*numbers.grids, *history(this.history).grids))
 
 
-class Samples(Shown, tuple["records.Sample", ...], overview=samples):
+class Samples(Shown, tuple["Sample", ...], overview=samples):
     """The samples of a split: a tuple that is shown as a table."""
 
     __slots__ = ()
 
 
-class History(Shown, tuple["records.EpochRecord", ...], overview=history):
+class History(Shown, tuple["EpochRecord", ...], overview=history):
     """What a fit did, in order: a tuple that is shown as a table."""
 
     __slots__ = ()

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.artifacts.model_card import SPLIT_LABELS
-from topgraft.data.samples import EpochRecord, Evaluation
-from topgraft.metrics import unpack
+from topgraft.strategies.history import EpochRecord, unpack
+
+from .results import Evaluation
 
 SIGNIFICANT = 0.05
 """Two-sided p-value above which a model is not clearly better: what the 95 % intervals beside it stand for."""

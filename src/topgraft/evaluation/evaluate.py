@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from topgraft import metrics
-from topgraft.data.samples import Evaluation, Sample, SplitName, Unreadable
+from topgraft.data.samples import Sample, SplitName, Unreadable
 from topgraft.models.classifier import Classifier
 from topgraft.system.threads import aligned
+
+from .results import Evaluation
 
 
 def head_logits(classifier: Classifier, rows: NDArray[np.float32]) -> NDArray[np.float32]:

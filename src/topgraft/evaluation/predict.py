@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from topgraft import metrics
-from topgraft.data.samples import Fitted, Prediction, Predictions, Sample
+from topgraft.data.samples import Sample
 from topgraft.errors import DataError, UsageError
 from topgraft.features.extract import Base, run
 
 from .evaluate import head_logits
+from .results import Fitted, Prediction, Predictions
 
 # What a folder is searched for. A file that is named outright may be called anything.
 IMAGE_SUFFIXES = frozenset(

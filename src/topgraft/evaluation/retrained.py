@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from topgraft.data.samples import Fitted
 from topgraft.models.classifier import fingerprint
 from topgraft.system import progress
+
+from .results import Fitted
 
 NOTE = (
     "the classifier was changed after the fit: the validation results were of other weights and are left out; settings "

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from topgraft.data.samples import Fitted, Sample, SplitName, Splits
+from topgraft.data.samples import Sample, SplitName, Splits
 from topgraft.data.sources.base import listing
 from topgraft.errors import DataError, UsageError
+
+from .results import Fitted
 
 
 @dataclass(frozen=True)

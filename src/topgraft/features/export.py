@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from topgraft.data.samples import Features
+from topgraft.data import overviews
+from topgraft.data.samples import Unreadable
 from topgraft.errors import UsageError
 from topgraft.system.files import atomic_write
+from topgraft.system.reprs import Shown
 
 
 def check_suffix(path: Path) -> None:
@@ -60,3 +64,28 @@ def write_features(features: Features, path: Path) -> None:
         pq.write_table(pa.table(columns), buffer)
     with atomic_write(path) as file:
         file.write(buffer.getvalue())
+
+
+@dataclass(frozen=True, repr=False)
+class Features(Shown, overview=overviews.features):
+    """What `extract_features` returns: one row of pooled features for each image.
+
+    Attributes:
+        names: image names, in order.
+        features: float32, n × feature width.
+        labels: int64, n; -1 where unlabelled.
+        splits: the split of each image; ``undivided`` where the source has none and is too small to be divided.
+        classes: class names, in label order.
+        backbone: name of the backbone that made the features.
+        unreadable: files that were left out, and why.
+        notes: about how the images were found and divided.
+    """
+
+    names: tuple[str, ...]
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    splits: tuple[str, ...]
+    classes: tuple[str, ...]
+    backbone: str
+    unreadable: tuple[Unreadable, ...] = ()
+    notes: tuple[str, ...] = ()

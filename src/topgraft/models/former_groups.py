@@ -9,7 +9,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
-from topgraft.data.samples import EpochRecord
+from topgraft.strategies.history import EpochRecord
 
 V = TypeVar("V")
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from topgraft.data.samples import EpochRecord
-from topgraft.metrics import paired_difference, standing, unpack
-
 from .facts import HEAD, Facts, suggested, thawed
+from .history import EpochRecord, paired_difference, standing, unpack
 from .plan import Phase, Rule, shares
 
 _STRIDE = 1.4

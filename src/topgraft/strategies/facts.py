@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import UsageError
 
 from .defaults import FALL, FOLDS, SELECTION_MINIMUM
+from .history import EpochRecord
 from .plan import Phase, Rule, phase_from_json
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from topgraft.data.samples import EpochRecord
-
 from .facts import HEAD, Facts
+from .history import EpochRecord
 from .plan import Phase
 
 

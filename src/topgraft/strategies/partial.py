@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import UsageError
 
 from .facts import HEAD, Facts, done, suggested, thawed
+from .history import EpochRecord
 from .plan import Phase
 
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from topgraft.artifacts.model_card import share
-from topgraft.data.samples import EpochRecord
-from topgraft.metrics import standing
 from topgraft.strategies import auto
 from topgraft.strategies.facts import Facts, suggested
+from topgraft.strategies.history import EpochRecord, standing
 from topgraft.system import progress
 
 from .loop import Outcome

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.data.samples import EpochRecord, Sample, Splits, Unreadable
+from topgraft.data.samples import Sample, Splits, Unreadable
 from topgraft.data.splits import labels_of, refuse_unreadable, require_readable
 from topgraft.errors import UsageError
 from topgraft.evaluation.chance import LargestClass, judged_out_of_fold
@@ -23,6 +23,7 @@ from topgraft.models.weights.load import RANDOM
 from topgraft.settings import verbs
 from topgraft.strategies import STRATEGIES, defaults
 from topgraft.strategies.facts import Facts, Strategy
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, frozen_prefix, table
 from topgraft.system import progress
 from topgraft.system.files import checkpoint_file, growing_history_file

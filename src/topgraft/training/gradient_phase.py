@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from topgraft import metrics
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import OutOfTime
-from topgraft.metrics import standing
 from topgraft.models.classifier import Classifier
+from topgraft.strategies import history
 from topgraft.strategies.defaults import LEARNING_RATES
 from topgraft.strategies.facts import Facts
+from topgraft.strategies.history import EpochRecord, standing
 from topgraft.strategies.plan import Phase
 from topgraft.system import progress
 from topgraft.system.threads import torch_threads
@@ -170,7 +170,7 @@ def solve(
             strength=record.settings.strength,
             shrinkage=record.settings.shrinkage,
             chosen=chosen,
-            hits=metrics.pack(choice.right) if chosen else "",
+            hits=history.pack(choice.right) if chosen else "",
             scaled_loss=choice.scaled_loss if chosen else None,
         )
         now.history.append(entry)
@@ -304,7 +304,7 @@ def try_in_folds(
                 job.keep(replace(now, lead=time.perf_counter() - began))
             bar.advance(phase.epochs)
             for record in now.folds[fold]:
-                hits[record.epoch - 1, out] = metrics.unpack(record.hits, int(out.sum()))
+                hits[record.epoch - 1, out] = history.unpack(record.hits, int(out.sum()))
     # An epoch that time has cut in one of the folds is not what would be trained.
     sizes = [int((~out).sum()) for out in tried]
     complete = [_complete(records, size) for records, size in zip(now.folds, sizes, strict=True)]
@@ -323,7 +323,7 @@ def try_in_folds(
             val_loss=sum(w * (part.val_loss or 0.0) for w, part in zip(weights, parts, strict=True)),
             val_top1=metrics.wilson(int(hits[at].sum()), len(pool)),
             lr=phase.lr,
-            hits=metrics.pack(hits[at]),
+            hits=history.pack(hits[at]),
             scaled_loss=sum(w * (part.scaled_loss or 0.0) for w, part in zip(weights, parts, strict=True)),
             folds=phase.folds,
             epochs=phase.epochs,

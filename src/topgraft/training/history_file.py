@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from topgraft.artifacts.model_card import share
-from topgraft.data.samples import EpochRecord, Interval
+from topgraft.metrics import Interval
+from topgraft.strategies.history import EpochRecord
 from topgraft.system import progress
 from topgraft.system.files import atomic_write
 

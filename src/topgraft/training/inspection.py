@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
+from topgraft.data import overviews
 from topgraft.data.loader import batches
-from topgraft.data.samples import (
-    EpochRecord,
-    Inspection,
-    Placement,
-    PlannedPhase,
-    Sample,
-    Station,
-    TableRow,
-    Unreadable,
-)
+from topgraft.data.samples import Sample, Unreadable
 from topgraft.features.engines.base import EngineChoice
-from topgraft.metrics import pack
 from topgraft.models.classifier import Classifier
 from topgraft.strategies.facts import Facts, Strategy
+from topgraft.strategies.history import EpochRecord, pack
 from topgraft.strategies.plan import Phase, frozen_prefix, table
+from topgraft.system.reprs import Shown
 
 _ENOUGH = 64  # phases; no strategy has so many
+
 
 _IMAGES = 8  # one small batch shows shapes and ranges
 
@@ -126,3 +120,62 @@ def place(rows: Mapping[str, float | None], phase: Phase, engine: EngineChoice, 
         else:
             placed.append(Placement(group, engine.device, f"{training}, weights and loss fp32", "torch"))
     return tuple(placed)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One group in the freeze table. `lr_multiplier` None is frozen; `batchnorm` says what its BatchNorm does."""
+
+    group: str
+    parameters: int
+    lr_multiplier: float | None
+    batchnorm: str
+
+
+@dataclass(frozen=True, repr=False)
+class PlannedPhase(Shown, overview=overviews.planned_phase):
+    """One phase of a plan: passes over the images, base rate, multiplier of each group; see `topgraft.plan.Phase`."""
+
+    name: str
+    epochs: int
+    lr: float
+    multipliers: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Station:
+    """What one station of the line hands on for one batch: shape, type and range of the values."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one group runs while a model is fitted: device, number type of its products, and what computes."""
+
+    group: str
+    device: str
+    dtype: str
+    engine: str
+
+
+@dataclass(frozen=True, repr=False)
+class Inspection(Shown, overview=overviews.inspection):
+    """What `inspect` returns: the freeze table of the last phase, the stations of the line for one batch of `images`,
+    and, if it was asked for, where each group runs.
+
+    `phases` are in the order in which they would come; of a strategy that decides as it goes, those of the longest way.
+    """
+
+    backbone: str
+    strategy: str
+    table: tuple[TableRow, ...]
+    stations: tuple[Station, ...]
+    images: tuple[str, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+    placement: tuple[Placement, ...] = ()
+    phases: tuple[PlannedPhase, ...] = ()

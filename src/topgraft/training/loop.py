@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import NotANumber, OutOfTime, Stalled, TopgraftError
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
 from topgraft.strategies.facts import Facts, Strategy
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, table
 from topgraft.system import progress
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from topgraft.data.samples import EpochRecord
 from topgraft.strategies.facts import Facts
+from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, phase_from_json
 from topgraft.training.sgd.step import Run
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from topgraft import metrics
 from topgraft.artifacts import model_card
-from topgraft.data.samples import Difference, Interval, Sample, Unreadable
+from topgraft.data.samples import Sample, Unreadable
 from topgraft.data.sources.base import unread
 from topgraft.data.splits import labels_of
 from topgraft.errors import DataError, UsageError
@@ -29,6 +29,7 @@ from topgraft.evaluation.forgetting import answers, points
 from topgraft.evaluation.pretrained_reference import Original, base_state, untouched
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.extract import compute, open_base, run
+from topgraft.metrics import Difference, Interval
 from topgraft.models.classifier import Classifier
 from topgraft.system.quantities import loss_limit
 from topgraft.training.head.selection import HeadChoice, choose_head

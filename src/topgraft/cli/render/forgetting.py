@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from topgraft.artifacts.model_card import in_points, percent, share
 
 if TYPE_CHECKING:
-    from topgraft.data.samples import Difference, Interval
     from topgraft.evaluation.forgetting import Forgetting
+    from topgraft.metrics import Difference, Interval
     from topgraft.training.wise_ft import Trade
 
 _BAR = 12  # characters of the longest bar

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from topgraft import metrics
-from topgraft.data.samples import EpochRecord
 from topgraft.errors import NotANumber, Stalled
-from topgraft.metrics import standing
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
+from topgraft.strategies import history
 from topgraft.strategies.defaults import STALL_STEPS
+from topgraft.strategies.history import EpochRecord, standing
 from topgraft.strategies.plan import Phase
 from topgraft.system import progress
 from topgraft.system.gpu import exact_convolutions
@@ -266,7 +266,7 @@ def _judge(run: Run, now: Now, mean: Mapping[str, torch.Tensor], phase: Phase, n
         lr=now.lr,
         curve=curve_of(now.losses),
         epochs=phase.epochs,
-        hits=metrics.pack(right),
+        hits=history.pack(right),
         scaled_loss=metrics.scaled_log_loss(logits, labels),
     )
 

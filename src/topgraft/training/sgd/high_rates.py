@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.artifacts.model_card import share
-from topgraft.data.samples import EpochRecord
-from topgraft.metrics import standing
 from topgraft.strategies.defaults import FAR_ABOVE, learning_rate
+from topgraft.strategies.history import EpochRecord, standing
 
 from .divergence import LOWER, chance_loss
 from .step import StepChoices
