@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from fitted import fitted
 
-from topgraft.data.overviews import listed
 from topgraft.data.samples import Sample, Splits, Unreadable
 from topgraft.evaluation.results import Prediction, Predictions
 from topgraft.models.catalog import summary
+from topgraft.system.formatting import listed
 from topgraft.training.inspection import PlannedPhase
 
 

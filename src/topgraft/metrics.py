@@ -4,13 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from heapq import nlargest
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.data import overviews
-from topgraft.system.reprs import Shown
+from topgraft.artifacts.model_card import percent, share
+from topgraft.system.formatting import counted
+from topgraft.system.reprs import Grid, Overview, Shown
+
+
+def confused(metrics: Metrics) -> list[str]:
+    """The three most frequent confusions: ``ant taken for bee (3)``."""
+    names = [row.name for row in metrics.classes]
+    pairs = (
+        (count, names[truth], names[answer])
+        for truth, row in enumerate(metrics.confusion)
+        for answer, count in enumerate(row)
+        if count and truth != answer
+    )
+    return [f"{truth} taken for {answer} ({count:,})" for count, truth, answer in nlargest(3, pairs)]
+
+
+def metrics(this: Metrics, label: str = "") -> Overview:
+    """Accuracies with their intervals, and a row for each class."""
+    grid = Grid(
+        ("class", "precision", "recall", "F1", "images"),
+        this.classes,
+        lambda r: (r.name, *("–" if v is None else share(v) for v in (r.precision, r.recall, r.f1)), f"{r.n:,}"),
+        "classes",
+    )
+    facts = {
+        "top-1": percent(asdict(this.top1)),
+        "top-5": "" if this.top5 is None else percent(asdict(this.top5)),
+        "log loss": f"{this.log_loss:.3f}, expected calibration error {this.ece:.3f} ({this.ece_bins} bins)",
+        "confused": "; ".join(confused(this)),
+    }
+    return Overview(f"Metrics on {counted(this.n, 'image')}{label}", facts, (grid,))
+
 
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
@@ -233,7 +265,7 @@ class ClassReport:
 
 
 @dataclass(frozen=True, repr=False)
-class Metrics(Shown, overview=overviews.metrics):
+class Metrics(Shown, overview=metrics):
     """The numbers of one evaluation, each with its n.
 
     `top5` is None with five classes or fewer. `ece` is the expected calibration error over `ece_bins`

@@ -16,7 +16,7 @@ import pytest
 from fitted import fitted
 from rich.cells import cell_len
 
-from topgraft.data.overviews import History, Samples
+from topgraft.data.overviews import Samples
 from topgraft.data.samples import Duplicate, Sample, Splits, Unreadable
 from topgraft.data.survey import Range, Survey
 from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity
@@ -24,7 +24,7 @@ from topgraft.evaluation.results import Evaluation, Fitted, Prediction, Predicti
 from topgraft.features.export import Features
 from topgraft.metrics import ClassReport, Difference, Interval, Metrics
 from topgraft.models.summary import Layer, Parameters, Summary
-from topgraft.strategies.history import EpochRecord
+from topgraft.strategies.history import EpochRecord, History
 from topgraft.strategies.plan import Phase, Rule
 from topgraft.system import reprs
 from topgraft.training.inspection import Inspection, PlannedPhase, Station, TableRow

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.data import overviews
 from topgraft.data.samples import ImageSpec, SplitName, Unreadable
 from topgraft.metrics import Metrics
-from topgraft.strategies.history import EpochRecord
+from topgraft.strategies.history import EpochRecord, History
 from topgraft.system.reprs import Shown
+
+from . import overviews
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,4 +110,4 @@ class Fitted(Shown, overview=overviews.fitted):
     cost: Cost
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "history", overviews.History(self.history))
+        object.__setattr__(self, "history", History(self.history))

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.data import overviews
+from topgraft.data.overviews import by_class, images_of, unreadable
 from topgraft.data.samples import Unreadable
 from topgraft.errors import UsageError
 from topgraft.system.files import atomic_write
-from topgraft.system.reprs import Shown
+from topgraft.system.reprs import Overview, Shown
+
+
+def features(this: Features) -> Overview:
+    """How many, and of what."""
+    labels = Counter(zip(this.splits, this.labels.tolist(), strict=True))
+    counts = {s: [labels[s, label] for label in range(len(this.classes))] for s in dict.fromkeys(this.splits)}
+    rows, width = this.features.shape
+    facts = {"unreadable": unreadable(this.unreadable), "notes": "; ".join(this.notes)}
+    title = f"Features by {this.backbone}: {width:,} of each of {images_of(rows, this.classes)}"
+    return Overview(title, facts, (by_class(this.classes, counts),))
 
 
 def check_suffix(path: Path) -> None:
@@ -67,7 +78,7 @@ def write_features(features: Features, path: Path) -> None:
 
 
 @dataclass(frozen=True, repr=False)
-class Features(Shown, overview=overviews.features):
+class Features(Shown, overview=features):
     """What `extract_features` returns: one row of pooled features for each image.
 
     Attributes:

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from topgraft.data.overviews import shape
 from topgraft.errors import UsageError
+from topgraft.system.formatting import shape
 from topgraft.system.reprs import Grid, Overview, Shown
 
 from .registry import find_network

@@ -3,18 +3,70 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.data import overviews
+from topgraft.artifacts.model_card import share
 from topgraft.metrics import Interval
-from topgraft.system.reprs import Shown
+from topgraft.system.formatting import counted
+from topgraft.system.reprs import Grid, Overview, Shown
+
+
+def _loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def epoch(this: EpochRecord) -> Overview:
+    """What it did; the numbers that a solve does not have are left out."""
+    facts = {
+        "name": this.name,
+        "epoch": str(this.epoch) if this.epoch else "",
+        "strength": "" if this.strength is None else f"{this.strength:.3g}",
+        "val_top1": "" if this.val_top1 is None else f"{share(this.val_top1.value)} (n = {this.val_top1.n:,})",
+        "chosen": "True" if this.chosen else "",
+        "val_loss": "" if this.val_loss is None else _loss(this.val_loss),
+        "train_loss": "" if this.train_loss is None else _loss(this.train_loss),
+        "lr": "" if this.lr is None else f"{this.lr:.3g}",
+        "seconds": f"{this.seconds:.2f}",
+    }
+    return Overview("EpochRecord", facts, one_line=True)
+
+
+def history(these: Sequence[EpochRecord]) -> Overview:
+    """A row for each epoch and for each strength that was tried."""
+    grid = Grid(
+        ("phase", "epoch", "rate or C", "train loss", "val. loss", "val. top-1", "n", "seconds", "chosen"),
+        these,
+        lambda r: (
+            f"{r.name}, {r.folds} folds" if r.folds else r.name,
+            str(r.epoch) if r.epoch else "–",
+            "–" if (step := r.strength if r.lr is None else r.lr) is None else f"{step:.3g}",
+            _loss(r.train_loss),
+            _loss(r.val_loss),
+            *(("–", "–") if r.val_top1 is None else (share(r.val_top1.value), f"{r.val_top1.n:,}")),
+            f"{r.seconds:.2f}",
+            "yes" if r.chosen else "",
+        ),
+        "records",
+    )
+    epochs = sum(1 for record in these if record.epoch)
+    solves = len(these) - epochs
+    parts = [counted(solves, "solve of the head", "solves of the head")] if solves else []
+    parts += [counted(epochs, "epoch")] if epochs else []
+    return Overview("History: " + ", ".join(parts or ["empty"]), grids=(grid,))
+
+
+class History(Shown, tuple["EpochRecord", ...], overview=history):
+    """What a fit did, in order: a tuple that is shown as a table."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, repr=False)
-class EpochRecord(Shown, overview=overviews.epoch):
+class EpochRecord(Shown, overview=epoch):
     """One line of ``history.jsonl``: what one epoch, or one solve of the head, did.
 
     For a solve, `epoch` is 0, and each head tried has a record: `normalization`, and C as `strength` or γ as

@@ -9,15 +9,65 @@ import numpy as np
 import torch
 from torch import nn
 
-from topgraft.data import overviews
 from topgraft.data.loader import batches
+from topgraft.data.overviews import unreadable
 from topgraft.data.samples import Sample, Unreadable
 from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier
 from topgraft.strategies.facts import Facts, Strategy
 from topgraft.strategies.history import EpochRecord, pack
 from topgraft.strategies.plan import Phase, frozen_prefix, table
-from topgraft.system.reprs import Shown
+from topgraft.system.formatting import listed, shape
+from topgraft.system.reprs import Grid, Overview, Shown
+
+
+def rate(phase: PlannedPhase, group: str) -> str:
+    """A group's learning rate in a phase; ``frozen``, ``solved``, or ``trains`` where the rate is not known yet."""
+    multiplier = phase.multipliers[group]
+    if multiplier is None:
+        return "frozen"
+    return f"{multiplier * phase.lr:.2g}" if phase.epochs and phase.lr else "solved" if not phase.epochs else "trains"
+
+
+def planned_phase(this: PlannedPhase) -> Overview:
+    """What it trains, and at which rates."""
+    groups = list(this.multipliers)
+    trains = [group for group, multiplier in this.multipliers.items() if multiplier is not None]
+    top = len(trains) > 2 and trains == groups[-len(trains) :]
+    facts = {
+        "name": this.name,
+        "epochs": str(this.epochs),
+        "trains": f"{trains[0]} to {trains[-1]}" if top else ", ".join(trains),
+        "lr": f"{this.lr:g}" if this.lr else "",
+    }
+    grid = Grid(("group", "rate"), groups, lambda group: (group, rate(this, group)), "groups")
+    return Overview("PlannedPhase", facts, (grid,), one_line=True)
+
+
+def inspection(this: Inspection) -> Overview:
+    """The freeze table, one batch at each station, and where each group runs."""
+    phases = this.phases if len(this.phases) <= 3 else (*this.phases[:2], this.phases[-1])
+    freeze = Grid(
+        ("group", "parameters", *(phase.name for phase in phases), "BatchNorm"),
+        this.table,
+        lambda row: (row.group, f"{row.parameters:,}", *(rate(p, row.group) for p in phases), row.batchnorm),
+        "groups",
+    )
+    stations = Grid(
+        (f"one batch of {len(this.images)}, after", "shape", "type", "lowest", "highest"),
+        this.stations,
+        lambda s: (s.name, shape(s.shape), s.dtype, f"{s.low:.4g}", f"{s.high:.4g}"),
+        "stations",
+    )
+    places = Grid(
+        ("group", "device", "products in", "engine"),
+        this.placement,
+        lambda p: (p.group, p.device, p.dtype, p.engine),
+        "groups",
+    )
+    facts = {"phases": listed([phase.name for phase in this.phases]), "unreadable": unreadable(this.unreadable)}
+    return Overview(f"{this.backbone}, strategy {this.strategy}", facts, (freeze, stations, places))
+
 
 _ENOUGH = 64  # phases; no strategy has so many
 
@@ -133,7 +183,7 @@ class TableRow:
 
 
 @dataclass(frozen=True, repr=False)
-class PlannedPhase(Shown, overview=overviews.planned_phase):
+class PlannedPhase(Shown, overview=planned_phase):
     """One phase of a plan: passes over the images, base rate, multiplier of each group; see `topgraft.plan.Phase`."""
 
     name: str
@@ -164,7 +214,7 @@ class Placement:
 
 
 @dataclass(frozen=True, repr=False)
-class Inspection(Shown, overview=overviews.inspection):
+class Inspection(Shown, overview=inspection):
     """What `inspect` returns: the freeze table of the last phase, the stations of the line for one batch of `images`,
     and, if it was asked for, where each group runs.
 
