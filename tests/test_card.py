@@ -10,7 +10,8 @@ from typing import Any
 from fitted import fitted
 
 import topgraft
-from topgraft.artifacts.model_card import image_counts, model_card, percent, share, split_label
+from topgraft.artifacts.model_card import model_card
+from topgraft.system.formatting import image_counts, percent, share, split_label
 
 
 def card(**results: Any) -> str:

@@ -19,13 +19,12 @@ from topgraft.evaluation.results import Fitted
 from topgraft.features.extract import FeatureRows
 from topgraft.settings import verbs
 from topgraft.strategies.facts import Facts
-from topgraft.strategies.history import EpochRecord
+from topgraft.strategies.history import EpochRecord, line_of
 from topgraft.strategies.plan import Phase
 from topgraft.system.files import checkpoint_file
 from topgraft.system.threads import torch_threads
 from topgraft.system.timing import counting_from
 from topgraft.training import checkpoint, fit, gradient_phase
-from topgraft.training.history_file import line_of
 from topgraft.training.sgd.epochs import run_phase
 from topgraft.training.sgd.step import StepChoices
 

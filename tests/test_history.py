@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from topgraft.metrics import Interval
-from topgraft.strategies.history import EpochRecord
+from topgraft.strategies.history import EpochRecord, epoch_from_json, line_of
 from topgraft.system import progress
-from topgraft.training.history_file import GrowingHistory, described, epoch_from_json, line_of
+from topgraft.training.history_file import GrowingHistory, described
 
 TOP1 = Interval(0.8951, 0.84, 0.93, 1234)
 HEAD = [

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from topgraft.system import progress
+from topgraft.system import formatting, progress
 
 
 class Terminal(io.StringIO):
@@ -122,7 +122,7 @@ def test_what_is_quiet_stays_quiet_inside(capsys: pytest.CaptureFixture[str]) ->
     ],
 )
 def test_a_duration_is_written_for_people(seconds: float, expected: str) -> None:
-    assert progress.duration(seconds) == expected
+    assert formatting.duration(seconds) == expected
 
 
 def test_a_long_time_left_is_written_as_a_duration(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

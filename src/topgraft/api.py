@@ -12,10 +12,10 @@ from typing import Any
 from topgraft.artifacts import save as artifact
 from topgraft.cli import fit_summary
 from topgraft.cli.output import remark
-from topgraft.data.samples import SPLIT_NAMES, Sample, SplitName, Splits, Unreadable
+from topgraft.data.samples import SPLIT_NAMES, Sample, SplitName, Splits, Unreadable, labels_of, unread
 from topgraft.data.sources import open_source
-from topgraft.data.sources.base import Source, unread
-from topgraft.data.splits import divide, divide_if_possible, labels_of, refuse_unreadable, without
+from topgraft.data.sources.base import Source
+from topgraft.data.splits import divide, divide_if_possible, refuse_unreadable, without
 from topgraft.data.survey import Survey
 from topgraft.data.survey import survey as look
 from topgraft.evaluation import chance

@@ -10,8 +10,7 @@ from heapq import nlargest
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.artifacts.model_card import percent, share
-from topgraft.system.formatting import counted
+from topgraft.system.formatting import counted, percent, share
 from topgraft.system.reprs import Grid, Overview, Shown
 
 

@@ -3,63 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from topgraft.evaluation.results import Evaluation
-
-SPLIT_LABELS = {"train": "train", "val": "validation", "test": "test"}
-
-
-def split_label(split: str, used_for_selection: bool, before_refit: bool = False) -> str:
-    """``validation, used for selection``: how a split is named wherever its numbers are shown."""
-    selected = ", used for selection" if used_for_selection else ""
-    return SPLIT_LABELS[split] + selected + (", before the refit" if before_refit else "")
-
-
-def share(value: float, digits: int = 1) -> str:
-    """A fraction of 1 in percent, as it is written everywhere: ``95.4 %``.
-
-    Args:
-        value: the fraction.
-        digits: decimals.
-    """
-    return f"{100 * value:.{digits}f} %"
-
-
-def percent(interval: Mapping[str, Any]) -> str:
-    """``95.4 % (95 % interval 90.9 to 97.8, n = 153)``."""
-    low, high = 100 * interval["low"], 100 * interval["high"]
-    return f"{share(interval['value'])} (95 % interval {low:.1f} to {high:.1f}, n = {interval['n']:,})"
-
-
-def headline(result: Evaluation | None) -> list[str]:
-    """The accuracies of an evaluation, one line each; the last is top-1, the number that everything is judged by."""
-    if result is None:
-        return []
-    label = split_label(result.split, result.used_for_selection, result.before_refit)
-    names = {"top-5": result.metrics.top5, "top-1": result.metrics.top1}
-    return [f"{name} ({label}): {percent(asdict(found))}" for name, found in names.items() if found is not None]
-
-
-def image_counts(images: Mapping[str, int], unreadable: int) -> str:
-    """``train 45, validation 13, test 16 (not decoded by the fit); left out 2 files that cannot be read``.
-
-    Args:
-        images: split → images that a fit has used; of test those that are there, as a fit does not decode it.
-        unreadable: files that were left out.
-    """
-    counts = [f"{SPLIT_LABELS[split]} {n:,}" for split, n in images.items() if n]
-    if images.get("test"):
-        counts[-1] += " (not decoded by the fit)"
-    files = "1 file" if unreadable == 1 else f"{unreadable:,} files"
-    return ", ".join(counts) + (f"; left out {files} that cannot be read" if unreadable else "")
-
-
-def in_points(share: float) -> str:
-    """A fraction of 1 as points with one decimal; never ``-0.0``."""
-    return f"{round(100 * share, 1) + 0.0:.1f}"
+from topgraft.system.formatting import SPLIT_LABELS, image_counts, percent, split_label
 
 
 def _origin(backbone: Mapping[str, Any]) -> str:

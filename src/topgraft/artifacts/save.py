@@ -29,8 +29,8 @@ from topgraft.data.samples import SPLIT_NAMES, ImageSpec, SplitName, Unreadable
 from topgraft.errors import ArtifactError, UsageError
 from topgraft.evaluation.results import Cost, Evaluation, Fitted
 from topgraft.models.former_groups import are_former, translated, translated_config, translated_history
+from topgraft.strategies.history import epoch_from_json, line_of
 from topgraft.system.files import HISTORY_FILE, checkpoint_file, is_draft, link, remove_stale_drafts, replace
-from topgraft.training.history_file import epoch_from_json, line_of
 
 from .results import DAMAGE, read_evaluation, read_results, read_text, write_json, write_results
 

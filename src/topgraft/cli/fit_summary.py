@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from topgraft.artifacts.model_card import headline, image_counts
 from topgraft.cli.render.forgetting import traded
 from topgraft.evaluation.chance import warned
+from topgraft.evaluation.headline import headline
 from topgraft.evaluation.results import Cost, Fitted
+from topgraft.system.formatting import image_counts
 from topgraft.training.wise_ft import trade_from_json
 
 

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from topgraft.artifacts.model_card import SPLIT_LABELS
-from topgraft.system.formatting import NAMES_IN_LINE, counted, shape
+from topgraft.system.formatting import NAMES_IN_LINE, SPLIT_LABELS, counted, shape
 from topgraft.system.reprs import Grid, Overview, Shown
 
 if TYPE_CHECKING:

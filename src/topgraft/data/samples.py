@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -132,3 +133,18 @@ class ImageSpec:
     std: tuple[float, float, float]
     channel_order: Literal["RGB", "BGR"] = "RGB"
     decode: Literal["scaled", "full"] = "scaled"
+
+
+def unread(unreadable: Sequence[Unreadable], most: int | None = None) -> str:
+    """``3 files cannot be read:`` and below it one line for each with its reason; empty where there are none."""
+    if not unreadable:
+        return ""
+    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+    lines = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable[:most])
+    more = f"\n  and {len(unreadable) - most:,} more" if most is not None and len(unreadable) > most else ""
+    return f"{files} cannot be read:{lines}{more}"
+
+
+def labels_of(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """The label of each sample; -1 where there is none."""
+    return np.array([-1 if sample.label is None else sample.label for sample in samples], dtype=np.int64)

@@ -8,16 +8,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from topgraft.data.sources.base import Source, listing, unread
+from topgraft.data.sources.base import Source
 from topgraft.errors import DataError
+from topgraft.system.formatting import listing
 
-from .samples import SPLIT_NAMES, Duplicate, Sample, SplitName, Splits, Unreadable
+from .samples import SPLIT_NAMES, Duplicate, Sample, SplitName, Splits, Unreadable, unread
 
 _FIFTHS: dict[SplitName, int] = {"train": 3, "val": 1, "test": 1}  # 60/20/20
+
+
 _SHOWN = 20  # names in an error
+
 
 _Parts = dict[SplitName, list[Sample]]
 
@@ -366,8 +367,3 @@ def _counts(samples: Sequence[Any], classes: Sequence[str]) -> dict[str, int]:
 
 def _classes(names: Sequence[str]) -> str:
     return f"{'the class' if len(names) == 1 else 'the classes'} {listing(names)}"
-
-
-def labels_of(samples: Sequence[Sample]) -> NDArray[np.int64]:
-    """The label of each sample; -1 where there is none."""
-    return np.array([-1 if sample.label is None else sample.label for sample in samples], dtype=np.int64)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.artifacts.model_card import SPLIT_LABELS
 from topgraft.strategies.history import EpochRecord, unpack
+from topgraft.system.formatting import SPLIT_LABELS
 
 from .results import Evaluation
 

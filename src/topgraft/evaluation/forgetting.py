@@ -15,16 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft import metrics
-from topgraft.artifacts.model_card import in_points, percent, share
 from topgraft.data import overviews
-from topgraft.data.samples import Sample, Unreadable
-from topgraft.data.sources.base import unread
-from topgraft.data.splits import labels_of
+from topgraft.data.samples import Sample, Unreadable, labels_of, unread
 from topgraft.errors import DataError
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.extract import FeatureRows, compute, open_base
 from topgraft.metrics import Difference, Interval
 from topgraft.models.classifier import Classifier
+from topgraft.system.formatting import in_points, percent, share
 from topgraft.system.reprs import Overview, Shown
 
 from .evaluate import head_logits

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from topgraft.artifacts.model_card import image_counts, share, split_label
 from topgraft.data.overviews import unreadable
 from topgraft.metrics import metrics
 from topgraft.strategies.history import history
-from topgraft.system.formatting import counted, listed
+from topgraft.system.formatting import counted, image_counts, listed, share, split_label
 from topgraft.system.reprs import Grid, Overview
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from topgraft.data.samples import ImageSpec, Sample
-from topgraft.data.sources.base import listing
 from topgraft.errors import DataError, UsageError, WeightsError
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network
 from topgraft.models.spec import Build
 from topgraft.models.weights.load import RANDOM, Network, file_sha256, load_network, weights_digest
 from topgraft.models.weights.published import WEIGHTS
+from topgraft.system.formatting import listing
 
 from .results import Fitted
 

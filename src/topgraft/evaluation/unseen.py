@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from topgraft.data.samples import Sample, SplitName, Splits
-from topgraft.data.sources.base import listing
 from topgraft.errors import DataError, UsageError
+from topgraft.system.formatting import listing
 
 from .results import Fitted
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.artifacts.model_card import share
 from topgraft.metrics import Interval
-from topgraft.system.formatting import counted
+from topgraft.system.formatting import counted, share
 from topgraft.system.reprs import Grid, Overview, Shown
 
 
@@ -127,3 +128,15 @@ def paired_difference(hits: NDArray[np.bool_], others: NDArray[np.bool_]) -> tup
     n = len(hits)
     b, c = int((hits & ~others).sum()), int((others & ~hits).sum())
     return (b - c) / n, math.sqrt(b + c) / n
+
+
+def line_of(record: EpochRecord) -> str:
+    """One record as its line of ``history.jsonl``."""
+    return json.dumps(asdict(record)) + "\n"
+
+
+def epoch_from_json(entry: Mapping[str, Any]) -> EpochRecord:
+    """One record from its line's JSON, or from what ``dataclasses.asdict`` made of it."""
+    tops = {name: None if entry[name] is None else Interval(**entry[name]) for name in ("val_top1", "train_top1")}
+    curve = tuple((int(step), float(loss)) for step, loss in entry["curve"])
+    return EpochRecord(**{**entry, **tops, "curve": curve})

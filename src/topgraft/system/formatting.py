@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
 
 NAMES_IN_LINE = 8  # of a list in one line
 
@@ -20,3 +23,71 @@ def listed(names: Sequence[str]) -> str:
 def shape(sides: Sequence[int]) -> str:
     """``32×112×112``."""
     return "×".join(map(str, sides))
+
+
+SPLIT_LABELS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def split_label(split: str, used_for_selection: bool, before_refit: bool = False) -> str:
+    """``validation, used for selection``: how a split is named wherever its numbers are shown."""
+    selected = ", used for selection" if used_for_selection else ""
+    return SPLIT_LABELS[split] + selected + (", before the refit" if before_refit else "")
+
+
+def share(value: float, digits: int = 1) -> str:
+    """A fraction of 1 in percent, as it is written everywhere: ``95.4 %``.
+
+    Args:
+        value: the fraction.
+        digits: decimals.
+    """
+    return f"{100 * value:.{digits}f} %"
+
+
+def percent(interval: Mapping[str, Any]) -> str:
+    """``95.4 % (95 % interval 90.9 to 97.8, n = 153)``."""
+    low, high = 100 * interval["low"], 100 * interval["high"]
+    return f"{share(interval['value'])} (95 % interval {low:.1f} to {high:.1f}, n = {interval['n']:,})"
+
+
+def image_counts(images: Mapping[str, int], unreadable: int) -> str:
+    """``train 45, validation 13, test 16 (not decoded by the fit); left out 2 files that cannot be read``.
+
+    Args:
+        images: split → images that a fit has used; of test those that are there, as a fit does not decode it.
+        unreadable: files that were left out.
+    """
+    counts = [f"{SPLIT_LABELS[split]} {n:,}" for split, n in images.items() if n]
+    if images.get("test"):
+        counts[-1] += " (not decoded by the fit)"
+    files = "1 file" if unreadable == 1 else f"{unreadable:,} files"
+    return ", ".join(counts) + (f"; left out {files} that cannot be read" if unreadable else "")
+
+
+def in_points(share: float) -> str:
+    """A fraction of 1 as points with one decimal; never ``-0.0``."""
+    return f"{round(100 * share, 1) + 0.0:.1f}"
+
+
+def shown(path: PurePath | str) -> str:
+    """A path as text with forward slashes. Bytes of a name that are no UTF-8 are shown as ``\\xNN``."""
+    text = path.as_posix() if isinstance(path, PurePath) else path
+    return os.fsencode(text).decode("utf-8", "backslashreplace") if os.name != "nt" else text
+
+
+def listing(items: Iterable[str], most: int = 8) -> str:
+    """``a, b, c and 4 more``."""
+    names = list(items)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``40 s``, ``2 min 30 s``, ``12 min``, ``2 h 30 min``."""
+    if round(seconds) < 90:
+        return f"{seconds:.0f} s"
+    if round(seconds) < 3600:
+        whole, rest = divmod(round(seconds), 60)
+        return f"{whole} min {rest} s" if rest else f"{whole} min"
+    whole, rest = divmod(round(seconds / 60), 60)
+    return f"{whole:,} h {rest} min" if rest else f"{whole:,} h"

@@ -15,11 +15,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from .formatting import duration
+
 _SHOW_AFTER = 2.0  # seconds
+
+
 _LINE_EVERY = 10.0  # seconds between plain lines
+
+
 _MEASURED = 1.0  # seconds that a rate is measured in, at least
 
+
 _quiet: ContextVar[bool] = ContextVar("topgraft_quiet", default=False)
+
 
 QUIET_HELP = "show no progress and no notes"
 """What the option ``quiet`` of every verb does, as its help says it."""
@@ -60,17 +68,6 @@ def _wrapped(line: str, width: int) -> str:
         break_on_hyphens=False,
     )
     return wrapper.fill(text)
-
-
-def duration(seconds: float) -> str:
-    """A time for people: ``40 s``, ``2 min 30 s``, ``12 min``, ``2 h 30 min``."""
-    if round(seconds) < 90:
-        return f"{seconds:.0f} s"
-    if round(seconds) < 3600:
-        whole, rest = divmod(round(seconds), 60)
-        return f"{whole} min {rest} s" if rest else f"{whole} min"
-    whole, rest = divmod(round(seconds / 60), 60)
-    return f"{whole:,} h {rest} min" if rest else f"{whole:,} h"
 
 
 class Bar:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from topgraft.artifacts.model_card import share
 from topgraft.strategies import auto
 from topgraft.strategies.facts import Facts, suggested
 from topgraft.strategies.history import EpochRecord, standing
-from topgraft.system import progress
+from topgraft.system import formatting
+from topgraft.system.formatting import share
 
 from .loop import Outcome
 
@@ -60,11 +60,11 @@ def reasoned(groups: Sequence[str], facts: Facts) -> list[str]:
         )
         rows.append(("cut", f"general features stop helping below {rungs[0]}, which is where training would begin"))
     if facts.epoch_seconds:
-        speeds = ", ".join(f"from {rung} {progress.duration(facts.epoch_seconds[rung])}" for rung in rungs)
+        speeds = ", ".join(f"from {rung} {formatting.duration(facts.epoch_seconds[rung])}" for rung in rungs)
         rows.append(("compute", f"an epoch takes about: {speeds}"))
     if facts.budget is not None:
         rows.append(
-            ("budget", f"{progress.duration(facts.budget)}, of which {progress.duration(facts.spent)} are gone")
+            ("budget", f"{formatting.duration(facts.budget)}, of which {formatting.duration(facts.spent)} are gone")
         )
     return [f"{name:<9} {text}" for name, text in rows]
 
@@ -123,11 +123,11 @@ def _short_of_time(facts: Facts, records: Sequence[EpochRecord]) -> list[str]:
     """What a budget was too short for, if for less than one epoch."""
     if facts.budget is None or not facts.trainable or not records:
         return []
-    budget, last = progress.duration(facts.budget), records[-1]
+    budget, last = formatting.duration(facts.budget), records[-1]
     taken = facts.spent + sum(record.seconds for record in records)
     if facts.pretrained and last.phase == 0 and taken > facts.budget:
         return [
-            f"the head was fitted to all images, which took {progress.duration(taken)} of a budget of {budget}; "
+            f"the head was fitted to all images, which took {formatting.duration(taken)} of a budget of {budget}; "
             "no time was left to train more than the head"
         ]
     seen = facts.train_images if last.train_top1 is None else last.train_top1.n

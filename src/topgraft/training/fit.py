@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.data.samples import Sample, Splits, Unreadable
-from topgraft.data.splits import labels_of, refuse_unreadable, require_readable
+from topgraft.data.samples import Sample, Splits, Unreadable, labels_of
+from topgraft.data.splits import refuse_unreadable, require_readable
 from topgraft.errors import UsageError
 from topgraft.evaluation.chance import LargestClass, judged_out_of_fold
 from topgraft.features.extract import FeatureRows, open_base
@@ -23,7 +23,7 @@ from topgraft.models.weights.load import RANDOM
 from topgraft.settings import verbs
 from topgraft.strategies import STRATEGIES, defaults
 from topgraft.strategies.facts import Facts, Strategy
-from topgraft.strategies.history import EpochRecord
+from topgraft.strategies.history import EpochRecord, epoch_from_json
 from topgraft.strategies.plan import Phase, frozen_prefix, table
 from topgraft.system import progress
 from topgraft.system.files import checkpoint_file, growing_history_file
@@ -36,7 +36,7 @@ from topgraft.training.sgd.step import StepChoices
 from .checkpoint import Checkpoint
 from .explain import explained, kept, reasoned, remarks
 from .gradient_phase import Inputs, Labelled, TrainChoices
-from .history_file import GrowingHistory, epoch_from_json
+from .history_file import GrowingHistory
 from .input_factory import Preparation
 from .loop import Outcome, drain, train
 from .resume import keep_state, require_weights, saved_state

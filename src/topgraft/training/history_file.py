@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from topgraft.artifacts.model_card import share
-from topgraft.metrics import Interval
-from topgraft.strategies.history import EpochRecord
-from topgraft.system import progress
+from topgraft.strategies.history import EpochRecord, line_of
+from topgraft.system import formatting, progress
 from topgraft.system.files import atomic_write
-
-
-def line_of(record: EpochRecord) -> str:
-    """One record as its line of ``history.jsonl``."""
-    return json.dumps(asdict(record)) + "\n"
-
-
-def epoch_from_json(entry: Mapping[str, Any]) -> EpochRecord:
-    """One record from its line's JSON, or from what ``dataclasses.asdict`` made of it."""
-    tops = {name: None if entry[name] is None else Interval(**entry[name]) for name in ("val_top1", "train_top1")}
-    curve = tuple((int(step), float(loss)) for step, loss in entry["curve"])
-    return EpochRecord(**{**entry, **tops, "curve": curve})
+from topgraft.system.formatting import share
 
 
 def described(record: EpochRecord, val_images: int) -> str | None:
@@ -47,7 +31,7 @@ def described(record: EpochRecord, val_images: int) -> str | None:
         return f"{record.name}: solved{strength}, loss {record.val_loss:.3f}, {right}"
     return (
         f"{record.name}, epoch {record.epoch}/{record.epochs}: loss {record.train_loss:.3f}, {right}, "
-        f"lr {record.lr:.3g}, {progress.duration(record.seconds)}"
+        f"lr {record.lr:.3g}, {formatting.duration(record.seconds)}"
     )
 
 

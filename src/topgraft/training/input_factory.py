@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from topgraft.data.augment import Augmentation, View
 from topgraft.data.loader import batches
 from topgraft.data.pixel_cache import Pixels, fits, open_pixels
-from topgraft.data.samples import Sample, Unreadable
-from topgraft.data.splits import labels_of
+from topgraft.data.samples import Sample, Unreadable, labels_of
 from topgraft.errors import CacheError, DataError, OutOfTime, TopgraftError
 from topgraft.features.extract import (
     Base,

@@ -14,7 +14,6 @@ import numpy as np
 
 from topgraft._version import __version__
 from topgraft.data.samples import SPLIT_NAMES, Splits
-from topgraft.data.sources.base import listing
 from topgraft.errors import UsageError
 from topgraft.features import engines
 from topgraft.features.engines import base
@@ -27,6 +26,7 @@ from topgraft.models.weights.load import RANDOM, Network
 from topgraft.settings import verbs
 from topgraft.strategies.defaults import learning_rate
 from topgraft.strategies.plan import Phase, Rule, phase_from_json
+from topgraft.system.formatting import listing
 
 from .loop import Outcome
 

@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from topgraft.strategies.facts import Facts
-from topgraft.strategies.history import EpochRecord
+from topgraft.strategies.history import EpochRecord, epoch_from_json
 from topgraft.strategies.plan import Phase, phase_from_json
 from topgraft.training.sgd.step import Run
 
 from .checkpoint import Checkpoint, pack_optimizer, section, sections, unpack_optimizer
-from .history_file import epoch_from_json
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from topgraft import metrics
-from topgraft.artifacts import model_card
-from topgraft.data.samples import Sample, Unreadable
-from topgraft.data.sources.base import unread
-from topgraft.data.splits import labels_of
+from topgraft.data.samples import Sample, Unreadable, labels_of, unread
 from topgraft.errors import DataError, UsageError
 from topgraft.evaluation.forgetting import answers, points
 from topgraft.evaluation.pretrained_reference import Original, base_state, untouched
@@ -31,6 +28,7 @@ from topgraft.features.engines.base import EngineChoice
 from topgraft.features.extract import compute, open_base, run
 from topgraft.metrics import Difference, Interval
 from topgraft.models.classifier import Classifier
+from topgraft.system import formatting
 from topgraft.system.quantities import loss_limit
 from topgraft.training.head.selection import HeadChoice, choose_head
 
@@ -230,7 +228,7 @@ def keep_from_forgetting(
         rows = before.rows
         if share > 0:
             put(interpolate(base_state(published), tuned, share), between)
-            rows = _rows(samples, between, choice, workers, libraries, f"{model_card.share(share, 0)} of the tuning")
+            rows = _rows(samples, between, choice, workers, libraries, f"{formatting.share(share, 0)} of the tuning")
         solved = choose_head(
             rows[learnt],
             labels[learnt],
@@ -299,7 +297,7 @@ def short_trade(trade: Trade) -> str:
     chosen = trade.chosen
     what = "source top-1" if trade.judged_by == "source" else "agreement with the original answers"
     return (
-        f"kept {model_card.share(chosen.share, 0)} of the tuning: validation top-1 {model_card.share(chosen.target.value)} "
+        f"kept {formatting.share(chosen.share, 0)} of the tuning: validation top-1 {formatting.share(chosen.target.value)} "
         f"(n = {chosen.target.n:,}, used for selection); of {what}, "
         f"{points(chosen.lost_reported)} on images that did not choose; {trade.at_most:g} allowed"
     )

@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from topgraft.artifacts.model_card import SPLIT_LABELS, headline, share
 from topgraft.cli import fit_summary
 from topgraft.data.samples import SPLIT_NAMES
 from topgraft.data.survey import Survey
 from topgraft.errors import Stalled
 from topgraft.evaluation.chance import judged, warned
+from topgraft.evaluation.headline import headline
 from topgraft.evaluation.results import Evaluation, Fitted, Predictions
 from topgraft.metrics import confused
 from topgraft.models.summary import Summary
-from topgraft.system.formatting import counted
+from topgraft.system.formatting import SPLIT_LABELS, counted, share
 from topgraft.training.inspection import Inspection, rate
 
 _PLAIN_WIDTH = 160  # columns where the output is no terminal: nothing is cut off in a file or a pipe

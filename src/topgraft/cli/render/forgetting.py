@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from topgraft.artifacts.model_card import in_points, percent, share
+from topgraft.system.formatting import in_points, percent, share
 
 if TYPE_CHECKING:
     from topgraft.evaluation.forgetting import Forgetting

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from topgraft.data.hashing import digest_arrays
 from topgraft.data.samples import SPLIT_NAMES, Sample, SplitName
 from topgraft.errors import DataError
+from topgraft.system.formatting import listing
 
-from .base import Source, listing, split_named
+from .base import Source, split_named
 
 _CLASSES = "classes"
 

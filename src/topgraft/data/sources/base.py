@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from topgraft.data import decode
@@ -121,26 +121,3 @@ def is_folder(path: Path) -> bool:
 def is_file(path: Path) -> bool:
     """Whether a file is there; False for what can be no path, where `Path.is_file` may raise."""
     return os.path.isfile(path)  # noqa: PTH113
-
-
-def shown(path: PurePath | str) -> str:
-    """A path as text with forward slashes. Bytes of a name that are no UTF-8 are shown as ``\\xNN``."""
-    text = path.as_posix() if isinstance(path, PurePath) else path
-    return os.fsencode(text).decode("utf-8", "backslashreplace") if os.name != "nt" else text
-
-
-def listing(items: Iterable[str], most: int = 8) -> str:
-    """``a, b, c and 4 more``."""
-    names = list(items)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def unread(unreadable: Sequence[Unreadable], most: int | None = None) -> str:
-    """``3 files cannot be read:`` and below it one line for each with its reason; empty where there are none."""
-    if not unreadable:
-        return ""
-    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
-    lines = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable[:most])
-    more = f"\n  and {len(unreadable) - most:,} more" if most is not None and len(unreadable) > most else ""
-    return f"{files} cannot be read:{lines}{more}"

@@ -12,8 +12,9 @@ from typing import Any
 
 from topgraft.data.samples import SPLIT_NAMES, SplitName, Unreadable
 from topgraft.errors import DataError, shortened
+from topgraft.system.formatting import listing, shown
 
-from .base import Listed, Source, absolute, is_file, listing, local_path, read_listed, shown, split_named
+from .base import Listed, Source, absolute, is_file, local_path, read_listed, split_named
 
 _SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = (",", ";", "\t")

@@ -13,8 +13,9 @@ from topgraft.data import decode
 from topgraft.data.hashing import digest_files
 from topgraft.data.samples import SPLIT_NAMES, Sample, SplitName, Unreadable
 from topgraft.errors import DataError
+from topgraft.system.formatting import listing, shown
 
-from .base import Listed, Source, absolute, is_folder, listing, local_path, read_listed, shown, split_named
+from .base import Listed, Source, absolute, is_folder, local_path, read_listed, split_named
 
 # What operating systems and file servers leave behind. Names that start with a dot are skipped as well.
 _LITTER = {

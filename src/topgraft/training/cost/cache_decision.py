@@ -20,7 +20,7 @@ from topgraft.errors import CacheError
 from topgraft.features.extract import Base, complete
 from topgraft.features.store import BYTES
 from topgraft.strategies.plan import shares
-from topgraft.system import progress
+from topgraft.system import formatting
 from topgraft.training.inputs import StoredMaterial
 
 from .group_costs import GroupCost, above, below
@@ -140,7 +140,7 @@ def decide(
     else:
         cached = with_cache < without
         why = (
-            f"about {progress.duration(with_cache)} with it, {progress.duration(without)} without, "
+            f"about {formatting.duration(with_cache)} with it, {formatting.duration(without)} without, "
             f"{needs / 1e9:.2f} GB on disk"
         )
     return Decision(boundary, first, cached, views, needs, (with_cache, without), why, filling)

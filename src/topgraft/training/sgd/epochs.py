@@ -22,7 +22,7 @@ from topgraft.strategies import history
 from topgraft.strategies.defaults import STALL_STEPS
 from topgraft.strategies.history import EpochRecord, standing
 from topgraft.strategies.plan import Phase
-from topgraft.system import progress
+from topgraft.system import formatting, progress
 from topgraft.system.gpu import exact_convolutions
 from topgraft.system.threads import freed_memory_kept
 from topgraft.training.inputs import Material
@@ -347,5 +347,5 @@ def _say_how_long(run: Run, phase: Phase) -> None:
     rate = choices.batch_size / seconds
     progress.note(
         f"{phase.name}: training on {choices.device} in {choices.precision}, batches of {choices.batch_size}: "
-        f"{steps:,} steps, about {rate:,.0f} images/s, {progress.duration(steps * seconds)}"
+        f"{steps:,} steps, about {rate:,.0f} images/s, {formatting.duration(steps * seconds)}"
     )

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.artifacts.model_card import share
 from topgraft.strategies.defaults import FAR_ABOVE, learning_rate
 from topgraft.strategies.history import EpochRecord, standing
+from topgraft.system.formatting import share
 
 from .divergence import LOWER, chance_loss
 from .step import StepChoices
