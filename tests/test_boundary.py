@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from small import coloured, pixels_of, small_classifier
 
 from topgraft.data import loader
-from topgraft.data.augment import View, load_view
+from topgraft.data.augment import AUGMENTATIONS, View, load_view
 from topgraft.data.pixel_cache import open_pixels
 from topgraft.data.samples import Sample
 from topgraft.errors import CacheError, ImageError, OutOfTime
@@ -30,7 +30,6 @@ from topgraft.features.store import FeatureStore
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
 from topgraft.models.weights.load import load_network
-from topgraft.strategies.defaults import AUGMENTATIONS
 from topgraft.strategies.facts import thawed
 from topgraft.strategies.plan import Phase, Rule, table
 from topgraft.training.cost.cache_decision import Rates, decide, fill, free_bytes, measure_store, trim

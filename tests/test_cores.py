@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from topgraft.cli import main
-from topgraft.data import hashing
-from topgraft.features import engines, extract
+from topgraft.data import hashing, loader
+from topgraft.features import engines
 from topgraft.system import cores
 
 
@@ -74,8 +74,8 @@ def test_python_3_13_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_decoding_threads_are_the_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert extract.decoding_threads(None) <= 3
-    assert extract.decoding_threads(7) == 7
+    assert loader.decoding_threads(None) <= 3
+    assert loader.decoding_threads(7) == 7
     assert hashing._threads(None) <= 3
 
 

@@ -8,12 +8,11 @@ import torch
 from PIL import Image
 from small import SPEC, coloured
 
-from topgraft.data.augment import View, load_view
+from topgraft.data.augment import AUGMENTATIONS, View, load_view
 from topgraft.data.decode import load_pixels
 from topgraft.data.hashing import digest_bytes
 from topgraft.data.loader import batches
 from topgraft.data.samples import Sample
-from topgraft.strategies.defaults import AUGMENTATIONS
 
 VIEW = View(AUGMENTATIONS["strong"], 0, 3)
 

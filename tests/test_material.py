@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from small import coloured, pixels_of
 
+from topgraft.data.augment import AUGMENTATIONS
 from topgraft.errors import DataError
-from topgraft.strategies.defaults import AUGMENTATIONS
 from topgraft.training.inputs import PixelMaterial, StoredMaterial
 
 ORDER = np.array([5, 1, 7, 0, 3])

@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 from small import SPEC, coloured, pixels_of
 
-from topgraft.data.augment import View, load_view
+from topgraft.data.augment import AUGMENTATIONS, View, load_view
 from topgraft.data.pixel_cache import epoch, fits, open_pixels
 from topgraft.data.samples import Sample
-from topgraft.strategies.defaults import AUGMENTATIONS
 from topgraft.training.sgd.step import shuffled
 
 

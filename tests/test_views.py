@@ -15,11 +15,10 @@ from image_files import cmyk, grey, jpeg, oriented, saved
 from PIL import Image, ImageEnhance
 from scipy.stats import ks_2samp
 
-from topgraft.data.augment import Augmentation, View, draw_crop, load_view, recolour
+from topgraft.data.augment import AUGMENTATIONS, Augmentation, View, draw_crop, load_view, recolour
 from topgraft.data.decode import FILTERS, decode, decoded, load_pixels
 from topgraft.data.samples import ImageSpec
 from topgraft.errors import ImageError
-from topgraft.strategies.defaults import AUGMENTATIONS
 
 SPEC = ImageSpec(32, 36, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 FULL = replace(SPEC, decode="full")

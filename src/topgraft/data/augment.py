@@ -157,3 +157,21 @@ def recolour(image: Image.Image, brightness: float, contrast: float, saturation:
 
 def _generator(view: View, digest: str, stream: int) -> np.random.Generator:
     return np.random.default_rng([view.seed, view.number, stream, int(digest, 16)])
+
+
+_RATIO = (3 / 4, 4 / 3)
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "crop": Augmentation(scale=(0.5, 1.0), ratio=_RATIO, flip=False, colour=0.0),
+    "standard": Augmentation(scale=(0.35, 1.0), ratio=_RATIO, flip=True, colour=0.0),
+    "strong": Augmentation(scale=(0.08, 1.0), ratio=_RATIO, flip=True, colour=0.4),
+}
+"""What may be drawn for a view of an image. No augmentation is the central crop, and has no entry here.
+
+``strong`` has the crops of Inception, 8 % to 100 % of the area at 3:4 to 4:3 (https://arxiv.org/abs/1409.4842, section
+6), and the colours of ResNet's Torch code, 0.4 (https://github.com/facebookarchive/fb.resnet.torch,
+datasets/imagenet.lua). ``standard`` keeps at least 35 % and flips, as fastai's own example of training does
+(https://github.com/fastai/fastai, nbs/examples/train_imagenette.py). ``crop`` is for what a mirror would falsify, such
+as letters and signs; it keeps at least half, so that little of what is to be told apart is cut away.
+"""

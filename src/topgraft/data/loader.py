@@ -12,12 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from topgraft.errors import ImageError
+from topgraft.system.cores import usable_cores
 
 from .augment import View, load_view
 from .decode import load_pixels
 from .samples import ImageSpec, Sample
 
 _AHEAD = 2  # batches at least that may be decoded before they are asked for: enough to keep threads and engine busy
+
+
 # Bytes of pixels that may be: while an engine is built, a core is free to decode, some 200 photos of 224 pixels.
 _AHEAD_BYTES = 32 << 20
 
@@ -103,3 +106,8 @@ def _batch(chunk: range, pixels: torch.Tensor, reasons: Sequence[str | None]) ->
     if failed:
         pixels = pixels[kept]
     return Batch(np.array([chunk[k] for k in kept], dtype=np.int64), pixels, failed)
+
+
+def decoding_threads(workers: int | None) -> int:
+    """The setting ``workers``: one thread per usable core if None."""
+    return usable_cores() if workers is None else workers

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topgraft.data.augment import View
-from topgraft.data.loader import Batch, batches
+from topgraft.data.loader import Batch, batches, decoding_threads
 from topgraft.data.samples import ImageSpec, Sample, Unreadable
 from topgraft.data.splits import refuse_unreadable
 from topgraft.errors import OutOfTime
@@ -26,13 +26,16 @@ from topgraft.features.engines.base import Engine, EngineChoice
 from topgraft.models.classifier import Classifier
 from topgraft.models.weights.load import weights_digest
 from topgraft.system import progress
-from topgraft.system.cores import usable_cores
 from topgraft.system.files import cache_folder
 
 from .store import CacheKey, FeatureStore
 
 _DRAWING = ("numpy",)  # its random numbers may change with its version
+
+
 _SEGMENT = 2048  # rows written at a time: a kill loses at most the seconds that these took
+
+
 _SEGMENT_BYTES = 128 << 20  # of float32 rows that are held until they are written
 
 
@@ -191,11 +194,6 @@ def _open(
         libraries=libraries,
     )
     return Base(spec, build, FeatureStore(kept, key, shape), choice.batch_size, decoding_threads(workers), view)
-
-
-def decoding_threads(workers: int | None) -> int:
-    """The setting ``workers``: one thread per usable core if None."""
-    return usable_cores() if workers is None else workers
 
 
 @dataclass(frozen=True)

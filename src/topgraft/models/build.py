@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from topgraft.data.loader import batches
+from topgraft.data.loader import batches, decoding_threads
 from topgraft.data.samples import Sample
 from topgraft.errors import WeightsError
-from topgraft.features.extract import decoding_threads
 from topgraft.models.weights.load import IMAGENET, LEARNT, Network, load_network
 from topgraft.settings import verbs
 from topgraft.system import progress

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from topgraft.data.augment import Augmentation
-
 STRENGTHS: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-10, 1))
 """Inverse regularisation C of the head, 1e-5 to 1 in half decades, on standardised features with summed losses.
 
 The span holds the best C of a base's 1,280 features from some hundred images up to 50,000, with room at both ends.
 """
 
+
 SELECTION_MINIMUM = 200
 """Validation images below which out-of-fold predictions choose the strength: at 200 the standard error of an
 accuracy of 90 % is two points, and a choice among fewer would follow chance."""
 
+
 FOLDS = 5
 """Folds of out-of-fold predictions (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 7.10)."""
+
 
 LEARNING_RATES: dict[str, float] = {"adam": 1e-3, "adamw": 1e-3, "sgd": 0.1}
 """Of random weights. Adam's is the one of its paper (https://arxiv.org/abs/1412.6980, section 2) and of Keras; SGD's is
@@ -62,33 +63,21 @@ def epochs(images: int, classes: int, pretrained: bool) -> int:
 BUDGET = 300.0
 """Seconds of wall time that ``auto`` takes unless told otherwise: what one waits for with a cup of coffee."""
 
+
 FALL = 0.7
 """Rate of a group, as a share of that of the group above it: layers near the image know what holds for most pictures,
 and should move least. ULMFiT divides by 2.6 for each layer of a language model (https://arxiv.org/abs/1801.06146,
 section 3.2); a group is a stage of many layers, and networks of four and of eight groups should end alike."""
 
+
 PATIENCE = 5
 """Epochs in a row without a better one after which a phase ends."""
+
 
 VIEWS = 3
 """Augmented views of each image that are kept at the boundary; the plain one is kept as well."""
 
+
 STALL_STEPS = 200
 """Steps after which a loss that is still at chance is looked into. Where the notebook's networks learn at all, the
 loss is well below chance by then (benchmarks/notes.py)."""
-
-_RATIO = (3 / 4, 4 / 3)
-
-AUGMENTATIONS: dict[str, Augmentation] = {
-    "crop": Augmentation(scale=(0.5, 1.0), ratio=_RATIO, flip=False, colour=0.0),
-    "standard": Augmentation(scale=(0.35, 1.0), ratio=_RATIO, flip=True, colour=0.0),
-    "strong": Augmentation(scale=(0.08, 1.0), ratio=_RATIO, flip=True, colour=0.4),
-}
-"""What may be drawn for a view of an image. No augmentation is the central crop, and has no entry here.
-
-``strong`` has the crops of Inception, 8 % to 100 % of the area at 3:4 to 4:3 (https://arxiv.org/abs/1409.4842, section
-6), and the colours of ResNet's Torch code, 0.4 (https://github.com/facebookarchive/fb.resnet.torch,
-datasets/imagenet.lua). ``standard`` keeps at least 35 % and flips, as fastai's own example of training does
-(https://github.com/fastai/fastai, nbs/examples/train_imagenette.py). ``crop`` is for what a mirror would falsify, such
-as letters and signs; it keeps at least half, so that little of what is to be told apart is cut away.
-"""

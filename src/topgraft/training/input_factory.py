@@ -15,26 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from topgraft.data.augment import Augmentation, View
-from topgraft.data.loader import batches
+from topgraft.data.augment import AUGMENTATIONS, Augmentation, View
+from topgraft.data.loader import batches, decoding_threads
 from topgraft.data.pixel_cache import Pixels, fits, open_pixels
 from topgraft.data.samples import Sample, Unreadable, labels_of
 from topgraft.errors import CacheError, DataError, OutOfTime, TopgraftError
-from topgraft.features.extract import (
-    Base,
-    FeatureRows,
-    compute,
-    decoding_threads,
-    open_base,
-    open_boundary,
-    open_probes,
-)
+from topgraft.features.extract import Base, FeatureRows, compute, open_base, open_boundary, open_probes
 from topgraft.metrics import softmax
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network
 from topgraft.models.weights.load import RANDOM, load_network
 from topgraft.settings import verbs
-from topgraft.strategies.defaults import AUGMENTATIONS, VIEWS
+from topgraft.strategies.defaults import VIEWS
 from topgraft.strategies.facts import Facts
 from topgraft.strategies.plan import Phase, frozen_prefix
 from topgraft.system import progress

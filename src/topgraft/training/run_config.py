@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from topgraft._version import __version__
+from topgraft.data.loader import decoding_threads
 from topgraft.data.samples import SPLIT_NAMES, Splits
 from topgraft.errors import UsageError
 from topgraft.features import engines
 from topgraft.features.engines import base
-from topgraft.features.extract import decoding_threads
 from topgraft.features.store import library_versions
 from topgraft.models.former_groups import translated_config
 from topgraft.models.registry import find_network
