@@ -9,9 +9,9 @@ from PIL import Image
 from small import SPEC, coloured
 
 from topgraft.data.augment import AUGMENTATIONS, View, load_view
-from topgraft.data.decode import load_pixels
 from topgraft.data.hashing import digest_bytes
 from topgraft.data.loader import batches
+from topgraft.data.preprocess import load_pixels
 from topgraft.data.samples import Sample
 
 VIEW = View(AUGMENTATIONS["strong"], 0, 3)

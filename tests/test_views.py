@@ -16,7 +16,8 @@ from PIL import Image, ImageEnhance
 from scipy.stats import ks_2samp
 
 from topgraft.data.augment import AUGMENTATIONS, Augmentation, View, draw_crop, load_view, recolour
-from topgraft.data.decode import FILTERS, decode, decoded, load_pixels
+from topgraft.data.decode import decode, decoded
+from topgraft.data.preprocess import FILTERS, load_pixels
 from topgraft.data.samples import ImageSpec
 from topgraft.errors import ImageError
 

@@ -14,8 +14,9 @@ from image_files import png, saved
 from odd_images import Case, cases
 from PIL import Image
 
-from topgraft.data.decode import decode, load_pixels, probe
+from topgraft.data.decode import decode
 from topgraft.data.loader import batches
+from topgraft.data.preprocess import load_pixels, probe
 from topgraft.data.samples import ImageSpec, Sample
 from topgraft.errors import ImageError
 

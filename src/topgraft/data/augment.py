@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .decode import FILTERS, decoded
+from .decode import decoded
+from .preprocess import FILTERS
 from .samples import ImageSpec
 
 

@@ -15,7 +15,7 @@ from topgraft.errors import ImageError
 from topgraft.system.cores import usable_cores
 
 from .augment import View, load_view
-from .decode import load_pixels
+from .preprocess import load_pixels
 from .samples import ImageSpec, Sample
 
 _AHEAD = 2  # batches at least that may be decoded before they are asked for: enough to keep threads and engine busy

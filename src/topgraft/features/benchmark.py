@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from topgraft._version import __version__
-from topgraft.data.decode import load_pixels
 from topgraft.data.loader import Batch
+from topgraft.data.preprocess import load_pixels
 from topgraft.features import engines
 from topgraft.features.engines import build_engine
 from topgraft.features.engines.base import Engine, EngineChoice

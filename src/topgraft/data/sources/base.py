@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topgraft.data import decode
+from topgraft.data import preprocess
 from topgraft.data.hashing import digest_files
 from topgraft.data.samples import Sample, SplitName, Unreadable
 from topgraft.errors import ImageError
@@ -89,7 +89,7 @@ def read_listed(listed: Sequence[Listed]) -> tuple[dict[SplitName | None, tuple[
     """
     samples: dict[SplitName | None, list[Sample]] = {entry.split: [] for entry in listed}
     unreadable: list[Unreadable] = []
-    results = digest_files([entry.path for entry in listed], decode.probe)
+    results = digest_files([entry.path for entry in listed], preprocess.probe)
     for entry, result in zip(listed, results, strict=True):
         if isinstance(result, ImageError):
             unreadable.append(Unreadable(entry.name, str(result)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topgraft.data import decode
+from topgraft.data import preprocess
 from topgraft.data.hashing import digest_files
 from topgraft.data.samples import SPLIT_NAMES, Sample, SplitName, Unreadable
 from topgraft.errors import DataError
@@ -230,7 +230,7 @@ def _read(where: str | Path, found: _Found) -> Source:
 
 def _loose_images(loose: Sequence[Path], found: _Found) -> Iterable[Unreadable]:
     """Images beside class folders. What is no image there, as a README, is nobody's loss."""
-    results = digest_files(loose, decode.probe) if loose else []
+    results = digest_files(loose, preprocess.probe) if loose else []
     return [
         Unreadable(found.name(path), "lies in no class folder")
         for path, result in zip(loose, results, strict=True)
