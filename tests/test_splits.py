@@ -7,7 +7,8 @@ import pytest
 from topgraft.data.hashing import digest_bytes
 from topgraft.data.samples import SPLIT_NAMES, Duplicate, Sample, Splits, Unreadable
 from topgraft.data.sources.base import Source
-from topgraft.data.splits import divide, divide_if_possible, refuse_unreadable, require_readable, without
+from topgraft.data.split_checks import refuse_unreadable, require_readable
+from topgraft.data.splits import divide, divide_if_possible, without
 from topgraft.errors import DataError
 
 IMAGE = np.zeros((1, 1), np.uint8)

@@ -15,7 +15,8 @@ from topgraft.cli.output import remark
 from topgraft.data.samples import SPLIT_NAMES, Sample, SplitName, Splits, Unreadable, labels_of, unread
 from topgraft.data.sources import open_source
 from topgraft.data.sources.base import Source
-from topgraft.data.splits import divide, divide_if_possible, refuse_unreadable, without
+from topgraft.data.split_checks import refuse_unreadable
+from topgraft.data.splits import divide, divide_if_possible, without
 from topgraft.data.survey import Survey
 from topgraft.data.survey import survey as look
 from topgraft.evaluation import chance

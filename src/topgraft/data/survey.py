@@ -16,7 +16,7 @@ from topgraft.system.reprs import Overview, Shown
 from . import decode, overviews
 from .hashing import read_file
 from .samples import SPLIT_NAMES, Duplicate, Sample, SplitName, Splits, Unreadable
-from .splits import require_readable
+from .split_checks import require_readable
 
 _CHUNK = 8  # images for one task of a thread
 

@@ -19,7 +19,7 @@ from torch import nn
 from topgraft.data.augment import View
 from topgraft.data.loader import Batch, batches, decoding_threads
 from topgraft.data.samples import ImageSpec, Sample, Unreadable
-from topgraft.data.splits import refuse_unreadable
+from topgraft.data.split_checks import refuse_unreadable
 from topgraft.errors import OutOfTime
 from topgraft.features.engines import build_engine
 from topgraft.features.engines.base import Engine, EngineChoice

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.data.samples import Sample, Splits, Unreadable, labels_of
-from topgraft.data.splits import refuse_unreadable, require_readable
+from topgraft.data.split_checks import refuse_unreadable, require_readable
 from topgraft.errors import UsageError
 from topgraft.evaluation.chance import LargestClass, judged_out_of_fold
 from topgraft.features.extract import FeatureRows, open_base

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from topgraft.data.augment import Augmentation, View
 from topgraft.data.pixel_cache import Pixels, epoch
-from topgraft.data.splits import refuse_vanished
+from topgraft.data.split_checks import refuse_vanished
 from topgraft.features.store import FeatureStore
 
 

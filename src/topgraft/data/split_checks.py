@@ -1,0 +1,148 @@
+"""What is refused when images are divided, and what is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from topgraft.data.sources.base import Source
+from topgraft.errors import DataError
+from topgraft.system.formatting import listing
+
+from .samples import Duplicate, Sample, SplitName, Unreadable, unread
+
+Parts = dict[SplitName, list[Sample]]
+
+
+def refuse_unreadable(unreadable: Sequence[Unreadable]) -> None:
+    """What ``strict`` means: files that cannot be read are an error.
+
+    Raises:
+        DataError: there are some; the message lists all of them with their reasons.
+    """
+    if unreadable:
+        raise DataError(f"{unread(unreadable)}\nMend or remove them, or run without --strict to leave them out")
+
+
+def refuse_vanished(gone: Sequence[Unreadable]) -> None:
+    """Images that could be read when the fit began, and are needed again.
+
+    Raises:
+        DataError: there are some; the message lists them with their reasons.
+    """
+    if gone:
+        raise DataError(f"{unread(gone)}\nThis was not so when the fit began. Bring them back, and go on with --resume")
+
+
+def require_readable(classes: Sequence[str], train: Collection[int], val: Collection[int]) -> None:
+    """What is asked again once the pixels are decoded, given the labels that are left.
+
+    Raises:
+        DataError: a class without a readable training image, or no readable validation image.
+    """
+    gone = [name for label, name in enumerate(classes) if label not in train]
+    if gone:
+        raise DataError(f"no training image of {_classes(gone)} can be read. Add images, or remove the class")
+    if not val:
+        raise DataError("no validation image can be read. Add images, or let Topgraft make the splits")
+
+
+def too_few_images(few: Mapping[str, int], splits: tuple[str, ...]) -> str:
+    one = len(few) == 1
+    return (
+        f"{'the class' if one else f'{len(few)} classes,'} "
+        f"{listing(f'{name} ({images})' for name, images in few.items())}{'' if one else ','} "
+        f"{'has' if one else 'have'} fewer than {len(splits)} different images, and {', '.join(splits[:-1])} and "
+        f"{splits[-1]} need one of each class. Add images (30 of a class are a good start), or remove "
+        f"{'the class' if one else 'these classes'}"
+    )
+
+
+def label_of(sample: Sample) -> int:
+    if sample.label is None:
+        raise DataError(f"{sample.name} has no label, and images are divided by label. Give each image one")
+    return sample.label
+
+
+def require_source(source: Source) -> None:
+    """Images at all, two classes, train among the given splits, images in every class."""
+    if not source.samples:
+        raise DataError(
+            f"{source.where} holds no images that can be read. Give a folder with one folder of images for each class"
+        )
+    if len(source.classes) < 2:
+        raise DataError(
+            f"{source.where} has only one class, {source.classes[0]}. A classifier needs two or more; to tell "
+            "one thing from the rest, add a class of other images"
+        )
+    if not source.flat:
+        _require_given(source)
+    counts = _counts(source.samples, source.classes)
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        raise DataError(
+            f"no images that can be read in {_classes(empty)} of {source.where}. Add images, or remove the class"
+        )
+
+
+def _require_given(source: Source) -> None:
+    if not source.given.get("train"):
+        raise DataError(
+            f"{source.where} has no images in train, only in {' and '.join(source.given)}. Add train, "
+            "or give one folder without splits to have it divided"
+        )
+    if "val" in source.given and not source.given["val"]:
+        raise DataError(
+            f"{source.where} has a val without images that can be read. Add images, or remove it to have "
+            "a fifth of train taken"
+        )
+    if not source.given.get("val") and not source.given.get("test"):
+        raise DataError(f"{source.where} has no images in val and test. Add one of them, or leave the splits out")
+
+
+def require_train(parts: Parts, source: Source, dropped: bool) -> None:
+    empty = [name for name, count in _counts(parts["train"], source.classes).items() if not count]
+    if empty:
+        also = " that are not in val or test too" if dropped else ""
+        raise DataError(
+            f"no images in train{also} of {_classes(empty)} in {source.where}. Add images, or remove the class "
+            "from every split"
+        )
+
+
+def absent_classes(parts: Parts, classes: Sequence[str]) -> list[str]:
+    """A note for each split, not wholly empty, that lacks classes: their numbers will be missing there."""
+    notes: list[str] = []
+    for split in ("val", "test"):
+        samples = parts[split]
+        empty = [name for name, count in _counts(samples, classes).items() if not count]
+        if samples and empty:
+            notes.append(f"{split} has no images of {_classes(empty)}")
+    return notes
+
+
+def dropped_copies(duplicates: Sequence[Duplicate]) -> list[str]:
+    names = [name for group in duplicates for name in group.dropped]
+    if not names:
+        return []
+    images = "1 image is" if len(names) == 1 else f"{len(names):,} images are"
+    return [f"{images} left out of train or val, because a later split holds an exact copy: {listing(names)}"]
+
+
+def two_labels(duplicates: Sequence[Duplicate]) -> list[str]:
+    groups = [" = ".join(group.names) for group in duplicates if len(set(group.labels)) > 1]
+    if not groups:
+        return []
+    images = "1 image is" if len(groups) == 1 else f"{len(groups):,} images are"
+    return [f"{images} there under two labels or more, and kept so: {listing(groups)}"]
+
+
+def _counts(samples: Sequence[Any], classes: Sequence[str]) -> dict[str, int]:
+    counts = dict.fromkeys(classes, 0)
+    for sample in samples:
+        counts[classes[label_of(sample)]] += 1
+    return counts
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"{'the class' if len(names) == 1 else 'the classes'} {listing(names)}"
