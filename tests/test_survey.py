@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from topgraft.data.file_types import name_format
 from topgraft.data.samples import Sample, Splits
 from topgraft.data.sources import open_source
 from topgraft.data.splits import divide, divide_if_possible
-from topgraft.data.survey import Range, name_format, survey
+from topgraft.data.survey import Range, survey
 
 
 def draw(path: Path, width: int = 8, height: int = 6, **options) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _TRY_JPEG = "convert it to JPEG or PNG"
 
+
 # Offset, bytes, and what to say. The first that fits wins.
 _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftyphei", "is HEIC, which Pillow cannot read; convert it to JPEG"),
@@ -75,3 +76,32 @@ def _is_text(start: bytes) -> bool:
             return False
         text = start[: error.start].decode("utf-8")
     return all(character.isprintable() or character in "\t\r\n\f" for character in text)
+
+
+# First bytes of the files, from the formats' specifications; ISO media files carry their brand behind a length.
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\1\0", "ICO"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xffO\xffQ", "JPEG 2000"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    *((b"P" + digit, "PNM") for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
+)
+
+
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF"}
+
+
+def name_format(data: bytes) -> str:
+    """The name of an image format by a file's first bytes; ``other`` where they are none of the known."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12], "other")
+    return next((name for start, name in _SIGNATURES if data.startswith(start)), "other")

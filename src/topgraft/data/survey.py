@@ -14,28 +14,12 @@ from topgraft.system.cores import usable_cores
 from topgraft.system.reprs import Overview, Shown
 
 from . import decode, overviews
+from .file_types import name_format
 from .hashing import read_file
 from .samples import SPLIT_NAMES, Duplicate, Sample, SplitName, Splits, Unreadable
 from .split_checks import require_readable
 
 _CHUNK = 8  # images for one task of a thread
-
-# First bytes of the files, from the formats' specifications; ISO media files carry their brand behind a length.
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF8", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"\0\0\1\0", "ICO"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\xffO\xffQ", "JPEG 2000"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    *((b"P" + digit, "PNM") for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
-)
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF"}
 
 
 @dataclass(frozen=True)
@@ -138,15 +122,6 @@ def survey(splits: Splits, *, workers: int | None = None) -> Survey:
         notes=splits.notes,
         problem=splits.problem or _problem(splits, bad),
     )
-
-
-def name_format(data: bytes) -> str:
-    """The name of an image format by a file's first bytes; ``other`` where they are none of the known."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "other")
-    return next((name for start, name in _SIGNATURES if data.startswith(start)), "other")
 
 
 _Look = tuple[int, int, str]  # width, height, format
