@@ -24,9 +24,9 @@ import torch
 from benchmarks import common
 from topgraft.data.loader import batches
 from topgraft.data.samples import Sample
-from topgraft.features import benchmark, engines
+from topgraft.features import benchmark
 from topgraft.features.benchmark import Spread, Work
-from topgraft.features.engines import base
+from topgraft.features.engines import base, choose
 from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier, load_pretrained
 from topgraft.models.summary import summarise
@@ -120,13 +120,13 @@ def main(arguments: list[str] | None = None) -> None:
     prefix = classifier.prefix("stage7")
     work = summarise(benchmark.BACKBONE, side, 1000)
     multiply_adds = sum(layer.multiply_adds for layer in work.layers if layer.group != "head")
-    choices = engines.possible()
+    choices = choose.possible()
     kinds = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if has_bf16() else {})}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
 
         def build(choice: EngineChoice) -> base.Engine:
-            return engines.build_engine(choice, prefix, input_size=side, key="benchmark", folder=folder)
+            return choose.build_engine(choice, prefix, input_size=side, key="benchmark", folder=folder)
 
         built = [build(choice) for choice in choices]
         works = [eager(classifier), *(benchmark.matrix_product(kind) for kind in kinds.values())]

@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.keras is None:
         print("skipped: --keras names a Python that has keras and tensorflow")
         return
-    from topgraft.features.engines import choose
+    from topgraft.features.engines.choose import choose
 
     default = choose("torch", device="cpu").precision
     print(common.machine())

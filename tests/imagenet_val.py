@@ -10,7 +10,7 @@ import numpy as np
 
 from topgraft.data.loader import batches
 from topgraft.data.samples import Sample
-from topgraft.features import engines
+from topgraft.features.engines import choose
 from topgraft.metrics import hits
 from topgraft.models.classifier import Classifier
 from topgraft.models.weights.load import Network
@@ -31,8 +31,8 @@ def count_right(network: Network, images: Path, resize_size: int, cache: Path) -
     assert len(samples) == 1000
     spec = replace(network.spec, resize_size=resize_size)
     classifier = Classifier(network.chain, spec).eval()
-    choice = replace(engines.choose(precision="fp32", device="cpu"), threads=2)
-    engine = engines.build_engine(
+    choice = replace(choose.choose(precision="fp32", device="cpu"), threads=2)
+    engine = choose.build_engine(
         choice, classifier.prefix("head"), input_size=spec.input_size, key=network.sha256, folder=cache
     )
     logits = np.zeros((len(samples), network.build.classes), dtype=np.float32)

@@ -22,9 +22,10 @@ from topgraft.data.augment import AUGMENTATIONS, View, load_view
 from topgraft.data.pixel_cache import open_pixels
 from topgraft.data.samples import Sample
 from topgraft.errors import CacheError, ImageError, OutOfTime
-from topgraft.features import engines, extract
-from topgraft.features.engines import build_engine
+from topgraft.features import extract
+from topgraft.features.engines import choose
 from topgraft.features.engines.base import EngineChoice
+from topgraft.features.engines.choose import build_engine
 from topgraft.features.extract import compute, open_boundary
 from topgraft.features.store import FeatureStore
 from topgraft.models import freeze
@@ -147,13 +148,13 @@ def learnt_digits(folder: Path, choice: EngineChoice | None) -> NDArray[np.float
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_losses_from_another_engines_cache_are_within_its_tolerance(tmp_path: Path, precision: str) -> None:
-    choice = next((c for c in engines.possible() if (c.name, c.precision) == ("openvino", precision)), None)
+    choice = next((c for c in choose.possible() if (c.name, c.precision) == ("openvino", precision)), None)
     if choice is None:
         pytest.skip(f"OpenVINO does not compute in {precision} here")
     through, cached = learnt_digits(tmp_path, None), learnt_digits(tmp_path, choice)
     assert through[-1, 0] < 0.7 * through[0, 0], "or the test shows nothing"
     # Activations of that cosine are so far apart, as a share of their length; a loss is a mean over images.
-    np.testing.assert_allclose(cached, through, rtol=(2 * (1 - engines.tolerance(choice).median_cosine)) ** 0.5)
+    np.testing.assert_allclose(cached, through, rtol=(2 * (1 - choose.tolerance(choice).median_cosine)) ** 0.5)
     assert not np.array_equal(cached, through)
 
 

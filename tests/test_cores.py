@@ -10,7 +10,7 @@ import pytest
 
 from topgraft.cli import main
 from topgraft.data import hashing, loader
-from topgraft.features import engines
+from topgraft.features.engines import choose
 from topgraft.system import cores
 
 
@@ -107,8 +107,8 @@ def test_the_command_tells_openmp_before_a_verb_runs(monkeypatch: pytest.MonkeyP
 
 
 def test_an_engine_computes_on_the_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "get_num_threads", lambda: 48)
-    monkeypatch.setattr(engines, "usable_cores", lambda: 2)
-    assert engines.choose().threads == 2
-    monkeypatch.setattr(engines, "get_num_threads", lambda: 1)
-    assert engines.choose().threads == 1
+    monkeypatch.setattr(choose, "get_num_threads", lambda: 48)
+    monkeypatch.setattr(choose, "usable_cores", lambda: 2)
+    assert choose.choose().threads == 2
+    monkeypatch.setattr(choose, "get_num_threads", lambda: 1)
+    assert choose.choose().threads == 1

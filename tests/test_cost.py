@@ -16,6 +16,7 @@ from PIL import Image
 
 from topgraft.features import benchmark, engines
 from topgraft.features.benchmark import Spread, Work
+from topgraft.features.engines import choose
 from topgraft.features.engines.base import EngineChoice
 from topgraft.system import hardware
 
@@ -31,7 +32,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[benchmark.Measur
 
 def test_every_engine_and_precision_is_measured(measured: tuple[benchmark.Measurement, Path]) -> None:
     found, _ = measured
-    assert [rate.choice for rate in found.engines] == engines.possible()
+    assert [rate.choice for rate in found.engines] == choose.possible()
     spreads = [found.fp32_gflops, found.decode, *(rate.images_per_second for rate in found.engines)]
     assert (found.bf16_gflops is not None) == hardware.has_bf16()
     for spread in spreads if found.bf16_gflops is None else [*spreads, found.bf16_gflops]:
@@ -41,7 +42,7 @@ def test_every_engine_and_precision_is_measured(measured: tuple[benchmark.Measur
 
 def test_the_measurement_is_kept_without_names(measured: tuple[benchmark.Measurement, Path]) -> None:
     found, folder = measured
-    text = engines.measurement_path(folder).read_text(encoding="utf-8")
+    text = choose.measurement_path(folder).read_text(encoding="utf-8")
     assert json.loads(text) == json.loads(json.dumps(asdict(found)))
     for name in (platform.node(), getpass.getuser(), str(Path.home())):
         assert f'"{name}"' not in text
@@ -51,10 +52,10 @@ def test_the_measurement_is_kept_without_names(measured: tuple[benchmark.Measure
 def test_the_fastest_is_among_the_measured(measured: tuple[benchmark.Measurement, Path]) -> None:
     found, folder = measured
     best = max(found.engines, key=lambda rate: rate.images_per_second.median)
-    assert engines.choose("fastest", folder=folder) == best.choice
+    assert choose.choose("fastest", folder=folder) == best.choice
     slow = [rate for rate in found.engines if rate.choice.precision == "fp32"]
     expected = max(slow, key=lambda rate: rate.images_per_second.median).choice
-    assert engines.choose("fastest", "fp32", folder=folder) == expected
+    assert choose.choose("fastest", "fp32", folder=folder) == expected
 
 
 def test_devices_are_described_without_measuring(tmp_path: Path) -> None:
@@ -64,14 +65,14 @@ def test_devices_are_described_without_measuring(tmp_path: Path) -> None:
     assert found["threads"] == torch.get_num_threads()
     assert found["memory"] is None or found["memory"] > 100_000_000
     assert found["engines"] == engines.available()
-    assert EngineChoice(**found["default"]) == engines.choose()
+    assert EngineChoice(**found["default"]) == choose.choose()
     assert found["measured"] is None
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"engines": []}'])
 def test_a_damaged_measurement_is_none(tmp_path: Path, content: str) -> None:
-    engines.measurement_path(tmp_path).write_text(content, encoding="utf-8")
+    choose.measurement_path(tmp_path).write_text(content, encoding="utf-8")
     assert benchmark.describe_devices(tmp_path)["measured"] is None
 
 
@@ -85,7 +86,7 @@ def test_a_damaged_measurement_is_none(tmp_path: Path, content: str) -> None:
     ],
 )
 def test_the_default_says_why(monkeypatch: pytest.MonkeyPatch, choice: EngineChoice, said: str) -> None:
-    monkeypatch.setattr(engines, "choose", lambda: choice)
+    monkeypatch.setattr(choose, "choose", lambda: choice)
     monkeypatch.setattr(benchmark, "has_bf16", lambda: False)
     assert benchmark.describe_devices()["why"] == said
     if choice.precision == "fp32":
@@ -133,8 +134,8 @@ def test_the_photo_is_a_real_one_of_the_size_it_says() -> None:
 
 
 def test_another_machine_or_version_has_another_measurement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    here = engines.measurement_path(tmp_path)
+    here = choose.measurement_path(tmp_path)
     assert here.parent == tmp_path
     changed = {name: replace(kind, package="numpy") for name, kind in engines.ENGINES.items()}
     monkeypatch.setattr(engines, "ENGINES", changed)
-    assert engines.measurement_path(tmp_path) != here
+    assert choose.measurement_path(tmp_path) != here

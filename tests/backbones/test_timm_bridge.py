@@ -22,6 +22,7 @@ from topgraft.data.loader import Batch
 from topgraft.data.samples import ImageSpec
 from topgraft.errors import UsageError, WeightsError
 from topgraft.features import engines
+from topgraft.features.engines import choose
 from topgraft.models.backbones.timm import bridge
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES, find_backbone
@@ -181,13 +182,13 @@ def test_random_weights_are_drawn_from_their_seed_alone(case: Case) -> None:
 
 @pytest.mark.skipif(engines.available()["openvino"] is None, reason="OpenVINO is not installed")
 def test_openvino_computes_the_same_features(case: Case, tmp_path: Path) -> None:
-    choice = engines.choose("openvino", "fp32")
+    choice = choose.choose("openvino", "fp32")
     base = case.classifier.prefix(case.backbone.groups[-2])
-    engine = engines.build_engine(choice, base, input_size=SIDE, key=case.name, folder=tmp_path)
+    engine = choose.build_engine(choice, base, input_size=SIDE, key=case.name, folder=tmp_path)
     (_, rows), *_ = engine.run([Batch(np.arange(len(case.pixels)), case.pixels)])
     found, wanted = rows.astype(np.float64), case.expected.numpy().astype(np.float64)
     cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
-    assert cosine.min() >= engines.tolerance(choice).cosine
+    assert cosine.min() >= choose.tolerance(choice).cosine
     assert np.abs(found - wanted).max() <= 1e-3 * np.abs(wanted).max()
 
 

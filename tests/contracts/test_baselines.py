@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from topgraft.features import engines
-from topgraft.features.engines import ENGINES
+from topgraft.features.engines import ENGINES, choose
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES, BASELINES, find_network
 from topgraft.models.spec import Backbone, Build, random_chain
@@ -114,4 +113,4 @@ def test_loading_it_says_that_it_is_yet_to_be_learnt(baseline: Backbone) -> None
     network = load_network(baseline.name, classes=CLASSES)
     assert network.weights == LEARNT
     assert network.build.classes == CLASSES
-    assert engines.choose(demand=baseline.demand).name in ENGINES
+    assert choose.choose(demand=baseline.demand).name in ENGINES

@@ -16,14 +16,14 @@ from sklearn.linear_model import LogisticRegression
 
 from topgraft.data.loader import Batch
 from topgraft.features import engines
-from topgraft.features.engines import base
+from topgraft.features.engines import base, choose
 from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import load_pretrained
 
 SIDE = 224
 PHOTOS = 24
 DIGITS = 160
-POSSIBLE = engines.possible()
+POSSIBLE = choose.possible()
 
 
 def photos() -> NDArray[np.uint8]:
@@ -51,7 +51,7 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def test_the_table_is_what_this_machine_can_choose_from() -> None:
     assert {choice.name for choice in POSSIBLE} == {name for name, found in engines.available().items() if found}
-    assert POSSIBLE[0] == engines.choose()
+    assert POSSIBLE[0] == choose.choose()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=POSSIBLE, ids=lambda c: f"{c.name}-{c.precision}-{c.device}")
 def engine(request: pytest.FixtureRequest, prefix: torch.nn.Module, folder: Path) -> base.Engine:
     choice: EngineChoice = request.param
-    return engines.build_engine(choice, prefix, input_size=SIDE, key="lite0", folder=folder)
+    return choose.build_engine(choice, prefix, input_size=SIDE, key="lite0", folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,8 @@ def test_features_keep_the_stated_cosine_to_eager_float32(
 ) -> None:
     assert computed.dtype == np.float32
     found = cosines(computed, reference)
-    assert found.min() >= engines.tolerance(engine.choice).cosine
-    assert np.median(found[:PHOTOS]) >= engines.tolerance(engine.choice).median_cosine
+    assert found.min() >= choose.tolerance(engine.choice).cosine
+    assert np.median(found[:PHOTOS]) >= choose.tolerance(engine.choice).median_cosine
 
 
 def test_the_same_head_keeps_its_accuracy(
@@ -124,7 +124,7 @@ def test_the_same_head_keeps_its_accuracy(
     with_truth = head.score(truth[half:], labels[half:])
     with_ours = head.score(ours[half:], labels[half:])
     assert with_truth > 0.7  # ten classes; far from what guessing gives, and from certain
-    assert abs(with_ours - with_truth) <= engines.tolerance(engine.choice).accuracy
+    assert abs(with_ours - with_truth) <= choose.tolerance(engine.choice).accuracy
 
 
 def test_a_row_depends_on_its_image_alone(
@@ -178,18 +178,18 @@ def test_an_error_of_the_batches_comes_through(engine: base.Engine, pixels: NDAr
 
 def test_a_feature_map_is_a_boundary_too(engine: base.Engine, folder: Path, pixels: NDArray[np.uint8]) -> None:
     below = load_pretrained("efficientnet_lite0").prefix("stage2")
-    built = engines.build_engine(engine.choice, below, input_size=SIDE, key="lite0 stage2", folder=folder)
+    built = choose.build_engine(engine.choice, below, input_size=SIDE, key="lite0 stage2", folder=folder)
     found = run(built, pixels[:6], size=6)
     with torch.inference_mode():
         expected = below(torch.from_numpy(pixels[:6])).numpy()
     assert found.shape == expected.shape == (6, 24, 56, 56)
-    assert cosines(found.reshape(6, -1), expected.reshape(6, -1)).min() >= engines.tolerance(engine.choice).cosine
+    assert cosines(found.reshape(6, -1), expected.reshape(6, -1)).min() >= choose.tolerance(engine.choice).cosine
 
 
 def test_the_prefix_is_left_as_it_was(engine: base.Engine, folder: Path) -> None:
     mine = load_pretrained("efficientnet_lite0").prefix("stage1")
     before = {name: (value.clone(), value.stride(), value.requires_grad) for name, value in mine.named_parameters()}
-    built = engines.build_engine(engine.choice, mine, input_size=SIDE, key="lite0 stage1", folder=folder)
+    built = choose.build_engine(engine.choice, mine, input_size=SIDE, key="lite0 stage1", folder=folder)
     list(built.run([Batch(np.array([0]), torch.zeros((1, SIDE, SIDE, 3), dtype=torch.uint8))]))
     for name, value in mine.named_parameters():
         was, stride, needs_gradient = before[name]
@@ -200,7 +200,7 @@ def test_the_prefix_is_left_as_it_was(engine: base.Engine, folder: Path) -> None
 def test_a_prefix_in_training_mode_is_refused(engine: base.Engine, folder: Path) -> None:
     training = load_pretrained("efficientnet_lite0").train().prefix("stage1")
     with pytest.raises(ValueError, match="evaluation mode"):
-        engines.build_engine(engine.choice, training, input_size=SIDE, key="x", folder=folder)
+        choose.build_engine(engine.choice, training, input_size=SIDE, key="x", folder=folder)
 
 
 def test_it_says_what_it_is(engine: base.Engine) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from topgraft.errors import UsageError
 from topgraft.features import engines
-from topgraft.features.engines import base
+from topgraft.features.engines import base, choose
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.engines.torch import arithmetic, recorded
 from topgraft.system.hardware import processor_features
@@ -66,7 +66,7 @@ def test_the_rule(
 ) -> None:
     machine(monkeypatch, **has)
     name, precision, device, size = expected
-    assert engines.choose(**asked) == EngineChoice(name, precision, device, size, torch.get_num_threads())
+    assert choose.choose(**asked) == EngineChoice(name, precision, device, size, torch.get_num_threads())
 
 
 @pytest.mark.parametrize(
@@ -95,21 +95,21 @@ def test_what_is_not_here_is_refused(
 ) -> None:
     machine(monkeypatch, **has)
     with pytest.raises(UsageError) as caught:
-        engines.choose(**asked)
+        choose.choose(**asked)
     assert said in str(caught.value)
 
 
 def test_a_recorded_choice_of_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine(monkeypatch, cuda=True)
-    recorded = engines.choose()
+    recorded = choose.choose()
     machine(monkeypatch)
     with pytest.raises(UsageError, match="no cuda here"):
-        engines.build_engine(recorded, torch.nn.Identity().eval(), input_size=8, key="k", folder=tmp_path)
+        choose.build_engine(recorded, torch.nn.Identity().eval(), input_size=8, key="k", folder=tmp_path)
 
 
 def test_every_choice_is_listed_once_the_default_first(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, cuda=True)
-    found = [(choice.name, choice.precision, choice.device) for choice in engines.possible()]
+    found = [(choice.name, choice.precision, choice.device) for choice in choose.possible()]
     assert found == [
         ("torch", "bf16", "cuda"),
         ("openvino", "bf16", "cpu"),
@@ -127,11 +127,11 @@ def test_a_gpu_that_computes_nothing_is_left_alone_and_said_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine(monkeypatch, cuda=True)
-    monkeypatch.setattr(engines, "gpu_problem", lambda: SAID)
-    engines._leave_alone.cache_clear()
-    assert (engines.choose().name, engines.choose().device) == ("openvino", "cpu")
-    assert engines.choose("torch").device == "cpu"
-    assert {choice.device for choice in engines.possible()} == {"cpu"}
+    monkeypatch.setattr(choose, "gpu_problem", lambda: SAID)
+    choose._leave_alone.cache_clear()
+    assert (choose.choose().name, choose.choose().device) == ("openvino", "cpu")
+    assert choose.choose("torch").device == "cpu"
+    assert {choice.device for choice in choose.possible()} == {"cpu"}
     assert capsys.readouterr().err.count(SAID) == 1
 
 
@@ -140,43 +140,43 @@ def test_asked_for_a_gpu_that_computes_nothing_the_message_says_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], engine: str
 ) -> None:
     machine(monkeypatch, cuda=True)
-    monkeypatch.setattr(engines, "gpu_problem", lambda: SAID)
+    monkeypatch.setattr(choose, "gpu_problem", lambda: SAID)
     with pytest.raises(UsageError, match=rf"computes nothing on it \({SAID}\); install .* or use --device cpu$"):
-        engines.choose(engine, device="cuda")
+        choose.choose(engine, device="cuda")
     assert capsys.readouterr().err == ""
     with pytest.raises(UsageError, match="openvino has no cuda here; it can use cpu"):
-        engines.choose("openvino", device="cuda")
+        choose.choose("openvino", device="cuda")
 
 
 def test_asked_for_the_processor_no_gpu_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, cuda=True)
-    monkeypatch.setattr(engines, "gpu_problem", lambda: pytest.fail("woken"))
-    assert engines.choose(device="cpu").device == "cpu"
-    assert engines.choose("torch", device="cpu").device == "cpu"
+    monkeypatch.setattr(choose, "gpu_problem", lambda: pytest.fail("woken"))
+    assert choose.choose(device="cpu").device == "cpu"
+    assert choose.choose("torch", device="cpu").device == "cpu"
 
 
 def save_measurement(folder: Path, rates: dict[tuple[str, str], float]) -> None:
     measured = [
-        {"choice": asdict(engines.choose(name, precision)), "images_per_second": {"median": rate}}
+        {"choice": asdict(choose.choose(name, precision)), "images_per_second": {"median": rate}}
         for (name, precision), rate in rates.items()
     ]
-    engines.measurement_path(folder).write_text(json.dumps({"engines": measured}), encoding="utf-8")
+    choose.measurement_path(folder).write_text(json.dumps({"engines": measured}), encoding="utf-8")
 
 
 def test_fastest_is_the_best_that_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine(monkeypatch)
     save_measurement(tmp_path, {("openvino", "bf16"): 90.0, ("torch", "bf16"): 100.0, ("openvino", "fp32"): 50.0})
-    assert engines.choose("fastest", folder=tmp_path) == engines.choose("torch", "bf16")
-    assert engines.choose("fastest", "fp32", folder=tmp_path) == engines.choose("openvino", "fp32")
+    assert choose.choose("fastest", folder=tmp_path) == choose.choose("torch", "bf16")
+    assert choose.choose("fastest", "fp32", folder=tmp_path) == choose.choose("openvino", "fp32")
     with pytest.raises(UsageError, match="on device cuda was measured"):
-        engines.choose("fastest", device="cuda", folder=tmp_path)
+        choose.choose("fastest", device="cuda", folder=tmp_path)
 
 
 def test_a_measurement_is_of_a_machine_with_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for names in ([], ["NVIDIA A100"], ["NVIDIA T4"]):
-        monkeypatch.setattr(engines, "gpu_names", lambda names=names: names)
-        found.append(engines.machine_fingerprint())
+        monkeypatch.setattr(choose, "gpu_names", lambda names=names: names)
+        found.append(choose.machine_fingerprint())
     assert len(set(found)) == 3
     record = [processor_features(), torch.get_num_threads(), engines.available()]
     assert found[0] == hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16], "as it was without one"
@@ -185,17 +185,17 @@ def test_a_measurement_is_of_a_machine_with_its_gpus(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("content", [None, "", "[]", '{"engines": [{"choice": {}}]}', '{"engines": []}'])
 def test_fastest_needs_a_measurement(tmp_path: Path, content: str | None) -> None:
     if content is not None:
-        engines.measurement_path(tmp_path).write_text(content, encoding="utf-8")
+        choose.measurement_path(tmp_path).write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match="run `topgraft devices --measure` first"):
-        engines.choose("fastest", folder=tmp_path)
+        choose.choose("fastest", folder=tmp_path)
 
 
 def test_a_measurement_of_another_machine_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     save_measurement(tmp_path, {("torch", "fp32"): 100.0})
-    assert engines.choose("fastest", folder=tmp_path).name == "torch"
-    monkeypatch.setattr(engines, "processor_features", lambda: ("another",))
+    assert choose.choose("fastest", folder=tmp_path).name == "torch"
+    monkeypatch.setattr(choose, "processor_features", lambda: ("another",))
     with pytest.raises(UsageError, match="needs a measurement of this machine"):
-        engines.choose("fastest", folder=tmp_path)
+        choose.choose("fastest", folder=tmp_path)
 
 
 def test_versions_without_an_import() -> None:

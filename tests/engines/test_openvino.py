@@ -18,7 +18,7 @@ from torch import nn
 from topgraft.data.loader import Batch
 from topgraft.errors import TopgraftError, UsageError
 from topgraft.features import engines
-from topgraft.features.engines import base, openvino
+from topgraft.features.engines import base, choose, openvino
 
 pytestmark = pytest.mark.skipif(engines.available()["openvino"] is None, reason="openvino is not installed")
 
@@ -39,8 +39,8 @@ class Small(nn.Module):
 
 
 def build(folder: Path, *, key: str = "small", precision: str = "fp32") -> base.Engine:
-    choice = engines.choose("openvino", precision)
-    return engines.build_engine(choice, Small().eval(), input_size=SIDE, key=key, folder=folder)
+    choice = choose.choose("openvino", precision)
+    return choose.build_engine(choice, Small().eval(), input_size=SIDE, key=key, folder=folder)
 
 
 def answer(engine: base.Engine) -> NDArray[np.float32]:
@@ -74,8 +74,8 @@ def test_the_second_start_converts_nothing_and_gives_the_same(tmp_path: Path, co
 def test_another_network_size_or_precision_is_converted(tmp_path: Path, conversions: list[int]) -> None:
     build(tmp_path)
     build(tmp_path, key="another")
-    choice = engines.choose("openvino", "fp32")
-    engines.build_engine(choice, Small().eval(), input_size=SIDE + 1, key="small", folder=tmp_path)
+    choice = choose.choose("openvino", "fp32")
+    choose.build_engine(choice, Small().eval(), input_size=SIDE + 1, key="small", folder=tmp_path)
     assert len(conversions) == 3
     assert len(list(tmp_path.iterdir())) == 3
 

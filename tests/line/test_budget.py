@@ -14,8 +14,8 @@ import pytest
 from topgraft.cli import main
 from topgraft.data.loader import Batch
 from topgraft.features import extract
-from topgraft.features.engines import build_engine
 from topgraft.features.engines.base import Rows
+from topgraft.features.engines.choose import build_engine
 
 
 @pytest.fixture

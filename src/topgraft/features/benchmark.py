@@ -20,8 +20,9 @@ from topgraft._version import __version__
 from topgraft.data.loader import Batch
 from topgraft.data.preprocess import load_pixels
 from topgraft.features import engines
-from topgraft.features.engines import build_engine
+from topgraft.features.engines import choose
 from topgraft.features.engines.base import Engine, EngineChoice
+from topgraft.features.engines.choose import build_engine
 from topgraft.models.classifier import Classifier, load_pretrained
 from topgraft.models.weights.load import weights_digest
 from topgraft.system import progress
@@ -100,12 +101,12 @@ def describe_devices(folder: Path | None = None) -> dict[str, Any]:
     Args:
         folder: where a measurement is kept; `topgraft.folders.cache_folder` if None.
     """
-    default = engines.choose()
+    default = choose.choose()
     return {
         **describe_machine(),
         "default": asdict(default),
         "why": _why(default),
-        "measured": _saved(engines.measurement_path(folder)),
+        "measured": _saved(choose.measurement_path(folder)),
     }
 
 
@@ -119,7 +120,7 @@ def measure_machine(folder: Path | None = None) -> Measurement:
     """
     where = folder or cache_folder()
     classifier = load_pretrained(BACKBONE)
-    choices = engines.possible()
+    choices = choose.possible()
     works = [matrix_product(torch.float32), _decoding(classifier)]
     if has_bf16():
         works.append(matrix_product(torch.bfloat16))
@@ -128,7 +129,7 @@ def measure_machine(folder: Path | None = None) -> Measurement:
     bf16 = rest.pop(0) if has_bf16() else None
     rates = tuple(EngineRate(choice, rate) for choice, rate in zip(choices, rest, strict=True))
     found = Measurement(describe_machine(), fp32, bf16, decode, rates)
-    with atomic_write(engines.measurement_path(folder)) as file:
+    with atomic_write(choose.measurement_path(folder)) as file:
         file.write(json.dumps(asdict(found), indent=2).encode())
     return found
 

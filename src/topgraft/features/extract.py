@@ -21,8 +21,8 @@ from topgraft.data.loader import Batch, batches, decoding_threads
 from topgraft.data.samples import ImageSpec, Sample, Unreadable
 from topgraft.data.split_checks import refuse_unreadable
 from topgraft.errors import OutOfTime
-from topgraft.features.engines import build_engine
 from topgraft.features.engines.base import Engine, EngineChoice
+from topgraft.features.engines.choose import build_engine
 from topgraft.models.classifier import Classifier
 from topgraft.models.weights.load import weights_digest
 from topgraft.system import progress

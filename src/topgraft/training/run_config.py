@@ -17,7 +17,7 @@ from topgraft.data.loader import decoding_threads
 from topgraft.data.samples import SPLIT_NAMES, Splits
 from topgraft.errors import UsageError
 from topgraft.features import engines
-from topgraft.features.engines import base
+from topgraft.features.engines import base, choose
 from topgraft.features.store import library_versions
 from topgraft.models.former_groups import translated_config
 from topgraft.models.registry import find_network
@@ -123,8 +123,8 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[verbs.FitSettings, Resolve
         anew = resolve(replayed, find_network(replayed.backbone))
         return replayed, replace(anew, phases=recorded.phases, weights=recorded.weights)
     try:
-        engines.choose(recorded.engine.name, recorded.engine.precision, recorded.engine.device)
-        engines.choose("torch", recorded.training, recorded.engine.device)
+        choose.choose(recorded.engine.name, recorded.engine.precision, recorded.engine.device)
+        choose.choose("torch", recorded.training, recorded.engine.device)
     except UsageError as error:
         raise UsageError(f"{path} was run on what is not here: {error}. Add --engine auto to choose anew") from None
     return replayed, recorded
@@ -168,7 +168,7 @@ def require_effect(given: Mapping[str, Any], chosen: verbs.FitSettings | verbs.I
 def resolve(chosen: verbs.EngineSettings, network: Backbone) -> Resolved:
     """What the fixed rule of `topgraft.engines.choose` gives on this machine."""
     engine = engine_for(network, chosen)
-    return Resolved(engine, engines.choose("torch", chosen.precision, engine.device).precision)
+    return Resolved(engine, choose.choose("torch", chosen.precision, engine.device).precision)
 
 
 def engine_for(network: Backbone, chosen: verbs.EngineSettings) -> base.EngineChoice:
@@ -178,7 +178,7 @@ def engine_for(network: Backbone, chosen: verbs.EngineSettings) -> base.EngineCh
         UsageError: as there; or what the base computes with is not installed.
     """
     _require(network)
-    return engines.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir, demand=network.demand)
+    return choose.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir, demand=network.demand)
 
 
 def _require(network: Backbone) -> None:
