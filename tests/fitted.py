@@ -16,7 +16,7 @@ from topgraft.data.loader import Batch
 from topgraft.data.samples import ImageSpec, Unreadable
 from topgraft.evaluation.results import Cost, Evaluation, Fitted
 from topgraft.features.engines.base import EngineChoice
-from topgraft.features.extract import Base, open_base
+from topgraft.features.frozen_base import Base, open_base
 from topgraft.metrics import Interval
 from topgraft.models.backbones.init import glorot_uniform
 from topgraft.models.classifier import Classifier

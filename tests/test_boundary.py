@@ -22,11 +22,12 @@ from topgraft.data.augment import AUGMENTATIONS, View, load_view
 from topgraft.data.pixel_cache import open_pixels
 from topgraft.data.samples import Sample
 from topgraft.errors import CacheError, ImageError, OutOfTime
-from topgraft.features import extract
+from topgraft.features import frozen_base
 from topgraft.features.engines import choose
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.engines.choose import build_engine
-from topgraft.features.extract import compute, open_boundary
+from topgraft.features.extract import compute
+from topgraft.features.frozen_base import open_boundary
 from topgraft.features.store import FeatureStore
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
@@ -165,7 +166,7 @@ def test_one_engine_runs_all_views(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         built.append(named["input_size"])
         return build_engine(*given, **named)
 
-    monkeypatch.setattr(extract, "build_engine", counted)
+    monkeypatch.setattr(frozen_base, "build_engine", counted)
     samples = [replace(s, digest=f"{n:064x}") for n, s in enumerate(coloured(4, 1))]
     views = [None, *(View(AUGMENTATIONS["strong"], 0, number) for number in range(2))]
     bases = open_boundary(small_classifier(), "stem", CHOICE, 0, tmp_path, views)

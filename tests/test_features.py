@@ -15,7 +15,8 @@ from small import coloured, small_classifier
 from topgraft.data.hashing import digest_arrays
 from topgraft.data.samples import Sample
 from topgraft.errors import DataError
-from topgraft.features.extract import compute, open_base, open_probes, run
+from topgraft.features.extract import compute, run
+from topgraft.features.frozen_base import open_base, open_probes
 from topgraft.system import progress
 
 

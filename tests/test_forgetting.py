@@ -24,7 +24,8 @@ from topgraft.evaluation.evaluate import head_logits
 from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity, linear_cka, mean_cosine, measure, short
 from topgraft.evaluation.pretrained_reference import Original
 from topgraft.features.engines.base import EngineChoice
-from topgraft.features.extract import open_base, run
+from topgraft.features.extract import run
+from topgraft.features.frozen_base import open_base
 from topgraft.metrics import Difference, Interval
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES

@@ -17,7 +17,8 @@ from topgraft.errors import DataError, UsageError
 from topgraft.evaluation.evaluate import head_logits
 from topgraft.evaluation.pretrained_reference import Original, base_state
 from topgraft.features.engines.base import EngineChoice
-from topgraft.features.extract import open_base, run
+from topgraft.features.extract import run
+from topgraft.features.frozen_base import open_base
 from topgraft.models.classifier import Classifier
 from topgraft.training.wise_ft import SHARES, Trade, halves, interpolate, keep_from_forgetting, short_trade
 

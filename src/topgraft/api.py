@@ -30,7 +30,8 @@ from topgraft.evaluation.results import Cost, Evaluation, Fitted, Predictions
 from topgraft.evaluation.unseen import choose_unseen, leave_out_seen
 from topgraft.features import benchmark
 from topgraft.features.export import Features
-from topgraft.features.extract import Base, compute, open_base
+from topgraft.features.extract import compute
+from topgraft.features.frozen_base import Base, open_base
 from topgraft.models.build import open_network
 from topgraft.models.catalog import list_backbones as list_backbones
 from topgraft.models.catalog import summary as summary

@@ -13,7 +13,7 @@ import pytest
 
 from topgraft.cli import main
 from topgraft.data.loader import Batch
-from topgraft.features import extract
+from topgraft.features import frozen_base
 from topgraft.features.engines.base import Rows
 from topgraft.features.engines.choose import build_engine
 
@@ -34,7 +34,7 @@ def _four_times_slower(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return SimpleNamespace(choice=engine.choice, version=engine.version, run=run)
 
-    monkeypatch.setattr(extract, "build_engine", slow)
+    monkeypatch.setattr(frozen_base, "build_engine", slow)
 
 
 @pytest.mark.usefixtures("_four_times_slower")

@@ -148,7 +148,7 @@ def test_predict_reads_a_list_on_standard_input(run: tuple[Path, dict[str, Any]]
 def test_the_second_fit_runs_nothing_and_ends_in_the_same_bits(photos: Path, tmp_path: Path) -> None:
     first = tg.fit(photos, cache_dir=tmp_path, strategy="head")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("topgraft.features.extract.build_engine", None)  # calling it would fail
+        patch.setattr("topgraft.features.frozen_base.build_engine", None)  # calling it would fail
         second = tg.fit(photos, cache_dir=tmp_path, strategy="head")
     assert (first.cost.images_decoded, second.cost.images_decoded) == (288, 0)
     tg.save(first, tmp_path / "a")

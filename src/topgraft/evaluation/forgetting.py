@@ -19,7 +19,8 @@ from topgraft.data import overviews
 from topgraft.data.samples import Sample, Unreadable, labels_of, unread
 from topgraft.errors import DataError
 from topgraft.features.engines.base import EngineChoice
-from topgraft.features.extract import FeatureRows, compute, open_base
+from topgraft.features.extract import FeatureRows, compute
+from topgraft.features.frozen_base import open_base
 from topgraft.metrics import Difference, Interval
 from topgraft.models.classifier import Classifier
 from topgraft.system.formatting import in_points, percent, share

@@ -13,7 +13,8 @@ import numpy as np
 from topgraft import metrics
 from topgraft.data.samples import Sample
 from topgraft.errors import DataError, UsageError
-from topgraft.features.extract import Base, run
+from topgraft.features.extract import run
+from topgraft.features.frozen_base import Base
 
 from .evaluate import head_logits
 from .results import Fitted, Prediction, Predictions

@@ -15,8 +15,9 @@ from topgraft.data.samples import Sample, Splits, Unreadable, labels_of
 from topgraft.data.split_checks import refuse_unreadable, require_readable
 from topgraft.errors import UsageError
 from topgraft.evaluation.chance import LargestClass, judged_out_of_fold
-from topgraft.features.extract import FeatureRows, open_base
+from topgraft.features.extract import FeatureRows
 from topgraft.features.extract import run as run_base
+from topgraft.features.frozen_base import open_base
 from topgraft.models.classifier import Classifier, fingerprint
 from topgraft.models.registry import find_network
 from topgraft.models.weights.load import RANDOM

@@ -20,7 +20,8 @@ from topgraft.data.loader import batches, decoding_threads
 from topgraft.data.pixel_cache import Pixels, fits, open_pixels
 from topgraft.data.samples import Sample, Unreadable, labels_of
 from topgraft.errors import CacheError, DataError, OutOfTime, TopgraftError
-from topgraft.features.extract import Base, FeatureRows, compute, open_base, open_boundary, open_probes
+from topgraft.features.extract import FeatureRows, compute
+from topgraft.features.frozen_base import Base, open_base, open_boundary, open_probes
 from topgraft.metrics import softmax
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network

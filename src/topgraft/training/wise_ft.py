@@ -25,7 +25,8 @@ from topgraft.errors import DataError, UsageError
 from topgraft.evaluation.forgetting import answers, points
 from topgraft.evaluation.pretrained_reference import Original, base_state, untouched
 from topgraft.features.engines.base import EngineChoice
-from topgraft.features.extract import compute, open_base, run
+from topgraft.features.extract import compute, run
+from topgraft.features.frozen_base import open_base
 from topgraft.metrics import Difference, Interval
 from topgraft.models.classifier import Classifier
 from topgraft.system import formatting

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from topgraft.data.samples import Sample
 from topgraft.errors import CacheError
-from topgraft.features.extract import Base, complete
+from topgraft.features.extract import complete
+from topgraft.features.frozen_base import Base
 from topgraft.features.store import BYTES
 from topgraft.strategies.plan import shares
 from topgraft.system import formatting
