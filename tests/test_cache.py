@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from topgraft.data.samples import ImageSpec
 from topgraft.errors import CacheError
+from topgraft.features import cache_key, segment_file
 from topgraft.features import store as cache
+from topgraft.features.cache_key import CacheKey
 from topgraft.features.engines.base import EngineChoice
-from topgraft.features.store import CacheKey, FeatureStore
+from topgraft.features.store import FeatureStore
 from topgraft.system import files
 from topgraft.system.threads import ALIGNMENT
 
@@ -81,7 +83,7 @@ def test_feature_maps_are_stored_in_their_shape(tmp_path: Path) -> None:
 
 
 def test_long_segments_are_gathered_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_BLOCK", 3 * 2 * WIDTH)  # three rows
+    monkeypatch.setattr(cache, "BLOCK", 3 * 2 * WIDTH)  # three rows
     numbers = tuple(range(20))
     opened(tmp_path).append(digests(*numbers), rows(*numbers))
     order = (*range(5, 15), *reversed(numbers))
@@ -155,7 +157,7 @@ def test_versions_and_processor_are_in_the_key(monkeypatch: pytest.MonkeyPatch, 
 def test_the_gpu_is_in_the_keys_of_what_it_computes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for names in ([], ["NVIDIA A100"], ["NVIDIA T4"], ["NVIDIA T4", "NVIDIA A100"]):
-        monkeypatch.setattr(cache, "gpu_names", lambda names=names: names)
+        monkeypatch.setattr(cache_key, "gpu_names", lambda names=names: names)
         found.append((key().digest, key(choice=replace(CHOICE, device="cuda")).digest))
     assert len({processor for processor, _ in found}) == 1
     assert len({gpu for _, gpu in found}) == 3
@@ -210,8 +212,8 @@ def damage(path: Path, how: str) -> None:
         "longer": data + b"\0",
         "another magic": b"X" + data[1:],
         "header is no JSON": data[:20] + b"\xff" + data[21:],
-        "header is no record": cache._MAGIC + b"\2\0\0\0[]" + data[len(cache._MAGIC) + 6 :],
-        "header claims gigabytes": cache._MAGIC + b"\xff\xff\xff\xff" + data[len(cache._MAGIC) + 4 :],
+        "header is no record": segment_file._MAGIC + b"\2\0\0\0[]" + data[len(segment_file._MAGIC) + 6 :],
+        "header claims gigabytes": segment_file._MAGIC + b"\xff\xff\xff\xff" + data[len(segment_file._MAGIC) + 4 :],
         "a digest": data[:digest_at] + b"\0" + data[digest_at + 1 :],
         "a row": data[:-1] + bytes([data[-1] ^ 1]),
     }

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from topgraft.data.samples import ImageSpec
+from topgraft.features.cache_key import CacheKey
 from topgraft.features.engines.base import EngineChoice
-from topgraft.features.store import CacheKey, FeatureStore
+from topgraft.features.store import FeatureStore
 
 KEY = CacheKey.make(
     spec=ImageSpec(8, 8, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),

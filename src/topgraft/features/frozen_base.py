@@ -20,7 +20,8 @@ from topgraft.models.classifier import Classifier
 from topgraft.models.weights.load import weights_digest
 from topgraft.system.files import cache_folder
 
-from .store import CacheKey, FeatureStore
+from .cache_key import CacheKey
+from .store import FeatureStore
 
 _DRAWING = ("numpy",)  # its random numbers may change with its version
 

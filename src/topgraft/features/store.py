@@ -5,7 +5,7 @@ images, and their rows in float16. Appending adds a segment and touches no other
 leaves the earlier ones whole, and processes that append at the same time do not meet. Where two segments
 hold the same image, the newest is used.
 
-    8 bytes   ``TGROWS1\\n``
+    8 bytes   ``TGROWS1\n``
     4 bytes   length of the header, little-endian
     n bytes   the header, JSON: rows, shape, dtype, offset of the rows, CRC-32 of digests and of rows
     32 each   the digests, SHA-256, one after the other
@@ -15,135 +15,24 @@ hold the same image, the newest is used.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import secrets
-import struct
 import time
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import PIL
 import torch
 from numpy.typing import NDArray
-from PIL import features as pillow_features
 
-from topgraft._version import __version__
-from topgraft.data.samples import ImageSpec
 from topgraft.errors import CacheError
-from topgraft.features.engines import version as engine_version
-from topgraft.features.engines.base import EngineChoice
 from topgraft.system.files import atomic_write
-from topgraft.system.gpu import gpu_names
-from topgraft.system.hardware import processor_features
 
-_MAGIC = b"TGROWS1\n"
-_DIGEST = 32  # bytes of a SHA-256
-_ALIGN = 64
-_DTYPE = np.dtype("<f2")
-BYTES = _DTYPE.itemsize  # of a number on disk
+from .cache_key import CacheKey
+from .segment_file import BLOCK, DIGEST_BYTES, DTYPE, Segment, read_index, rows_crc, write_segment
+
 _LARGEST = float(np.finfo(np.float16).max)  # 65504
-_BLOCK = 1 << 20  # bytes handled at a time: no second copy of a segment is held, and a core keeps them near
-# Decoders that may round otherwise in another version; PNG and the like are exact in all.
-_LOSSY_DECODERS = ("jpg", "libjpeg_turbo", "jpg_2000", "webp", "avif")
-
-
-@dataclass(frozen=True)
-class CacheKey:
-    """Everything that makes a row, but the image. Two runs share rows only where all of it is equal.
-
-    Attributes:
-        spec: how pixels are made, decode mode included.
-        weights: hash of the prefix's tensors and of its graph.
-        boundary: name of its last group.
-        view: which pixels of an image; ``plain`` is the spec's central crop.
-        engine: `topgraft.engines.EngineChoice` as a mapping.
-        versions: of Topgraft, the engine, the image decoders, and what else computes.
-        processor: its features, and the name of the GPU where that computes; the engines choose kernels by them.
-    """
-
-    spec: ImageSpec
-    weights: str
-    boundary: str
-    view: str
-    engine: Mapping[str, Any]
-    versions: Mapping[str, str]
-    processor: tuple[str, ...]
-
-    @classmethod
-    def make(
-        cls,
-        *,
-        spec: ImageSpec,
-        weights: str,
-        boundary: str,
-        view: str,
-        choice: EngineChoice,
-        libraries: Sequence[str] = (),
-    ) -> CacheKey:
-        """The key of an engine on this machine, with these versions."""
-        return cls(
-            spec=spec,
-            weights=weights,
-            boundary=boundary,
-            view=view,
-            engine=asdict(choice),
-            versions={
-                "topgraft": __version__,
-                "engine": engine_version(choice.name),
-                **decoder_versions(),
-                **library_versions(libraries),
-            },
-            # The first GPU is the one that PyTorch takes; a processor's keys have no word of any.
-            processor=(*processor_features(), *(gpu_names()[:1] if choice.device == "cuda" else ())),
-        )
-
-    def as_json(self) -> str:
-        """For people to read: ``key.json`` in the store's folder."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True)
-
-    @property
-    def digest(self) -> str:
-        """Of all of it, in 32 hex digits: the name of the store's folder."""
-        return hashlib.sha256(self.as_json().encode()).hexdigest()[:32]
-
-
-def decoder_versions() -> dict[str, str]:
-    """Versions of Pillow and of the lossy decoders that it was built with."""
-    found = {name: _decoder_version(name) for name in _LOSSY_DECODERS}
-    return {"pillow": PIL.__version__, **{name: version for name, version in found.items() if version}}
-
-
-def library_versions(libraries: Sequence[str]) -> dict[str, str]:
-    """Versions of installed distributions; "not installed" where one is not."""
-    found = {}
-    for name in libraries:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def _decoder_version(name: str) -> str | None:
-    check = pillow_features.version_feature if name in pillow_features.features else pillow_features.version
-    version = check(name)
-    return None if version is None else str(version)
-
-
-@dataclass(frozen=True)
-class _Segment:
-    path: Path
-    rows: int
-    offset: int  # of the rows, in bytes
-    rows_crc: int
 
 
 class FeatureStore:
@@ -161,7 +50,7 @@ class FeatureStore:
         self.folder = folder / key.digest
         self._key = key
         # Digest → (segment, row). A digest is 32 bytes.
-        self._places: dict[bytes, tuple[_Segment, int]] = {}
+        self._places: dict[bytes, tuple[Segment, int]] = {}
         self._sound: set[Path] = set()
         self._broken: set[Path] = set()
         self._refresh()
@@ -201,7 +90,7 @@ class FeatureStore:
         path = self.folder / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}.rows"
         try:
             self._write_key()
-            segment = _write_segment(path, b"".join(binary), rows, self.shape)
+            segment = write_segment(path, b"".join(binary), rows, self.shape)
         except OSError as error:
             raise CacheError(
                 f"cannot write {len(digests)} rows to {self.folder} ({error.strerror or error}); "
@@ -219,13 +108,13 @@ class FeatureStore:
         """
         # PyTorch's memory: products of rows at other addresses differ in their last digits.
         result: NDArray[np.float32] = torch.empty((len(digests), *self.shape), dtype=torch.float32).numpy()
-        by_segment: dict[_Segment, tuple[list[int], list[int]]] = {}
+        by_segment: dict[Segment, tuple[list[int], list[int]]] = {}
         for position, digest in enumerate(digests):
             segment, row = self._places[bytes.fromhex(digest)]
             positions, rows = by_segment.setdefault(segment, ([], []))
             positions.append(position)
             rows.append(row)
-        step = max(1, _BLOCK // max(1, _DTYPE.itemsize * math.prod(self.shape)))
+        step = max(1, BLOCK // max(1, DTYPE.itemsize * math.prod(self.shape)))
         for segment, (positions, rows) in by_segment.items():
             mapped = self._mapped(segment)
             for start in range(0, len(rows), step):
@@ -239,22 +128,22 @@ class FeatureStore:
         """Read the index anew, without the segments that are known to be broken."""
         self._places.clear()
         for path in sorted(self.folder.glob("*.rows")):
-            found = None if path in self._broken else _read_index(path, self.shape)
+            found = None if path in self._broken else read_index(path, self.shape)
             if found is not None:
                 segment, binary = found
-                cut = (binary[at : at + _DIGEST] for at in range(0, len(binary), _DIGEST))
+                cut = (binary[at : at + DIGEST_BYTES] for at in range(0, len(binary), DIGEST_BYTES))
                 self._places.update((digest, (segment, row)) for row, digest in enumerate(cut))
 
-    def _mapped(self, segment: _Segment) -> NDArray[np.float16]:
+    def _mapped(self, segment: Segment) -> NDArray[np.float16]:
         try:
             if self._is_sound(segment):
-                return np.memmap(segment.path, _DTYPE, "r", segment.offset, (segment.rows, *self.shape))
+                return np.memmap(segment.path, DTYPE, "r", segment.offset, (segment.rows, *self.shape))
         except (OSError, ValueError):  # gone, or cut short
             pass
         raise CacheError(f"{segment.path} was removed or damaged while it was in use; run the same again")
 
-    def _is_sound(self, segment: _Segment) -> bool:
-        if segment.path not in self._sound and _rows_crc(segment, self.shape) == segment.rows_crc:
+    def _is_sound(self, segment: Segment) -> bool:
+        if segment.path not in self._sound and rows_crc(segment, self.shape) == segment.rows_crc:
             self._sound.add(segment.path)
         return segment.path in self._sound
 
@@ -288,59 +177,3 @@ def _span(places: list[int]) -> slice | list[int]:
     """Neighbours as a slice, which is copied in one go; rows are mostly asked for in the order they were stored."""
     run = range(places[0], places[0] + len(places))
     return slice(run.start, run.stop) if places == list(run) else places
-
-
-def _write_segment(path: Path, digests: bytes, rows: NDArray[np.float32], shape: tuple[int, ...]) -> _Segment:
-    halves = torch.from_numpy(np.ascontiguousarray(rows)).half().numpy()
-    data = halves.astype(_DTYPE, copy=False).reshape(-1).view(np.uint8).data
-    rows_crc = zlib.crc32(data)
-    record = {
-        "rows": len(rows),
-        "shape": shape,
-        "dtype": _DTYPE.str,
-        "digests_crc": zlib.crc32(digests),
-        "rows_crc": rows_crc,
-    }
-    header = json.dumps(record).encode()
-    head = _MAGIC + struct.pack("<I", len(header)) + header + digests
-    head += bytes(-len(head) % _ALIGN)
-    with atomic_write(path) as file:
-        file.write(head)
-        file.write(data)
-    return _Segment(path, len(rows), len(head), rows_crc)
-
-
-def _read_index(path: Path, shape: tuple[int, ...]) -> tuple[_Segment, bytes] | None:
-    """A segment and its digests; None where it is damaged, cut short, or of another shape."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if file.read(len(_MAGIC)) != _MAGIC:
-                return None
-            (length,) = struct.unpack("<I", file.read(4))
-            record = json.loads(file.read(min(length, size)))
-            digests = file.read(_DIGEST * int(record["rows"]))
-            used = file.tell()
-        rows, offset = int(record["rows"]), used + -used % _ALIGN
-        whole = (
-            tuple(record["shape"]) == shape
-            and record["dtype"] == _DTYPE.str
-            and zlib.crc32(digests) == record["digests_crc"]
-            and size == offset + rows * math.prod(shape) * _DTYPE.itemsize
-        )
-        return (_Segment(path, rows, offset, int(record["rows_crc"])), digests) if whole else None
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
-        return None
-
-
-def _rows_crc(segment: _Segment, shape: tuple[int, ...]) -> int | None:
-    """CRC-32 of the rows as they are on disk now; None where they cannot be read."""
-    found = 0
-    try:
-        with segment.path.open("rb") as file:
-            file.seek(segment.offset)
-            while block := file.read(_BLOCK):
-                found = zlib.crc32(block, found)
-    except OSError:
-        return None
-    return found

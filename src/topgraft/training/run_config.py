@@ -17,8 +17,8 @@ from topgraft.data.loader import decoding_threads
 from topgraft.data.samples import SPLIT_NAMES, Splits
 from topgraft.errors import UsageError
 from topgraft.features import engines
+from topgraft.features.cache_key import library_versions
 from topgraft.features.engines import base, choose
-from topgraft.features.store import library_versions
 from topgraft.models.former_groups import translated_config
 from topgraft.models.registry import find_network
 from topgraft.models.spec import Backbone

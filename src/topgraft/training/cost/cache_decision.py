@@ -19,7 +19,7 @@ from topgraft.data.samples import Sample
 from topgraft.errors import CacheError
 from topgraft.features.extract import complete
 from topgraft.features.frozen_base import Base
-from topgraft.features.store import BYTES
+from topgraft.features.segment_file import BYTES
 from topgraft.strategies.plan import shares
 from topgraft.system import formatting
 from topgraft.training.inputs import StoredMaterial
