@@ -22,7 +22,7 @@ from topgraft.models.backbones.init import glorot_uniform
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Backbone, Build, Chain, random_chain
-from topgraft.models.weights.load import file_sha256
+from topgraft.models.weights.digest import file_sha256
 from topgraft.strategies.history import EpochRecord
 
 SPEC = ImageSpec(32, 36, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "BGR", "full")

@@ -16,7 +16,8 @@ from topgraft.data.samples import Sample, Splits
 from topgraft.errors import UsageError
 from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier
-from topgraft.models.weights.load import LEARNT, RANDOM, Network, load_network
+from topgraft.models.weights.load import Network, load_network
+from topgraft.models.weights.names import LEARNT, RANDOM
 from topgraft.settings import verbs
 from topgraft.training import fit, forgetting_limit
 from topgraft.training.cost.budget import Later

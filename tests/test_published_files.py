@@ -21,8 +21,10 @@ from topgraft.data.samples import ImageSpec
 from topgraft.errors import DownloadError, UsageError, WeightsError
 from topgraft.models.backbones.init import he_normal
 from topgraft.models.registry import BACKBONES
-from topgraft.models.spec import Backbone, Build, Chain, Convention
-from topgraft.models.weights.load import load_network, locate, obtain, open_weights
+from topgraft.models.spec import Backbone, Build, Chain
+from topgraft.models.weights.convention import Convention
+from topgraft.models.weights.load import load_network, open_weights
+from topgraft.models.weights.obtain import locate, obtain
 from topgraft.models.weights.published import WEIGHTS, Weights
 from topgraft.system import download
 

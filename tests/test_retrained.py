@@ -17,7 +17,7 @@ from topgraft.errors import ArtifactError
 from topgraft.evaluation.evaluate import head_logits
 from topgraft.evaluation.results import Fitted
 from topgraft.evaluation.retrained import NOTE, without_former_results
-from topgraft.models.classifier import fingerprint
+from topgraft.models.weights.digest import fingerprint
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from torch import nn
 
 from topgraft.errors import Stalled
 from topgraft.models import freeze
-from topgraft.models.classifier import Classifier, fingerprint
+from topgraft.models.classifier import Classifier
+from topgraft.models.weights.digest import fingerprint
 from topgraft.strategies.history import EpochRecord, standing
 from topgraft.strategies.plan import Phase, Rule, table
 from topgraft.training.inputs import PixelMaterial

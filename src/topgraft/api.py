@@ -35,10 +35,10 @@ from topgraft.features.frozen_base import Base, open_base
 from topgraft.models.build import open_network
 from topgraft.models.catalog import list_backbones as list_backbones
 from topgraft.models.catalog import summary as summary
-from topgraft.models.classifier import fingerprint
 from topgraft.models.plain_network import create_network as create_network  # a verb that needs nothing composed
 from topgraft.models.registry import find_network
-from topgraft.models.weights.load import RANDOM
+from topgraft.models.weights.digest import fingerprint
+from topgraft.models.weights.names import RANDOM
 from topgraft.settings import verbs
 from topgraft.settings.signatures import takes
 from topgraft.strategies.plan import table

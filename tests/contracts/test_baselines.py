@@ -10,7 +10,8 @@ from topgraft.features.engines import ENGINES, choose
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES, BASELINES, find_network
 from topgraft.models.spec import Backbone, Build, random_chain
-from topgraft.models.weights.load import LEARNT, load_network
+from topgraft.models.weights.load import load_network
+from topgraft.models.weights.names import LEARNT
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.facts import HEAD, Facts
 from topgraft.training.gradient_phase import SOLVERS

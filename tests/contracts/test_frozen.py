@@ -14,9 +14,10 @@ from torch import nn
 from topgraft.data.pixel_cache import Pixels
 from topgraft.data.samples import ImageSpec, Sample
 from topgraft.models import freeze
-from topgraft.models.classifier import Classifier, fingerprint
+from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Backbone, Build, Chain, random_chain
+from topgraft.models.weights.digest import fingerprint
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.defaults import SELECTION_MINIMUM
 from topgraft.strategies.facts import Facts

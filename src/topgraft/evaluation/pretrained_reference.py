@@ -14,7 +14,9 @@ from topgraft.errors import DataError, UsageError, WeightsError
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network
 from topgraft.models.spec import Build
-from topgraft.models.weights.load import RANDOM, Network, file_sha256, load_network, weights_digest
+from topgraft.models.weights.digest import file_sha256, weights_digest
+from topgraft.models.weights.load import Network, load_network
+from topgraft.models.weights.names import RANDOM
 from topgraft.models.weights.published import WEIGHTS
 from topgraft.system.formatting import listing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from topgraft.models.classifier import fingerprint
+from topgraft.models.weights.digest import fingerprint
 from topgraft.system import progress
 
 from .results import Fitted

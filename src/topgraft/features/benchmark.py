@@ -24,7 +24,7 @@ from topgraft.features.engines import choose
 from topgraft.features.engines.base import Engine, EngineChoice
 from topgraft.features.engines.choose import build_engine
 from topgraft.models.classifier import Classifier, load_pretrained
-from topgraft.models.weights.load import weights_digest
+from topgraft.models.weights.digest import weights_digest
 from topgraft.system import progress
 from topgraft.system.cores import usable_cores
 from topgraft.system.files import atomic_write, cache_folder

@@ -17,7 +17,7 @@ from topgraft.data.samples import ImageSpec
 from topgraft.features.engines.base import Engine, EngineChoice
 from topgraft.features.engines.choose import build_engine
 from topgraft.models.classifier import Classifier
-from topgraft.models.weights.load import weights_digest
+from topgraft.models.weights.digest import weights_digest
 from topgraft.system.files import cache_folder
 
 from .cache_key import CacheKey

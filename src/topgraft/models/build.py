@@ -12,7 +12,8 @@ import torch
 from topgraft.data.loader import batches, decoding_threads
 from topgraft.data.samples import Sample
 from topgraft.errors import WeightsError
-from topgraft.models.weights.load import IMAGENET, LEARNT, Network, load_network
+from topgraft.models.weights.load import Network, load_network
+from topgraft.models.weights.names import IMAGENET, LEARNT
 from topgraft.settings import verbs
 from topgraft.system import progress
 

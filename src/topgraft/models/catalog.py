@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from topgraft.models.weights.load import LEARNT, locate
+from topgraft.models.weights.names import LEARNT
+from topgraft.models.weights.obtain import locate
 from topgraft.models.weights.published import find_weights
 from topgraft.system.quantities import InputSize, image_side
 

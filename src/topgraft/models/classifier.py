@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -148,13 +147,3 @@ def load_pretrained(
     """A network with weights as a `Classifier`, in evaluation mode; see `topgraft.weights.load_network`."""
     network = load_network(backbone, weights, classes=classes, folder=folder)
     return Classifier(network.chain, network.spec).eval()
-
-
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 of a module's parameters and buffers, BatchNorm statistics included: names, types, shapes, bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        plain = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(memoryview(plain.view(torch.uint8).numpy()))
-    return digest.hexdigest()

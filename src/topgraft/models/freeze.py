@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from topgraft.errors import TopgraftError
-
-from .classifier import fingerprint as fingerprint
+from topgraft.models.weights.digest import fingerprint as fingerprint
 
 
 def apply(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None]) -> None:

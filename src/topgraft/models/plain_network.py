@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from topgraft.errors import UsageError
-from topgraft.models.weights.load import IMAGENET, load_network
+from topgraft.models.weights.load import load_network
+from topgraft.models.weights.names import IMAGENET
 from topgraft.system import progress
 from topgraft.system.quantities import InputSize, image_side
 

@@ -18,9 +18,10 @@ from topgraft.evaluation.chance import LargestClass, judged_out_of_fold
 from topgraft.features.extract import FeatureRows
 from topgraft.features.extract import run as run_base
 from topgraft.features.frozen_base import open_base
-from topgraft.models.classifier import Classifier, fingerprint
+from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network
-from topgraft.models.weights.load import RANDOM
+from topgraft.models.weights.digest import fingerprint
+from topgraft.models.weights.names import RANDOM
 from topgraft.settings import verbs
 from topgraft.strategies import STRATEGIES, defaults
 from topgraft.strategies.facts import Facts, Strategy

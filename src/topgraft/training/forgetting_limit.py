@@ -16,7 +16,8 @@ from topgraft.evaluation.pretrained_reference import Original, find_original, so
 from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network
-from topgraft.models.weights.load import LEARNT, RANDOM, Network
+from topgraft.models.weights.load import Network
+from topgraft.models.weights.names import LEARNT, RANDOM
 from topgraft.settings import verbs
 from topgraft.system.threads import torch_threads
 from topgraft.training.cost.budget import Later

@@ -25,7 +25,8 @@ from topgraft.features.frozen_base import Base, open_base, open_boundary, open_p
 from topgraft.metrics import softmax
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network
-from topgraft.models.weights.load import RANDOM, load_network
+from topgraft.models.weights.load import load_network
+from topgraft.models.weights.names import RANDOM
 from topgraft.settings import verbs
 from topgraft.strategies.defaults import VIEWS
 from topgraft.strategies.facts import Facts

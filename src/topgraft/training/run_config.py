@@ -22,7 +22,8 @@ from topgraft.features.engines import base, choose
 from topgraft.models.former_groups import translated_config
 from topgraft.models.registry import find_network
 from topgraft.models.spec import Backbone
-from topgraft.models.weights.load import RANDOM, Network
+from topgraft.models.weights.load import Network
+from topgraft.models.weights.names import RANDOM
 from topgraft.settings import verbs
 from topgraft.strategies.defaults import learning_rate
 from topgraft.strategies.plan import Phase, Rule, phase_from_json

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from topgraft.data.samples import ImageSpec
-from topgraft.models.spec import Backbone, Build, Chain, Convention
+from topgraft.models.spec import Backbone, Build, Chain
+from topgraft.models.weights.convention import Convention
 
 from .init import layers as weight_layers
 from .init import zero_bias

@@ -28,7 +28,8 @@ import torch
 from torch import nn
 
 from topgraft.data.samples import ImageSpec
-from topgraft.models.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone, Build, Chain, Convention, keras_numbers
+from topgraft.models.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone, Build, Chain
+from topgraft.models.weights.convention import Convention, keras_numbers
 from topgraft.models.weights.keras_layout import KERAS_TENSORS, from_keras
 
 from . import init

@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from topgraft.data.samples import ImageSpec
-from topgraft.models.spec import Backbone, Build, Chain, Convention, keras_numbers
+from topgraft.models.spec import Backbone, Build, Chain
+from topgraft.models.weights.convention import Convention, keras_numbers
 from topgraft.models.weights.keras_layout import KERAS_TENSORS, from_keras
 
 from .init import he_normal

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from topgraft.data.samples import ImageSpec
-from topgraft.models.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone, Build, Chain, Convention, keras_numbers
+from topgraft.models.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone, Build, Chain
+from topgraft.models.weights.convention import Convention, keras_numbers
 
 from .init import glorot_uniform, he_fan_out
 from .layers import Conv2dReLU, LinearReLU, named

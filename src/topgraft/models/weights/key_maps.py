@@ -12,7 +12,9 @@ from torch import nn
 from topgraft.data.samples import ImageSpec
 from topgraft.errors import WeightsError
 from topgraft.models.former_groups import FORMER, former_name
-from topgraft.models.spec import Backbone, Build, Convention
+from topgraft.models.spec import Backbone, Build
+
+from .convention import Convention
 
 _LISTED = 12  # names of tensors in one list of an error
 

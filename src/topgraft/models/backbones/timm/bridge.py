@@ -22,7 +22,8 @@ from torch import nn
 
 from topgraft.data.samples import ImageSpec
 from topgraft.errors import UsageError, WeightsError
-from topgraft.models.spec import SMALLEST_INPUT, Backbone, Build, Chain, Convention, Fetched
+from topgraft.models.spec import SMALLEST_INPUT, Backbone, Build, Chain, Fetched
+from topgraft.models.weights.convention import Convention
 from topgraft.system.download import is_offline
 
 from .stages import PROBE_CLASSES, Cut, Layout, Pooled, cut, find_layout, line_of, seeded

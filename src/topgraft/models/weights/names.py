@@ -1,0 +1,11 @@
+"""Names of weights that nobody published: random ones, and those learned from the images."""
+
+from __future__ import annotations
+
+RANDOM = "random"
+
+
+IMAGENET = "imagenet"  # the best published ones, as where none are named: all that are published were trained on it
+
+
+LEARNT = "learnt"  # from the training images, by whoever fits
