@@ -11,7 +11,8 @@ import pytest
 
 from topgraft.errors import UsageError
 from topgraft.settings import verbs
-from topgraft.strategies.plan import Phase, Rule, frozen_prefix, phase_from_json, read_phases, table
+from topgraft.strategies.plan import Phase, Rule, frozen_prefix, phase_from_json, table
+from topgraft.strategies.plan_file import read_phases
 
 GROUPS = ("stem", "stage1", "stage2", "head")
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from topgraft.data.samples import SPLIT_NAMES
 from topgraft.errors import UsageError
 from topgraft.strategies.defaults import VIEWS
-from topgraft.strategies.plan import Phase, read_phases
+from topgraft.strategies.plan import Phase
+from topgraft.strategies.plan_file import read_phases
 from topgraft.system.quantities import image_side, loss_limit, time_limit
 
 S = TypeVar("S")
