@@ -18,7 +18,7 @@ from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier
 from topgraft.models.weights.load import Network, load_network
 from topgraft.models.weights.names import LEARNT, RANDOM
-from topgraft.settings import verbs
+from topgraft.settings import fields, verbs
 from topgraft.training import fit, forgetting_limit
 from topgraft.training.cost.budget import Later
 from topgraft.training.forgetting_limit import (
@@ -36,7 +36,7 @@ CHOICE = EngineChoice("torch", "fp32", "cpu", 4, threads=1)
 
 @pytest.fixture
 def opened(tmp_path: Path) -> tuple[verbs.FitSettings, Classifier, Network]:
-    chosen = verbs.make(verbs.FitSettings, {"input_size": 64, "cache_dir": tmp_path, "workers": 0})
+    chosen = fields.make(verbs.FitSettings, {"input_size": 64, "cache_dir": tmp_path, "workers": 0})
     network = load_network("efficientnet_lite0", input_size=64, classes=3)
     return chosen, Classifier(network.chain, network.spec).eval(), network
 

@@ -17,7 +17,7 @@ from topgraft.data.samples import Sample, Splits
 from topgraft.errors import DataError, UsageError
 from topgraft.evaluation.results import Fitted
 from topgraft.features.extract import FeatureRows
-from topgraft.settings import verbs
+from topgraft.settings import fields, verbs
 from topgraft.strategies.facts import Facts
 from topgraft.strategies.history import EpochRecord, line_of
 from topgraft.strategies.plan import Phase
@@ -152,7 +152,7 @@ def test_who_looks_before_is_told_that_the_cut_is_found_later(
     capsys: pytest.CaptureFixture[str], given: dict[str, Any], said: bool
 ) -> None:
     splits = Splits("photos", ("a", "b"), (Sample("1", 0), Sample("2", 1)), (Sample("3", 0),), ())
-    fit.strategy_and_facts(verbs.make(verbs.InspectSettings, given), splits)
+    fit.strategy_and_facts(fields.make(verbs.InspectSettings, given), splits)
     assert ("finds where to cut by probes" in capsys.readouterr().err) == said
 
 

@@ -21,7 +21,7 @@ from topgraft.models import registry
 from topgraft.models.classifier import Classifier
 from topgraft.models.former_groups import FORMER, in_checkpoint, translated, translated_config
 from topgraft.models.weights.load import Network, load_network
-from topgraft.settings import verbs
+from topgraft.settings import fields, verbs
 from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import table
 from topgraft.training import checkpoint, run_config
@@ -89,11 +89,11 @@ def test_a_file_of_weights_is_read_by_the_names_of_today(former: Fitted, network
 
 def test_a_replayed_run_trains_the_layers_that_it_trained(tmp_path: Path) -> None:
     rules = [{"name": "top", "epochs": 1, "lr": 1e-4, "rules": RULES}]
-    made = verbs.make(verbs.FitSettings, {"backbone": NAME, "weights": "random", "rules": rules})
+    made = fields.make(verbs.FitSettings, {"backbone": NAME, "weights": "random", "rules": rules})
     config: dict[str, Any] = {
         "backbone": {"name": NAME},
         "phases": {"top": FORMER_TABLE},
-        "settings": verbs.as_json(made),
+        "settings": fields.as_json(made),
         "resolved": {
             "engine": asdict(run_config.resolve(made, registry.find_network(NAME)).engine),
             "training": "fp32",
@@ -118,7 +118,7 @@ def test_what_has_the_names_of_today_is_left_alone() -> None:
 def test_an_unfinished_fit_is_not_resumed(tmp_path: Path) -> None:
     tensors = {"best/stage1.2a.branch.res2a_branch2a.weight": torch.zeros(1)}
     checkpoint.write(tmp_path / "checkpoint.safetensors", Checkpoint(tensors, {"settings": {}}))
-    chosen = verbs.make(
+    chosen = fields.make(
         verbs.FitSettings, {"backbone": NAME, "weights": "random", "resume": True, "checkpoint": tmp_path}
     )
     with pytest.raises(tg.CheckpointError, match=r"former names .*res2a was in stage1.*--overwrite"):

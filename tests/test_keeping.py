@@ -13,7 +13,7 @@ from small import coloured
 
 from topgraft.data.samples import Splits
 from topgraft.errors import CheckpointError, UsageError
-from topgraft.settings import verbs
+from topgraft.settings import fields, verbs
 from topgraft.system.files import checkpoint_file
 from topgraft.training import checkpoint
 from topgraft.training.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ TOP = {"name": "top", "rules": [], "epochs": 3}
 
 
 def choices(folder: Path, **given: Any) -> verbs.FitSettings:
-    return verbs.make(verbs.FitSettings, {"checkpoint": folder, "resume": True, **given})
+    return fields.make(verbs.FitSettings, {"checkpoint": folder, "resume": True, **given})
 
 
 def keep(folder: Path, under_way: Any = None, inner: Any = None) -> None:
@@ -52,7 +52,7 @@ def test_what_was_kept_is_found_with_all_that_it_belongs_to(tmp_path: Path, caps
     with pytest.raises(UsageError, match="is of an earlier fit; resume goes on with it"):
         saved_state(choices(tmp_path, resume=False), SPLITS)
     with pytest.raises(UsageError, match="give that folder"):
-        saved_state(verbs.make(verbs.FitSettings, {"resume": True}), SPLITS)
+        saved_state(fields.make(verbs.FitSettings, {"resume": True}), SPLITS)
 
 
 @pytest.mark.parametrize(

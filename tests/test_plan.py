@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from topgraft.errors import UsageError
-from topgraft.settings import verbs
+from topgraft.settings import fields, verbs
 from topgraft.strategies.plan import Phase, Rule, frozen_prefix, phase_from_json, table
 from topgraft.strategies.plan_file import read_phases
 
@@ -48,9 +48,9 @@ def test_a_phase_without_epochs_solves() -> None:
 def test_phases_travel_through_json() -> None:
     phase = Phase("top", (Rule("head", 1.0), Rule("stage*", 0.1), Rule("*", None)), 3, 1e-4, 5, 12.5)
     assert phase_from_json(json.loads(json.dumps(asdict(phase)))) == phase
-    settled = verbs.make(verbs.FitSettings, {"rules": [replace(phase, folds=0, seconds=None)]})
-    saved = json.loads(json.dumps(verbs.as_json(settled)))
-    assert verbs.make(verbs.FitSettings, saved) == settled
+    settled = fields.make(verbs.FitSettings, {"rules": [replace(phase, folds=0, seconds=None)]})
+    saved = json.loads(json.dumps(fields.as_json(settled)))
+    assert fields.make(verbs.FitSettings, saved) == settled
 
 
 WRITTEN = """

@@ -19,7 +19,7 @@ from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network
 from topgraft.models.weights.load import load_network
-from topgraft.settings import verbs
+from topgraft.settings import fields, verbs
 from topgraft.strategies.facts import Facts, thawed
 from topgraft.strategies.plan import Phase, table
 from topgraft.training import input_factory
@@ -73,7 +73,7 @@ def samples() -> list[Sample]:
 
 def ready(classifier: Classifier, samples: list[Sample], folder: Path, **given: Any) -> Preparation:
     asked = {"cache_dir": folder, "input_size": 32, "workers": 0, **given}
-    chosen = verbs.make(verbs.FitSettings, asked)
+    chosen = fields.make(verbs.FitSettings, asked)
     return Preparation(classifier, samples, 8, chosen, Resolved(CHOICE, "fp32"))
 
 

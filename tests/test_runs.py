@@ -16,7 +16,7 @@ from topgraft.data.samples import Sample, Splits
 from topgraft.errors import UsageError, WeightsError
 from topgraft.models.registry import BACKBONES
 from topgraft.models.weights.load import load_network
-from topgraft.settings import verbs
+from topgraft.settings import fields, verbs
 from topgraft.strategies.plan import Phase, Rule
 from topgraft.training import run_config
 from topgraft.training.loop import Outcome
@@ -27,8 +27,8 @@ EXTRA: dict[str, Any] = {"caching": [], "auto": None, "resumed_from": None, "rem
 
 def saved(folder: Path, **choices: Any) -> Path:
     """A run's config.json with the settings that were chosen and a recorded engine."""
-    made = verbs.make(verbs.FitSettings, {"engine": "fastest", **choices})
-    config = {"settings": verbs.as_json(made), "resolved": {"engine": asdict(CHOICE), "training": "fp32"}}
+    made = fields.make(verbs.FitSettings, {"engine": "fastest", **choices})
+    config = {"settings": fields.as_json(made), "resolved": {"engine": asdict(CHOICE), "training": "fp32"}}
     path = folder / "config.json"
     path.write_text(json.dumps(config))
     return path
@@ -95,7 +95,7 @@ def test_what_would_have_no_effect_is_refused(given: dict[str, Any], why: str) -
     ],
 )
 def test_what_has_an_effect_is_taken(given: dict[str, Any]) -> None:
-    assert run_config.fit_settings(given)[0] == verbs.make(verbs.FitSettings, given)
+    assert run_config.fit_settings(given)[0] == fields.make(verbs.FitSettings, given)
 
 
 def test_what_a_saved_run_had_gives_way_to_what_is_typed(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_recorded_engine_that_is_not_here_is_refused(tmp_path: Path, change: d
 
 
 def test_a_config_says_all_that_a_run_was_made_of(tmp_path: Path) -> None:
-    chosen = verbs.make(verbs.FitSettings, {"seed": 4, "cache_dir": tmp_path})
+    chosen = fields.make(verbs.FitSettings, {"seed": 4, "cache_dir": tmp_path})
     splits = Splits("photos", ("a", "b"), (Sample("1", 0),), (Sample("2", 0),), (), frozenset({"val"}), notes=("so",))
     outcome = Outcome({"head": {"stem": None, "head": 1.0}}, {"by": "validation", "images": 200, "strength": 0.1})
     network = load_network("efficientnet_lite0", classes=2)
@@ -164,7 +164,7 @@ def test_a_config_says_all_that_a_run_was_made_of(tmp_path: Path) -> None:
         "where": "photos", "images": {"train": 1, "val": 1, "test": 0}, "split_seed": 0, "made": ["val"],
     }  # fmt: skip
     assert config["notes"] == ["so"]
-    refit = verbs.make(verbs.FitSettings, {"refit": True})
+    refit = fields.make(verbs.FitSettings, {"refit": True})
     notes = run_config.run_config(refit, splits, network, outcome, RECORDED, EXTRA)["notes"]
     assert [note.split(" ")[0] for note in notes] == ["so", "after"]
     assert {"topgraft", "python", "torch", "pillow", "numpy", "engine"} == set(config["versions"])
@@ -176,7 +176,7 @@ def test_a_config_says_all_that_a_run_was_made_of(tmp_path: Path) -> None:
 
 
 def test_a_lowered_rate_is_what_a_replay_starts_with(tmp_path: Path) -> None:
-    chosen = verbs.make(verbs.FitSettings, {"strategy": "full", "weights": "random"})
+    chosen = fields.make(verbs.FitSettings, {"strategy": "full", "weights": "random"})
     splits = Splits("photos", ("a", "b"), (Sample("1", 0),), (Sample("2", 0),), ())
     outcome = Outcome({"full": {"stem": 1.0}}, {"by": "validation", "images": 9, "epoch": 2, "lr": 1e-4})
     network = load_network("efficientnet_lite0", "random", classes=2, input_size=32)
@@ -191,7 +191,7 @@ def test_a_lowered_rate_is_what_a_replay_starts_with(tmp_path: Path) -> None:
 def test_a_file_of_weights_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.pth").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    chosen = verbs.make(verbs.FitSettings, {"weights": "mine.pth"})
+    chosen = fields.make(verbs.FitSettings, {"weights": "mine.pth"})
     splits = Splits("photos", ("a", "b"), (Sample("1", 0),), (Sample("2", 0),), ())
     outcome = Outcome({"head": {"stem": None}}, {"by": "validation", "images": 9, "strength": 0.1})
     network = load_network("efficientnet_lite0", classes=2)
@@ -235,7 +235,7 @@ def test_the_settings_of_a_run_can_be_given_as_they_were_saved() -> None:
     outcome = Outcome({"x": {"stem": 1.0}}, {"by": "validation", "images": 9, "epoch": 2, "lr": 2e-4})
     network = load_network("efficientnet_lite0", classes=2)
     for given in ({"rules": OWN, "find_lr": True}, {"strategy": "full", "find_lr": True}):
-        chosen = verbs.make(verbs.FitSettings, given)
+        chosen = fields.make(verbs.FitSettings, given)
         saved_as = run_config.run_config(chosen, splits, network, outcome, RECORDED, EXTRA)["settings"]
         again, _ = run_config.fit_settings({**saved_as, "lr": None} if "rules" in given else saved_as)
         assert run_config.strategy_name(again) == run_config.strategy_name(chosen)

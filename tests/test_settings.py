@@ -14,6 +14,7 @@ import topgraft as tg
 from topgraft.cli import main
 from topgraft.errors import UsageError
 from topgraft.settings import verbs
+from topgraft.settings.fields import as_json, default, make
 
 VERBS = [
     ("open_images", "data", verbs.OpenSettings),
@@ -29,7 +30,7 @@ VERBS = [
 def test_python_and_command_line_take_the_same_choices(verb: str, command: str, kind: type) -> None:
     signature = inspect.signature(getattr(tg, verb))
     choices = {n: p.default for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert choices == {"quiet": False} | {entry.name: verbs.default(entry) for entry in fields(kind)}
+    assert choices == {"quiet": False} | {entry.name: default(entry) for entry in fields(kind)}
     parser = main._parser()
     subparser = next(a for a in parser._actions if a.choices and "fit" in a.choices).choices[command]
     flags = {flag for action in subparser._actions for flag in action.option_strings}
@@ -40,14 +41,14 @@ def test_python_and_command_line_take_the_same_choices(verb: str, command: str, 
 
 
 def test_as_json_writes_out_every_choice() -> None:
-    made = verbs.make(verbs.FitSettings, {"seed": 3, "cache_dir": "x"})
-    saved = json.loads(json.dumps(verbs.as_json(made)))
+    made = make(verbs.FitSettings, {"seed": 3, "cache_dir": "x"})
+    saved = json.loads(json.dumps(as_json(made)))
     assert set(saved) == {entry.name for entry in fields(verbs.FitSettings)}
-    assert verbs.make(verbs.FitSettings, saved) == made
+    assert make(verbs.FitSettings, saved) == made
 
 
 def test_numpy_integers_and_paths_are_taken() -> None:
-    made = verbs.make(verbs.FitSettings, {"seed": np.int64(3), "data_dir": "a/b", "workers": None})
+    made = make(verbs.FitSettings, {"seed": np.int64(3), "data_dir": "a/b", "workers": None})
     assert (made.seed, type(made.seed), made.data_dir, made.workers) == (3, int, Path("a/b"), None)
 
 
@@ -67,7 +68,7 @@ def test_numpy_integers_and_paths_are_taken() -> None:
 )
 def test_wrong_choices_say_what_is_right(given: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        verbs.make(verbs.FitSettings, given)
+        make(verbs.FitSettings, given)
 
 
 def test_what_has_no_effect_are_choices_of_fit() -> None:
@@ -80,17 +81,17 @@ def test_what_has_no_effect_are_choices_of_fit() -> None:
 def test_points_that_may_be_forgotten(given: float | str, found: float | None) -> None:
     if found is None:
         with pytest.raises(UsageError, match="0 to 100 points"):
-            verbs.make(verbs.FitSettings, {"forget_at_most": given})
+            make(verbs.FitSettings, {"forget_at_most": given})
     else:
-        assert verbs.make(verbs.FitSettings, {"forget_at_most": given}).forget_at_most == found
+        assert make(verbs.FitSettings, {"forget_at_most": given}).forget_at_most == found
 
 
 @pytest.mark.parametrize("given", [64, "64", "64x64", (64, 64), (64, 64, 3)])
 def test_an_input_size_is_saved_as_one_side(given: object) -> None:
-    made = verbs.make(verbs.FitSettings, {"input_size": given})
-    assert verbs.as_json(made)["input_size"] == 64
+    made = make(verbs.FitSettings, {"input_size": given})
+    assert as_json(made)["input_size"] == 64
 
 
 def test_an_input_size_below_the_smallest_is_refused() -> None:
     with pytest.raises(UsageError, match="input_size must be at least 32, not 16"):
-        verbs.make(verbs.FitSettings, {"input_size": (16, 16)})
+        make(verbs.FitSettings, {"input_size": (16, 16)})

@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 
 from topgraft import errors
-from topgraft.settings import verbs
+from topgraft.settings import fields
 from topgraft.settings.signatures import takes
 from topgraft.system import progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    size: int = verbs._choice(3, "how large it is")
+    size: int = fields.choice(3, "how large it is")
 
 
 @takes(Choices)
 def verb(what: str, **choices: Any) -> str:
     """Do something."""
     progress.note(what)
-    return f"{what} {verbs.make(Choices, choices).size}"
+    return f"{what} {fields.make(Choices, choices).size}"
 
 
 def test_every_choice_stands_in_the_signature_and_in_the_docstring() -> None:

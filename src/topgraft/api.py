@@ -40,6 +40,7 @@ from topgraft.models.registry import find_network
 from topgraft.models.weights.digest import fingerprint
 from topgraft.models.weights.names import RANDOM
 from topgraft.settings import verbs
+from topgraft.settings.fields import flag_of, make
 from topgraft.settings.signatures import takes
 from topgraft.strategies.plan import table
 from topgraft.system import progress, timing
@@ -62,7 +63,7 @@ def open_images(where: Any, **choices: Any) -> Splits:
         DataError: nothing that can be learnt from; the message says what to do.
         UsageError: an unknown or impossible choice.
     """
-    chosen = verbs.make(verbs.OpenSettings, choices)
+    chosen = make(verbs.OpenSettings, choices)
     return divide(_source(where, chosen), split_seed=chosen.split_seed, limit=chosen.limit)
 
 
@@ -158,7 +159,7 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
         UsageError: there is no such split; or nothing is left to evaluate on.
         DataError: classes that the model does not have.
     """
-    chosen = verbs.make(verbs.EvaluateSettings, choices)
+    chosen = make(verbs.EvaluateSettings, choices)
     split: SplitName = chosen.split  # type: ignore[assignment]  # checked by make
     unreadable: tuple[Unreadable, ...]
     if isinstance(images, Sequence) and images and all(isinstance(image, Sample) for image in images):
@@ -207,7 +208,7 @@ def forgetting(model: Any, images: Any = None, source: Any = None, **choices: An
         DataError: images that are not there, or that cannot be read.
         WeightsError: the weights that the model was fitted from are gone, or have changed.
     """
-    chosen = verbs.make(verbs.ForgettingSettings, choices)
+    chosen = make(verbs.ForgettingSettings, choices)
     model = load(model) if isinstance(model, str | os.PathLike) else model
     before = original_of(model, chosen.weights, chosen.cache_dir)
     found = settled(model.classifier, before)
@@ -253,7 +254,7 @@ def predict(model: Fitted, images: Any, **choices: Any) -> Predictions:
     Returns:
         the answers in order, and the images that could not be read with the reason.
     """
-    chosen = verbs.make(verbs.PredictSettings, choices)
+    chosen = make(verbs.PredictSettings, choices)
     return answer(model, unlabelled(images), _base_of(model, chosen), chosen.top_k)
 
 
@@ -264,7 +265,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
     Args:
         images: `Splits`, or whatever `open_images` takes.
     """
-    chosen = verbs.make(verbs.FeaturesSettings, choices)
+    chosen = make(verbs.FeaturesSettings, choices)
     record = find_network(chosen.backbone)
     choice = run_config.engine_for(record, chosen)
     splits = _whole(images, chosen)
@@ -309,7 +310,7 @@ def survey(where: Any, **choices: Any) -> Survey:
     Args:
         where: `Splits`, or whatever `open_images` takes.
     """
-    chosen = verbs.make(verbs.OpenSettings, choices)
+    chosen = make(verbs.OpenSettings, choices)
     found = look(_whole(where, chosen))
     if chosen.strict:
         refuse_unreadable(found.unreadable)
@@ -323,11 +324,11 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     Args:
         what: an artifact's folder, whose own source is shown then; or whatever `open_images` takes.
     """
-    chosen = verbs.make(verbs.InspectSettings, choices)
+    chosen = make(verbs.InspectSettings, choices)
     if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
         wrong = verbs.OF_A_FIT & set(choices)
         if wrong:
-            own = " and ".join(sorted(map(verbs.flag_of, wrong)))
+            own = " and ".join(sorted(map(flag_of, wrong)))
             raise UsageError(f"{what} is an artifact, which has its own {own}; leave it out")
         model = load(what)
         splits = _of_artifact(model)

@@ -16,7 +16,7 @@ import topgraft as tg
 from topgraft.errors import DataError, UsageError
 from topgraft.models.backbones import fisher_vectors
 from topgraft.models.spec import Build
-from topgraft.settings import verbs
+from topgraft.settings import fields, verbs
 
 
 def mixture(words: int, axes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -154,9 +154,9 @@ def test_without_opencv_the_message_says_how_to_get_it(monkeypatch: pytest.Monke
 
 
 def test_without_opencv_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made = verbs.make(verbs.FitSettings, {"backbone": "descriptor_coding"})
+    made = fields.make(verbs.FitSettings, {"backbone": "descriptor_coding"})
     resolved = {"engine": asdict(CHOICE), "training": "fp32"}
-    (tmp_path / "config.json").write_text(json.dumps({"settings": verbs.as_json(made), "resolved": resolved}))
+    (tmp_path / "config.json").write_text(json.dumps({"settings": fields.as_json(made), "resolved": resolved}))
     with pytest.raises(DataError, match="nowhere"):
         tg.extract_features(tmp_path / "nowhere", backbone="descriptor_coding")
     monkeypatch.setitem(sys.modules, "cv2", None)

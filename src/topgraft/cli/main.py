@@ -18,7 +18,16 @@ from typing import Any, get_type_hints
 
 from topgraft._version import __version__
 from topgraft.errors import TopgraftError, UsageError
-from topgraft.settings import verbs as settings
+from topgraft.settings import fields as settings
+from topgraft.settings.verbs import (
+    EvaluateSettings,
+    FeaturesSettings,
+    FitSettings,
+    ForgettingSettings,
+    InspectSettings,
+    OpenSettings,
+    PredictSettings,
+)
 from topgraft.system import progress
 from topgraft.system.cores import limit_openmp
 
@@ -71,33 +80,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"topgraft {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
-    fit = _verb(verbs, "fit", _fit, "fit a classifier to labelled images and save it", settings.FitSettings)
+    fit = _verb(verbs, "fit", _fit, "fit a classifier to labelled images and save it", FitSettings)
     fit.add_argument("where", metavar="WHERE", help=WHERE)
     fit.add_argument("--out", type=Path, metavar="DIR", help="folder of the artifact; default: runs/NAME-N")
     fit.add_argument("--overwrite", action="store_true", help="replace the artifact that is there")
 
-    evaluate = _verb(verbs, "evaluate", _evaluate, "accuracy on labelled images", settings.EvaluateSettings)
+    evaluate = _verb(verbs, "evaluate", _evaluate, "accuracy on labelled images", EvaluateSettings)
     evaluate.add_argument("artifact", metavar="DIR", type=Path, help="an artifact that fit has made")
     evaluate.add_argument("where", metavar="WHERE", help=WHERE)
 
-    predict = _verb(verbs, "predict", _predict, "answers for images", settings.PredictSettings)
+    predict = _verb(verbs, "predict", _predict, "answers for images", PredictSettings)
     predict.add_argument("artifact", metavar="DIR", type=Path, help="an artifact that fit has made")
     predict.add_argument(
         "paths", metavar="PATH", nargs="+", help="image files, folders, glob patterns; - reads a list of them"
     )
     predict.add_argument("--format", choices=("table", "csv"), default="table", help="default: table")
 
-    forgetting = _verb(
-        verbs, "forgetting", _forgetting, "how much of the original task is lost", settings.ForgettingSettings
-    )
+    forgetting = _verb(verbs, "forgetting", _forgetting, "how much of the original task is lost", ForgettingSettings)
     forgetting.add_argument("artifact", metavar="DIR", type=Path, help="an artifact that fit has made")
     forgetting.add_argument("--images", metavar="WHERE", help="your own images; default: those that validated the fit")
     forgetting.add_argument("--source", metavar="WHERE", help="labelled images of the original task, as ImageNet's")
 
-    data = _verb(verbs, "data", _data, "look at images before fitting", settings.OpenSettings)
+    data = _verb(verbs, "data", _data, "look at images before fitting", OpenSettings)
     data.add_argument("where", metavar="WHERE", help=WHERE)
 
-    features = _verb(verbs, "features", _features, "write pooled features to a file", settings.FeaturesSettings)
+    features = _verb(verbs, "features", _features, "write pooled features to a file", FeaturesSettings)
     features.add_argument("where", metavar="WHERE", help=WHERE)
     features.add_argument("--out", type=Path, required=True, metavar="F", help="a file ending in .npz or .parquet")
 
@@ -106,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         "inspect",
         _inspect,
         "the freeze table, and one batch at each station",
-        settings.InspectSettings,
+        InspectSettings,
     )
     inspect.add_argument("where", metavar="WHERE|DIR", help="an artifact; or " + WHERE)
 

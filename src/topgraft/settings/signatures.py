@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from topgraft.errors import UsageError
 from topgraft.system import progress
 
-from . import verbs
+from .fields import default
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -32,7 +32,7 @@ def takes(kind: type[Any]) -> Callable[[V], V]:
 
         signature = inspect.signature(verb)
         named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        choices = [(entry.name, verbs.default(entry), entry.metadata["help"]) for entry in fields(kind)]
+        choices = [(entry.name, default(entry), entry.metadata["help"]) for entry in fields(kind)]
         choices.append(("quiet", False, progress.QUIET_HELP))
         options = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value, _ in choices]
         run.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]

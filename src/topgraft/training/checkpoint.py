@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from topgraft.errors import CheckpointError, UsageError
-from topgraft.settings.verbs import flag_of
+from topgraft.settings.fields import flag_of
 from topgraft.system.files import atomic_write
 
 FORMAT_VERSION = 3

@@ -11,7 +11,7 @@ from typing import Any
 from topgraft.data.samples import Splits
 from topgraft.errors import CheckpointError, UsageError
 from topgraft.models.former_groups import in_checkpoint
-from topgraft.settings import verbs
+from topgraft.settings import fields, verbs
 from topgraft.strategies.plan import phase_from_json
 from topgraft.system import progress
 from topgraft.system.files import checkpoint_file
@@ -69,8 +69,8 @@ def require_as_before(place: Path, saved: Mapping[str, Any], chosen: verbs.FitSe
         chosen: those that are asked for.
         where: the images' place.
     """
-    then = {**verbs.as_json(verbs.FitSettings()), **saved}
-    now = {**verbs.as_json(chosen), "where": where}
+    then = {**fields.as_json(verbs.FitSettings()), **saved}
+    now = {**fields.as_json(chosen), "where": where}
     for name in _PLACES:
         if _same_place(then[name], now[name]):
             now[name] = then[name]
@@ -123,7 +123,7 @@ def keep_state(
     Raises:
         CheckpointError: it cannot be written, as the disk is full; the state before is whole.
     """
-    asked = {**verbs.as_json(chosen), "where": splits.where}
+    asked = {**fields.as_json(chosen), "where": splits.where}
     everything = {**state.state, "settings": asked, "resolved": asdict(resolved), "images": _digest(splits)}
     everything |= {"versions": versions(resolved, chosen.backbone), "prepared": prepared}
     everything["position"] = _where(state.state)

@@ -24,7 +24,7 @@ from topgraft.models.registry import find_network
 from topgraft.models.spec import Backbone
 from topgraft.models.weights.load import Network
 from topgraft.models.weights.names import RANDOM
-from topgraft.settings import verbs
+from topgraft.settings import fields, verbs
 from topgraft.strategies.defaults import learning_rate
 from topgraft.strategies.plan import Phase, Rule, phase_from_json
 from topgraft.system.formatting import listing
@@ -89,7 +89,7 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[verbs.FitSettings, Resolve
     Raises:
         UsageError: an unknown or impossible choice, or a ``config`` that is none.
     """
-    chosen = verbs.make(verbs.FitSettings, choices)
+    chosen = fields.make(verbs.FitSettings, choices)
     if chosen.config is None:
         require_effect(choices, chosen)
         return chosen, resolve(chosen, find_network(chosen.backbone))
@@ -111,7 +111,7 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[verbs.FitSettings, Resolve
         kept["rules"] = None
     if choices.get("lr") is not None:
         kept["find_lr"] = False
-    replayed = verbs.make(verbs.FitSettings, {**kept, **choices})
+    replayed = fields.make(verbs.FitSettings, {**kept, **choices})
     require_effect(choices, replayed)
     _require(find_network(replayed.backbone))
     # Another network may demand another engine.
@@ -156,7 +156,7 @@ def require_effect(given: Mapping[str, Any], chosen: verbs.FitSettings | verbs.I
     if idle:
         why = "takes no steps" if strategy == "head" else "freezes nothing whose activations could be kept"
         raise UsageError(
-            f"{listing(sorted(map(verbs.flag_of, idle)))} would have no effect: {strategy} {why}. Leave it out"
+            f"{listing(sorted(map(fields.flag_of, idle)))} would have no effect: {strategy} {why}. Leave it out"
         )
     if "l2_sp" in changed and chosen.weights == RANDOM:
         raise UsageError("--l2-sp pulls to the published weights, and random ones were not published; leave it out")
@@ -233,7 +233,7 @@ def run_config(
         "strategy": strategy_name(chosen),
         "phases": outcome.phases,
         "selection": outcome.selection,
-        "settings": verbs.as_json(_replayable(chosen, outcome)),
+        "settings": fields.as_json(_replayable(chosen, outcome)),
         "resolved": {
             "engine": asdict(resolved.engine),
             "engine_why": record.demand.why if record.demand else None,
@@ -243,7 +243,7 @@ def run_config(
             "phases": [asdict(replace(phase, seconds=None)) for phase in outcome.taken],
             "caching": {decision["phase"]: decision["cached"] for decision in extra["caching"]},
         },
-        "asked": verbs.as_json(chosen),
+        "asked": fields.as_json(chosen),
         "finished": not outcome.interrupted,
         **{key: value for key, value in extra.items() if key != "remarks"},
         "seed": chosen.seed,
