@@ -24,7 +24,7 @@ from topgraft.models.weights.load import Network, load_network
 from topgraft.settings import fields, verbs
 from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import table
-from topgraft.training import checkpoint, run_config
+from topgraft.training import checkpoint, replay
 from topgraft.training.checkpoint import Checkpoint
 from topgraft.training.resume import saved_state
 
@@ -74,7 +74,7 @@ def test_an_artifact_is_read_by_the_names_of_today(former: Fitted, network: Netw
     assert found.config["phases"] == {"partial from stage4": TABLE}
     assert found.config["selection"]["phase"] == found.history[0].name == "partial from stage4"
     assert found.config["settings"] == {"from_": "stage4", "data_dir": "photos/stage3", "seed": 0}
-    (phase,) = run_config.recorded_phases(found.config)
+    (phase,) = replay.recorded_phases(found.config)
     assert table(GROUPS, phase.rules) == TABLE
     save.save(found, tmp_path / "again")
     assert tg.load(tmp_path / "again").config["phases"] == {"partial from stage4": TABLE}, "once, and not twice"
@@ -95,12 +95,12 @@ def test_a_replayed_run_trains_the_layers_that_it_trained(tmp_path: Path) -> Non
         "phases": {"top": FORMER_TABLE},
         "settings": fields.as_json(made),
         "resolved": {
-            "engine": asdict(run_config.resolve(made, registry.find_network(NAME)).engine),
+            "engine": asdict(replay.resolve(made, registry.find_network(NAME)).engine),
             "training": "fp32",
         },
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    chosen, _ = run_config.fit_settings({"config": tmp_path})
+    chosen, _ = replay.fit_settings({"config": tmp_path})
     assert chosen.rules is not None
     assert table(GROUPS, chosen.rules[0].rules) == TABLE
 

@@ -17,8 +17,8 @@ from topgraft.settings import fields, verbs
 from topgraft.system.files import checkpoint_file
 from topgraft.training import checkpoint
 from topgraft.training.checkpoint import Checkpoint
+from topgraft.training.replay import Resolved
 from topgraft.training.resume import keep_state, require_weights, saved_state
-from topgraft.training.run_config import Resolved
 
 SPLITS = Splits("photos", ("a", "b", "c"), tuple(coloured(9, 1)), tuple(coloured(6, 2)), ())
 PREPARED = {"store": 1e-9, "decisions": [{"phase": "top", "cached": True, "keys": ["0123"]}]}

@@ -30,7 +30,7 @@ from topgraft.training.gradient_phase import Labelled
 from topgraft.training.head.probes import probe
 from topgraft.training.input_factory import Preparation
 from topgraft.training.inputs import PixelMaterial, StoredMaterial
-from topgraft.training.run_config import Resolved
+from topgraft.training.replay import Resolved
 
 CHOICE = EngineChoice("torch", "fp32", "cpu", 4, threads=1)
 

@@ -16,12 +16,12 @@ from topgraft.data.samples import Sample, Splits
 from topgraft.errors import UsageError, WeightsError
 from topgraft.models.registry import BACKBONES
 from topgraft.models.weights.load import load_network
-from topgraft.settings import fields, verbs
+from topgraft.settings import conflicts, fields, verbs
 from topgraft.strategies.plan import Phase, Rule
-from topgraft.training import run_config
+from topgraft.training import replay, run_config
 from topgraft.training.loop import Outcome
 
-RECORDED = run_config.Resolved(CHOICE, "fp32")
+RECORDED = replay.Resolved(CHOICE, "fp32")
 EXTRA: dict[str, Any] = {"caching": [], "auto": None, "resumed_from": None, "remarks": []}
 
 
@@ -35,7 +35,7 @@ def saved(folder: Path, **choices: Any) -> Path:
 
 
 def test_without_a_config_the_fixed_rule_decides() -> None:
-    chosen, resolved = run_config.fit_settings({"seed": 3, "engine": "torch", "precision": "fp32"})
+    chosen, resolved = replay.fit_settings({"seed": 3, "engine": "torch", "precision": "fp32"})
     assert chosen.seed == 3
     assert (resolved.engine.name, resolved.engine.precision, resolved.training) == ("torch", "fp32", "fp32")
 
@@ -43,17 +43,17 @@ def test_without_a_config_the_fixed_rule_decides() -> None:
 def test_a_replayed_run_has_its_settings_and_its_measured_choice(tmp_path: Path) -> None:
     path = saved(tmp_path, seed=5, class_weight="balanced", limit=7)
     for given in (path, tmp_path):
-        chosen, recorded = run_config.fit_settings({"config": given})
+        chosen, recorded = replay.fit_settings({"config": given})
         assert (chosen.seed, chosen.class_weight, chosen.limit) == (5, "balanced", 7)
         assert recorded == RECORDED
 
 
 def test_what_is_typed_wins_over_what_was_saved(tmp_path: Path) -> None:
     path = saved(tmp_path, seed=5, limit=7, engine="auto")
-    chosen, recorded = run_config.fit_settings({"config": path, "seed": 6})
+    chosen, recorded = replay.fit_settings({"config": path, "seed": 6})
     assert (chosen.seed, chosen.limit, recorded) == (6, 7, RECORDED)
     for forced in ({"engine": "torch"}, {"precision": "fp32"}, {"device": "cpu"}):
-        assert run_config.fit_settings({"config": path, **forced})[1] != RECORDED
+        assert replay.fit_settings({"config": path, **forced})[1] != RECORDED
 
 
 OWN = [{"epochs": 1, "lr": 1e-4, "rules": {"*": 1}}]
@@ -79,7 +79,7 @@ OWN = [{"epochs": 1, "lr": 1e-4, "rules": {"*": 1}}]
 )
 def test_what_would_have_no_effect_is_refused(given: dict[str, Any], why: str) -> None:
     with pytest.raises(UsageError, match=why):
-        run_config.fit_settings(given)
+        replay.fit_settings(given)
 
 
 @pytest.mark.parametrize(
@@ -95,29 +95,29 @@ def test_what_would_have_no_effect_is_refused(given: dict[str, Any], why: str) -
     ],
 )
 def test_what_has_an_effect_is_taken(given: dict[str, Any]) -> None:
-    assert run_config.fit_settings(given)[0] == fields.make(verbs.FitSettings, given)
+    assert replay.fit_settings(given)[0] == fields.make(verbs.FitSettings, given)
 
 
 def test_what_a_saved_run_had_gives_way_to_what_is_typed(tmp_path: Path) -> None:
     path = saved(tmp_path, from_="stage5", strategy="partial", find_lr=True)
-    chosen, _ = run_config.fit_settings({"config": path, "strategy": "full", "lr": 0.1})
+    chosen, _ = replay.fit_settings({"config": path, "strategy": "full", "lr": 0.1})
     assert (chosen.strategy, chosen.find_lr, chosen.lr) == ("full", False, 0.1)
     (tmp_path / "own").mkdir()
     path = saved(tmp_path / "own", rules=OWN)
-    assert run_config.strategy_name(run_config.fit_settings({"config": path, "strategy": "full"})[0]) == "full"
-    assert run_config.strategy_name(run_config.fit_settings({"config": path})[0]) == "rules"
+    assert conflicts.strategy_name(replay.fit_settings({"config": path, "strategy": "full"})[0]) == "full"
+    assert conflicts.strategy_name(replay.fit_settings({"config": path})[0]) == "rules"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": {}}', '{"settings": {"seed": "x"}}', "null"])
 def test_what_is_no_config_is_wrong_usage(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UsageError, match=r"config\.json is no config\.json of a run"):
-        run_config.fit_settings({"config": tmp_path})
+        replay.fit_settings({"config": tmp_path})
 
 
 def test_a_missing_config_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--config takes the config\.json of a run"):
-        run_config.fit_settings({"config": tmp_path / "no.json"})
+        replay.fit_settings({"config": tmp_path / "no.json"})
 
 
 def test_a_setting_of_another_version_is_named(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_setting_of_another_version_is_named(tmp_path: Path) -> None:
     config["settings"]["colour"] = "red"
     path.write_text(json.dumps(config))
     with pytest.raises(UsageError, match="there is no setting named colour"):
-        run_config.fit_settings({"config": path})
+        replay.fit_settings({"config": path})
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_a_recorded_engine_that_is_not_here_is_refused(tmp_path: Path, change: d
     config["resolved"]["engine"] |= change
     path.write_text(json.dumps(config))
     with pytest.raises(UsageError, match=message):
-        run_config.fit_settings({"config": path})
+        replay.fit_settings({"config": path})
     if "threads" not in change and "batch_size" not in change:
-        assert run_config.fit_settings({"config": path, "engine": "auto"})[1] != RECORDED
+        assert replay.fit_settings({"config": path, "engine": "auto"})[1] != RECORDED
 
 
 def test_a_config_says_all_that_a_run_was_made_of(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_config_says_all_that_a_run_was_made_of(tmp_path: Path) -> None:
     assert [note.split(" ")[0] for note in notes] == ["so", "after"]
     assert {"topgraft", "python", "torch", "pillow", "numpy", "engine"} == set(config["versions"])
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert run_config.fit_settings({"config": tmp_path}) == (
+    assert replay.fit_settings({"config": tmp_path}) == (
         replace(chosen, config=tmp_path),
         replace(RECORDED, weights=network.sha256),
     )
@@ -182,7 +182,7 @@ def test_a_lowered_rate_is_what_a_replay_starts_with(tmp_path: Path) -> None:
     network = load_network("efficientnet_lite0", "random", classes=2, input_size=32)
     config = run_config.run_config(chosen, splits, network, outcome, RECORDED, EXTRA)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    replayed, _ = run_config.fit_settings({"config": tmp_path})
+    replayed, _ = replay.fit_settings({"config": tmp_path})
     assert (replayed.lr, replayed.strategy, replayed.weights) == (1e-4, "full", "random")
     usual = Outcome({"full": {"stem": 1.0}}, {"by": "validation", "images": 9, "epoch": 2, "lr": 1e-3})
     assert run_config.run_config(chosen, splits, network, usual, RECORDED, EXTRA)["settings"]["lr"] is None
@@ -210,8 +210,8 @@ def test_a_replay_with_other_weights_is_refused_unless_they_are_given(
     given = {"cache_dir": tmp_path / "cache", "workers": 0}
     model = tg.fit(photos, backbone="tiny", weights=str(file), strategy="head", engine="torch", **given)
     (tmp_path / "config.json").write_text(json.dumps(model.config))
-    assert run_config.fit_settings({"config": tmp_path})[1].weights == before
-    assert run_config.fit_settings({"config": tmp_path, "precision": "fp32"})[1].weights == before
+    assert replay.fit_settings({"config": tmp_path})[1].weights == before
+    assert replay.fit_settings({"config": tmp_path, "precision": "fp32"})[1].weights == before
     tg.fit(photos, config=tmp_path, **given)
     after = write_weights(file, classes=5, seed=1)
     said = rf"mine\.safetensors are not those .* begins with {after[:12]}, not with {before[:12]}; .* give --weights"
@@ -225,8 +225,8 @@ def test_another_network_may_have_any_weights(tmp_path: Path) -> None:
     path = saved(tmp_path)
     config = json.loads(path.read_text()) | {"backbone": {"weights_sha256": "0" * 64}}
     path.write_text(json.dumps(config))
-    assert run_config.fit_settings({"config": path, "seed": 1})[1].weights == "0" * 64
-    assert run_config.fit_settings({"config": path, "backbone": "vgg11", "engine": "torch"})[1].weights == ""
+    assert replay.fit_settings({"config": path, "seed": 1})[1].weights == "0" * 64
+    assert replay.fit_settings({"config": path, "backbone": "vgg11", "engine": "torch"})[1].weights == ""
 
 
 def test_the_settings_of_a_run_can_be_given_as_they_were_saved() -> None:
@@ -237,8 +237,8 @@ def test_the_settings_of_a_run_can_be_given_as_they_were_saved() -> None:
     for given in ({"rules": OWN, "find_lr": True}, {"strategy": "full", "find_lr": True}):
         chosen = fields.make(verbs.FitSettings, given)
         saved_as = run_config.run_config(chosen, splits, network, outcome, RECORDED, EXTRA)["settings"]
-        again, _ = run_config.fit_settings({**saved_as, "lr": None} if "rules" in given else saved_as)
-        assert run_config.strategy_name(again) == run_config.strategy_name(chosen)
+        again, _ = replay.fit_settings({**saved_as, "lr": None} if "rules" in given else saved_as)
+        assert conflicts.strategy_name(again) == conflicts.strategy_name(chosen)
 
 
 def test_a_range_test_that_is_asked_for_anew_is_made(tmp_path: Path) -> None:
@@ -246,5 +246,5 @@ def test_a_range_test_that_is_asked_for_anew_is_made(tmp_path: Path) -> None:
     config = json.loads(path.read_text())
     config["resolved"]["phases"] = [asdict(Phase("full", (Rule("*", 1.0),), 3, 1e-4))]
     path.write_text(json.dumps(config))
-    assert run_config.fit_settings({"config": path})[1].phases
-    assert not run_config.fit_settings({"config": path, "find_lr": True})[1].phases
+    assert replay.fit_settings({"config": path})[1].phases
+    assert not replay.fit_settings({"config": path, "find_lr": True})[1].phases

@@ -39,12 +39,12 @@ from topgraft.models.plain_network import create_network as create_network  # a 
 from topgraft.models.registry import find_network
 from topgraft.models.weights.digest import fingerprint
 from topgraft.models.weights.names import RANDOM
-from topgraft.settings import verbs
+from topgraft.settings import conflicts, verbs
 from topgraft.settings.fields import flag_of, make
 from topgraft.settings.signatures import takes
 from topgraft.strategies.plan import table
 from topgraft.system import progress, timing
-from topgraft.training import forgetting_limit, inspection, run_config
+from topgraft.training import forgetting_limit, inspection, replay, run_config
 from topgraft.training.fit import laps, strategy_and_facts, train_network
 from topgraft.training.inspection import Inspection
 
@@ -93,7 +93,7 @@ def fit(images: Any, **choices: Any) -> Fitted:
 def run_fit(images: Any, **choices: Any) -> Fitted:
     """Fit as `fit` does, but print no result: for a caller that shows it in its own way."""
     began = timing.began()
-    chosen, resolved = run_config.fit_settings(choices)
+    chosen, resolved = replay.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
     lap = laps(seconds)
     network, classifier = open_network(
@@ -230,7 +230,7 @@ def forgetting(model: Any, images: Any = None, source: Any = None, **choices: An
     found = compare(
         model.classifier,
         before,
-        run_config.engine_for(record, chosen),
+        replay.engine_for(record, chosen),
         own=own,
         source=labelled,
         where=opened[0].where if labelled else "",
@@ -267,7 +267,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
     """
     chosen = make(verbs.FeaturesSettings, choices)
     record = find_network(chosen.backbone)
-    choice = run_config.engine_for(record, chosen)
+    choice = replay.engine_for(record, chosen)
     splits = _whole(images, chosen)
     samples = [sample for part in splits.parts.values() for sample in part]
     if not samples:
@@ -334,9 +334,9 @@ def inspect(what: Any, **choices: Any) -> Inspection:
         splits = _of_artifact(model)
         classifier, config = model.classifier, model.config
         backbone, strategy, weights = config["backbone"]["name"], config["strategy"], config["backbone"]["weights"]
-        fitted, asked = run_config.recorded_phases(config), config["settings"].get("batchnorm", "auto")
+        fitted, asked = replay.recorded_phases(config), config["settings"].get("batchnorm", "auto")
     else:
-        run_config.require_effect(choices, chosen)
+        conflicts.require_effect(choices, chosen)
         splits, _ = _opened(what, chosen)
         network, classifier = open_network(chosen, "scaled", len(splits.classes), splits.train)
         backbone, strategy, weights = chosen.backbone, chosen.strategy, network.weights
@@ -344,14 +344,14 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     groups = tuple(classifier.groups)
     phases = list(fitted) or inspection.foresee(*strategy_and_facts(chosen, splits), groups)
     rows = table(groups, phases[-1].rules)
-    updates = run_config.updates_batchnorm(asked, weights != RANDOM)
+    updates = conflicts.updates_batchnorm(asked, weights != RANDOM)
     found = inspection.inspect_line(
         classifier, splits.train, rows, backbone=backbone, strategy=strategy, updates_batchnorm=updates
     )
     found = replace(found, phases=inspection.planned(phases, groups))
     if not chosen.placement:
         return found
-    resolved = run_config.resolve(chosen, find_network(backbone))
+    resolved = replay.resolve(chosen, find_network(backbone))
     return replace(found, placement=inspection.place(rows, phases[-1], resolved.engine, resolved.training))
 
 
@@ -396,5 +396,5 @@ def _opened(images: Any, chosen: verbs.OpenSettings) -> tuple[Splits, dict[str, 
 
 def _base_of(model: Fitted, chosen: verbs.EngineSettings) -> Base:
     record = find_network(model.config["backbone"]["name"])
-    choice = run_config.engine_for(record, chosen)
+    choice = replay.engine_for(record, chosen)
     return open_base(model.classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)

@@ -126,8 +126,8 @@ def _already_finished(asked: argparse.Namespace, choices: Mapping[str, Any], out
     """Say so and change nothing, if it is the same fit that was asked for."""
     from topgraft.artifacts import save
     from topgraft.artifacts.results import read_results
+    from topgraft.training.replay import fit_settings
     from topgraft.training.resume import require_as_before
-    from topgraft.training.run_config import fit_settings
 
     config = save.read_config(out)
     saved = {**config.get("asked", config["settings"]), "where": config["data"]["where"]}

@@ -23,6 +23,7 @@ from topgraft.models.registry import find_network
 from topgraft.models.weights.digest import fingerprint
 from topgraft.models.weights.names import RANDOM
 from topgraft.settings import verbs
+from topgraft.settings.conflicts import class_weight, rate, strategy_name, updates_batchnorm
 from topgraft.strategies import STRATEGIES, defaults
 from topgraft.strategies.facts import Facts, Strategy
 from topgraft.strategies.history import EpochRecord, epoch_from_json
@@ -41,8 +42,8 @@ from .gradient_phase import Inputs, Labelled, TrainChoices
 from .history_file import GrowingHistory
 from .input_factory import Preparation
 from .loop import Outcome, drain, train
+from .replay import Resolved
 from .resume import keep_state, require_weights, saved_state
-from .run_config import Resolved, class_weight, rate, strategy_name, updates_batchnorm
 
 
 @dataclass(frozen=True)

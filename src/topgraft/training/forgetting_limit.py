@@ -19,11 +19,11 @@ from topgraft.models.registry import find_network
 from topgraft.models.weights.load import Network
 from topgraft.models.weights.names import LEARNT, RANDOM
 from topgraft.settings import verbs
+from topgraft.settings.conflicts import class_weight
 from topgraft.system.threads import torch_threads
 from topgraft.training.cost.budget import Later
 
 from .fit import Trained, validate
-from .run_config import class_weight
 from .wise_ft import SHARES, Trade, keep_from_forgetting, require_answers, require_halves, short_trade
 
 

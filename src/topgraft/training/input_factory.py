@@ -40,7 +40,7 @@ from topgraft.training.head.probes import probe
 
 from .gradient_phase import Labelled
 from .inputs import Material, PixelMaterial
-from .run_config import Resolved
+from .replay import Resolved
 
 _MEASURED = 16  # images that are decoded to see how long it takes
 _PROBING = 0.1  # share of a budget after which no further probe is begun

@@ -18,7 +18,8 @@ from topgraft.system.files import checkpoint_file
 
 from . import checkpoint
 from .checkpoint import Checkpoint, require_same
-from .run_config import Resolved, versions
+from .replay import Resolved
+from .run_config import versions
 
 
 def saved_state(chosen: verbs.FitSettings, splits: Splits) -> Checkpoint | None:
