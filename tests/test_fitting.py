@@ -21,6 +21,7 @@ from topgraft.settings import fields, verbs
 from topgraft.strategies.facts import Facts
 from topgraft.strategies.history import EpochRecord, line_of
 from topgraft.strategies.plan import Phase
+from topgraft.system import timing
 from topgraft.system.files import checkpoint_file
 from topgraft.system.threads import torch_threads
 from topgraft.system.timing import counting_from
@@ -48,7 +49,7 @@ def test_laps_are_the_seconds_between_them(monkeypatch: pytest.MonkeyPatch) -> N
     times = iter([1.0, 1.5, 4.0])
     monkeypatch.setattr(fit.time, "perf_counter", lambda: next(times))
     seconds: dict[str, float] = {}
-    lap = fit.laps(seconds)
+    lap = timing.laps(seconds)
     lap("open")
     lap("head")
     assert seconds == {"open": 0.5, "head": 2.5}

@@ -26,7 +26,7 @@ from topgraft.training import input_factory
 from topgraft.training.cost.budget import Later
 from topgraft.training.cost.cache_decision import Decision
 from topgraft.training.cost.group_costs import GroupCost
-from topgraft.training.gradient_phase import Labelled
+from topgraft.training.head import Labelled
 from topgraft.training.head.probes import probe
 from topgraft.training.input_factory import Preparation
 from topgraft.training.inputs import PixelMaterial, StoredMaterial

@@ -18,11 +18,12 @@ from topgraft.strategies import STRATEGIES
 from topgraft.strategies.facts import Facts
 from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase
-from topgraft.training import gradient_phase, loop
-from topgraft.training.gradient_phase import Inputs, Labelled, TrainChoices
-from topgraft.training.inputs import PixelMaterial
+from topgraft.training import head_phase, loop
+from topgraft.training.head import Labelled
+from topgraft.training.inputs import Inputs, PixelMaterial
 from topgraft.training.loop import Outcome, drain, train
 from topgraft.training.sgd.step import StepChoices
+from topgraft.training.state import TrainChoices
 
 CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 16, "fp32", "cpu"))
 
@@ -61,7 +62,7 @@ def test_the_head_is_solved_and_nothing_else_moves() -> None:
 
 
 def test_a_frozen_group_that_moves_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = gradient_phase.solve
+    real = head_phase.solve
 
     def meddling(job: Any, *given: Any) -> Any:
         with torch.no_grad():

@@ -25,12 +25,13 @@ from topgraft.strategies.history import EpochRecord, pack, standing
 from topgraft.strategies.plan import Phase, Rule
 from topgraft.training import checkpoint, explain, gradient_phase
 from topgraft.training.checkpoint import Checkpoint
-from topgraft.training.gradient_phase import Inputs, Labelled, TrainChoices
-from topgraft.training.inputs import PixelMaterial
+from topgraft.training.head import Labelled
+from topgraft.training.inputs import Inputs, PixelMaterial
 from topgraft.training.loop import Outcome, drain, train
 from topgraft.training.sgd import epochs
 from topgraft.training.sgd.lr_finder import find_rate
 from topgraft.training.sgd.step import StepChoices
+from topgraft.training.state import TrainChoices
 
 TRAIN, VAL = 52, 26
 CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 2, "fp32", "cpu", keep_minutes=0.0))

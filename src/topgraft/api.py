@@ -44,8 +44,9 @@ from topgraft.settings.fields import flag_of, make
 from topgraft.settings.signatures import takes
 from topgraft.strategies.plan import table
 from topgraft.system import progress, timing
+from topgraft.system.timing import laps
 from topgraft.training import forgetting_limit, inspection, replay, run_config
-from topgraft.training.fit import laps, strategy_and_facts, train_network
+from topgraft.training.fit import strategy_and_facts, train_network
 from topgraft.training.inspection import Inspection
 
 from .errors import DataError, UsageError

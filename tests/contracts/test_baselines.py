@@ -14,7 +14,7 @@ from topgraft.models.weights.load import load_network
 from topgraft.models.weights.names import LEARNT
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.facts import HEAD, Facts
-from topgraft.training.gradient_phase import SOLVERS
+from topgraft.training.head_phase import SOLVERS
 
 CLASSES = 5
 

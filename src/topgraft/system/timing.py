@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -24,3 +24,15 @@ def began() -> float:
     """The moment that work is counted from, by ``time.perf_counter``; now, where nobody has said."""
     found = _began.get()
     return time.perf_counter() if found is None else found
+
+
+def laps(seconds: dict[str, float]) -> Callable[[str], None]:
+    """A stopwatch: ``lap(name)`` notes the seconds since the lap before."""
+    last = [time.perf_counter()]
+
+    def lap(name: str) -> None:
+        now = time.perf_counter()
+        seconds[name] = now - last[0]
+        last[0] = now
+
+    return lap

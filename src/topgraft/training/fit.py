@@ -32,18 +32,21 @@ from topgraft.system import progress
 from topgraft.system.files import checkpoint_file, growing_history_file
 from topgraft.system.quantities import as_seconds
 from topgraft.system.threads import torch_threads
+from topgraft.system.timing import laps
 from topgraft.training.cost.budget import Later
+from topgraft.training.head import Labelled
 from topgraft.training.sgd.high_rates import far_above
 from topgraft.training.sgd.step import StepChoices
 
 from .checkpoint import Checkpoint
 from .explain import explained, kept, reasoned, remarks
-from .gradient_phase import Inputs, Labelled, TrainChoices
 from .history_file import GrowingHistory
 from .input_factory import Preparation
+from .inputs import Inputs
 from .loop import Outcome, drain, train
 from .replay import Resolved
 from .resume import keep_state, require_weights, saved_state
+from .state import TrainChoices
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,7 @@ def strategy_and_facts(chosen: verbs.InspectSettings, splits: Splits) -> tuple[S
 
 _RESERVE = 0.05  # share of a budget for validating and saving, where nothing was measured before
 
+
 _Learnt = tuple[list[EpochRecord], Outcome, Preparation, FeatureRows | None, Facts]
 
 
@@ -382,15 +386,3 @@ def labelled(
     first = int((computed.kept < train_size).sum())
     require_readable(classes, set(labels[:first].tolist()), labels[first:].tolist())
     return Labelled(computed.rows[:first], labels[:first]), Labelled(computed.rows[first:], labels[first:])
-
-
-def laps(seconds: dict[str, float]) -> Callable[[str], None]:
-    """A stopwatch: ``lap(name)`` notes the seconds since the lap before."""
-    last = [time.perf_counter()]
-
-    def lap(name: str) -> None:
-        now = time.perf_counter()
-        seconds[name] = now - last[0]
-        last[0] = now
-
-    return lap

@@ -36,9 +36,9 @@ from topgraft.system.files import cache_folder
 from topgraft.training.cost.budget import AFTER, Later
 from topgraft.training.cost.cache_decision import Decision, Rates, decide, fill, free_bytes, measure_store, trim
 from topgraft.training.cost.group_costs import GroupCost, above, below, measure_groups
+from topgraft.training.head import Labelled
 from topgraft.training.head.probes import probe
 
-from .gradient_phase import Labelled
 from .inputs import Material, PixelMaterial
 from .replay import Resolved
 

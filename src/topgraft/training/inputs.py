@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,6 +15,8 @@ from topgraft.data.augment import Augmentation, View
 from topgraft.data.pixel_cache import Pixels, epoch
 from topgraft.data.split_checks import refuse_vanished
 from topgraft.features.store import FeatureStore
+from topgraft.strategies.plan import Phase
+from topgraft.training.head import Labelled
 
 
 class Material(Protocol):
@@ -150,3 +152,19 @@ class StoredMaterial:
         if rows.ndim == 4:
             rows = rows.contiguous(memory_format=torch.channels_last)
         return rows, self.labels[torch.from_numpy(part)]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What phases train on.
+
+    Attributes:
+        features: of train and of validation, where the head is solved.
+        material: gives the images for a phase that steps, by its table.
+        train, val: indices into that material of the images that can be read, as the features' rows have them.
+    """
+
+    features: tuple[Labelled, Labelled] | None = None
+    material: Callable[[Phase, Mapping[str, float | None]], Material] | None = None
+    train: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    val: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))

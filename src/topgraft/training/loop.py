@@ -19,8 +19,11 @@ from topgraft.strategies.plan import Phase, table
 from topgraft.system import progress
 
 from .checkpoint import Checkpoint
-from .gradient_phase import Inputs, Job, Save, TrainChoices, solve, step, try_in_folds
-from .state import Standing, from_checkpoint
+from .cross_validation import try_in_folds
+from .gradient_phase import step
+from .head_phase import solve
+from .inputs import Inputs
+from .state import Job, Save, Standing, TrainChoices, from_checkpoint
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from topgraft.models.classifier import Classifier
 from topgraft.strategies.facts import Facts
 from topgraft.strategies.history import EpochRecord, epoch_from_json
 from topgraft.strategies.plan import Phase, phase_from_json
-from topgraft.training.sgd.step import Run
+from topgraft.training.sgd.step import Run, StepChoices
 
 from .checkpoint import Checkpoint, pack_optimizer, section, sections, unpack_optimizer
+from .inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -204,3 +206,45 @@ def from_checkpoint(checkpoint: Checkpoint) -> Standing:
         position=None if state["inner"] is None else Position(section(checkpoint.tensors, "position"), state["inner"]),
         remarks=list(state["remarks"]),
     )
+
+
+@dataclass(frozen=True)
+class TrainChoices:
+    """The user's choices that phases need.
+
+    Attributes:
+        class_weight: None, or ``balanced``.
+        refit: solve the head again on train and validation together.
+        seed: of everything random.
+        steps: how phases step that do; its class weights are filled in here.
+        find_lr: take the rate that a range test suggests; see `topgraft.rates`.
+        solver: how the head is solved on features: a key of `SOLVERS`.
+    """
+
+    class_weight: str | None
+    refit: bool
+    seed: int
+    steps: StepChoices
+    solver: str = "logistic"
+    find_lr: bool = False
+
+
+Save = Callable[[Checkpoint], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What stays the same from phase to phase; `published` is the network's state before the first, where
+    weights are pulled to it."""
+
+    classifier: Classifier
+    facts: Facts
+    inputs: Inputs
+    choices: TrainChoices
+    save: Save | None
+    published: Mapping[str, torch.Tensor] | None
+
+    def keep(self, now: Standing) -> None:
+        """Give it away, if somebody wants to keep it."""
+        if self.save is not None:
+            self.save(to_checkpoint(now))

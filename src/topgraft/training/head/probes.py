@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topgraft.strategies.defaults import FOLDS, SELECTION_MINIMUM
 from topgraft.system.threads import torch_threads
-from topgraft.training.gradient_phase import ONE_THREAD, Labelled
+from topgraft.training.head import ONE_THREAD, Labelled
 
 from .logistic import folds, solve_path
 
