@@ -34,7 +34,8 @@ from topgraft.models.classifier import Classifier
 from topgraft.models.weights.load import load_network
 from topgraft.strategies.facts import thawed
 from topgraft.strategies.plan import Phase, Rule, table
-from topgraft.training.cost.cache_decision import Rates, decide, fill, free_bytes, measure_store, trim
+from topgraft.training.boundary_cache import fill, free_bytes, measure_store, trim
+from topgraft.training.cost.cache_decision import Rates, decide
 from topgraft.training.cost.group_costs import GroupCost
 from topgraft.training.inputs import PixelMaterial
 from topgraft.training.sgd.epochs import run_phase

@@ -34,11 +34,12 @@ from topgraft.strategies.plan import Phase, frozen_prefix
 from topgraft.system import progress
 from topgraft.system.files import cache_folder
 from topgraft.training.cost.budget import AFTER, Later
-from topgraft.training.cost.cache_decision import Decision, Rates, decide, fill, free_bytes, measure_store, trim
+from topgraft.training.cost.cache_decision import Decision, Rates, decide
 from topgraft.training.cost.group_costs import GroupCost, above, below, measure_groups
 from topgraft.training.head import Labelled
 from topgraft.training.head.probes import probe
 
+from .boundary_cache import fill, free_bytes, measure_store, trim
 from .inputs import Material, PixelMaterial
 from .replay import Resolved
 
