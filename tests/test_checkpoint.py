@@ -18,15 +18,8 @@ from small import small_classifier
 
 from topgraft.errors import CheckpointError, TopgraftError, UsageError
 from topgraft.system import files
-from topgraft.training.checkpoint import (
-    Checkpoint,
-    differences,
-    pack_optimizer,
-    read,
-    require_same,
-    unpack_optimizer,
-    write,
-)
+from topgraft.training.checkpoint import Checkpoint, pack_optimizer, read, unpack_optimizer, write
+from topgraft.training.resume import differences, require_same
 from topgraft.training.sgd.optimizers import make_optimizer
 
 GENERATOR = torch.Generator().manual_seed(3)

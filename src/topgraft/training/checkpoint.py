@@ -11,25 +11,27 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from topgraft.errors import CheckpointError, UsageError
-from topgraft.settings.fields import flag_of
+from topgraft.errors import CheckpointError
 from topgraft.system.files import atomic_write
 
 FORMAT_VERSION = 3
 
+
 _KEY = "topgraft"  # of the metadata; a second key would make the order of the two, and so the bytes, a matter of chance
+
 
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
+
 
 # What reading damaged bytes may raise; the fuzz test shows that it is all of it.
 _DAMAGE = (AttributeError, LookupError, TypeError, ValueError, RuntimeError, RecursionError, struct.error)
@@ -201,57 +203,3 @@ def _laid_out_as(parameter: torch.Tensor, tensor: torch.Tensor, name: str) -> to
         raise ValueError(f"{name} has the shape {tuple(tensor.shape)} for a weight of {tuple(parameter.shape)}")
     laid = torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device, memory_format=torch.preserve_format)
     return laid.copy_(tensor).detach()
-
-
-# --- Settings ------------------------------------------------------------------------------------------------------
-
-
-def differences(saved: Mapping[str, Any], asked: Mapping[str, Any], without_effect: Collection[str] = ()) -> list[str]:
-    """The settings that are not as they were, a line each: ``--lr: 0.001 then, 0.01 now``.
-
-    Args:
-        saved, asked: settings as JSON types, by name; ``where`` is the images' place. A name that one of them lacks
-            counts as None there.
-        without_effect: names that are not compared, because they cannot change what a fit ends in.
-    """
-    names = [*saved, *(name for name in asked if name not in saved)]
-    return [
-        f"{_written(name)}: {_shown(saved.get(name))} then, {_shown(asked.get(name))} now"
-        for name in names
-        if name not in without_effect and not _same(saved.get(name), asked.get(name))
-    ]
-
-
-def require_same(
-    place: Path, saved: Mapping[str, Any], asked: Mapping[str, Any], without_effect: Collection[str] = ()
-) -> None:
-    """Refuse to go on with other settings than a fit began with.
-
-    Args:
-        place: the folder of the fit, for the message.
-        saved, asked, without_effect: see `differences`.
-
-    Raises:
-        UsageError: they differ; the message lists how.
-    """
-    found = differences(saved, asked, without_effect)
-    if found:
-        listed = "".join(f"\n  {line}" for line in found)
-        raise UsageError(
-            f"{place} was fitted with other settings, so --resume cannot go on with these; "
-            f"give the same, or start anew with --overwrite:{listed}"
-        )
-
-
-def _written(name: str) -> str:
-    return "WHERE" if name == "where" else flag_of(name)
-
-
-def _same(one: Any, other: Any) -> bool:
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return "not given" if value is None else str(value)

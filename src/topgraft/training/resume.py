@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from topgraft.data.samples import Splits
 from topgraft.errors import CheckpointError, UsageError
 from topgraft.models.former_groups import in_checkpoint
 from topgraft.settings import fields, verbs
+from topgraft.settings.fields import flag_of
 from topgraft.strategies.plan import phase_from_json
 from topgraft.system import progress
 from topgraft.system.files import checkpoint_file
 
 from . import checkpoint
-from .checkpoint import Checkpoint, require_same
+from .checkpoint import Checkpoint
 from .replay import Resolved
 from .run_config import versions
 
@@ -157,3 +158,57 @@ def _where(state: Mapping[str, Any]) -> dict[str, int]:
         return {"phase": number + 1, "epoch": 1, "step": 0}
     fold = {"fold": min(len(state["folds"]) + 1, phase.folds)} if phase.folds else {}
     return {"phase": number, **fold, "epoch": int(now["epoch"]), "step": int(now["step"])}
+
+
+# --- Settings ------------------------------------------------------------------------------------------------------
+
+
+def differences(saved: Mapping[str, Any], asked: Mapping[str, Any], without_effect: Collection[str] = ()) -> list[str]:
+    """The settings that are not as they were, a line each: ``--lr: 0.001 then, 0.01 now``.
+
+    Args:
+        saved, asked: settings as JSON types, by name; ``where`` is the images' place. A name that one of them lacks
+            counts as None there.
+        without_effect: names that are not compared, because they cannot change what a fit ends in.
+    """
+    names = [*saved, *(name for name in asked if name not in saved)]
+    return [
+        f"{_written(name)}: {_shown(saved.get(name))} then, {_shown(asked.get(name))} now"
+        for name in names
+        if name not in without_effect and not _same(saved.get(name), asked.get(name))
+    ]
+
+
+def require_same(
+    place: Path, saved: Mapping[str, Any], asked: Mapping[str, Any], without_effect: Collection[str] = ()
+) -> None:
+    """Refuse to go on with other settings than a fit began with.
+
+    Args:
+        place: the folder of the fit, for the message.
+        saved, asked, without_effect: see `differences`.
+
+    Raises:
+        UsageError: they differ; the message lists how.
+    """
+    found = differences(saved, asked, without_effect)
+    if found:
+        listed = "".join(f"\n  {line}" for line in found)
+        raise UsageError(
+            f"{place} was fitted with other settings, so --resume cannot go on with these; "
+            f"give the same, or start anew with --overwrite:{listed}"
+        )
+
+
+def _written(name: str) -> str:
+    return "WHERE" if name == "where" else flag_of(name)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "not given" if value is None else str(value)
