@@ -24,7 +24,8 @@ from disks import small_disk
 from fitted import CLASSES, TINY, fitted
 
 from topgraft import metrics
-from topgraft.artifacts import save
+from topgraft.artifacts import config_file, load, save
+from topgraft.artifacts.folder import check_target, is_finished
 from topgraft.artifacts.results import read_results
 from topgraft.errors import ArtifactError, TopgraftError, UsageError
 from topgraft.evaluation.evaluate import head_logits
@@ -58,7 +59,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_was_saved_comes_back(saved: Path) -> None:
-    made, got = fitted(), save.load(saved)
+    made, got = fitted(), load.load(saved)
     assert files(saved) == sorted(FILES)
     assert (got.classes, got.spec, got.config) == (made.classes, made.spec, made.config)
     assert (got.history, got.seen, got.unreadable) == (made.history, made.seen, made.unreadable)
@@ -79,7 +80,7 @@ def test_a_normalized_head_comes_back_with_its_bound(name: str, tmp_path: Path) 
     linear = model.classifier.head
     layer = fit_normalization(name, rows).layer
     model.classifier.put_head(linear.weight.detach().numpy(), linear.bias.detach().numpy(), layer)
-    loaded = save.load(save.save(model, tmp_path / "normalized")).classifier
+    loaded = load.load(save.save(model, tmp_path / "normalized")).classifier
     assert isinstance(loaded.head, NormalizedLinear)
     assert float(loaded.head.norm.radius) == float(layer.radius)
     for factor in (1, 1000):
@@ -91,16 +92,16 @@ def test_a_normalized_head_comes_back_with_its_bound(name: str, tmp_path: Path) 
 def test_a_head_of_format_1_has_no_normalization(saved: Path) -> None:
     """The artifacts of older versions load as they were."""
     config = json.loads((saved / "config.json").read_text("utf-8")) | {"format_version": 1}
-    config["config_sha256"] = save._hash_of(config)
+    config["config_sha256"] = config_file.hash_of(config)
     (saved / "config.json").write_text(json.dumps(config))
-    loaded = save.load(saved).classifier
+    loaded = load.load(saved).classifier
     assert type(loaded.head) is torch.nn.Linear
     rows = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
     np.testing.assert_array_equal(head_logits(loaded, rows), head_logits(fitted().classifier, rows))
 
 
 def test_the_same_model_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
-    again = save.save(save.load(saved), tmp_path / "again" / "run")
+    again = save.save(load.load(saved), tmp_path / "again" / "run")
     assert bytes_of(again) == bytes_of(saved)
 
 
@@ -123,7 +124,7 @@ def test_the_card_has_the_folders_name(saved: Path) -> None:
 def test_a_missing_file_is_named(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(ArtifactError, match=name if name != "metrics.json" else "damaged"):
-        save.load(saved)
+        load.load(saved)
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -133,20 +134,20 @@ def test_a_file_cut_short_is_damage(saved: Path, name: str) -> None:
     for size in sorted({0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 3}):
         (saved / name).write_bytes(whole[:size])
         with pytest.raises(ArtifactError, match=r"damaged|is not the file that was saved|no Topgraft artifact"):
-            save.load(saved)
+            load.load(saved)
 
 
 @pytest.mark.parametrize("name", NEEDED)
 def test_flipped_bits_are_found_or_change_nothing(saved: Path, name: str) -> None:
     whole = (saved / name).read_bytes()
-    before = save.load(saved)
+    before = load.load(saved)
     chance = random.Random(name)
     for _ in range(60):
         damaged = bytearray(whole)
         damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
         (saved / name).write_bytes(damaged)
         try:
-            got = save.load(saved)
+            got = load.load(saved)
         except ArtifactError:
             continue
         assert name in ("config.json", "logits/val.npz", "metrics.json"), name
@@ -159,7 +160,7 @@ def test_flipped_bits_are_found_or_change_nothing(saved: Path, name: str) -> Non
 def test_json_of_another_kind_is_damage(saved: Path, name: str, value: Any) -> None:
     (saved / name).write_text(json.dumps(value))
     with pytest.raises(ArtifactError):
-        save.load(saved)
+        load.load(saved)
 
 
 @pytest.mark.parametrize("key", ["classes", "image_spec", "backbone", "sha256", "unreadable", "seconds"])
@@ -169,10 +170,10 @@ def test_a_config_with_wrong_entries_is_damage_even_with_the_right_checksum(save
     config[key] = value
     if value == "delete":
         del config[key]
-    config["config_sha256"] = save._hash_of(config)
+    config["config_sha256"] = config_file.hash_of(config)
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError):
-        save.load(saved)
+        load.load(saved)
 
 
 class _Opens:
@@ -190,12 +191,12 @@ def test_a_pickle_in_place_of_a_file_is_not_opened(saved: Path, name: str, tmp_p
     trap = tmp_path / "trap"
     (saved / name).write_bytes(pickle.dumps(_Opens(trap)))
     with pytest.raises(ArtifactError):
-        save.load(saved)
+        load.load(saved)
     buffer = io.BytesIO()
     np.savez(buffer, logits=np.array([_Opens(trap)], dtype=object), labels=np.zeros(1), names=np.array(["a"]))
     (saved / name).write_bytes(buffer.getvalue())
     with pytest.raises(ArtifactError):
-        save.load(saved)
+        load.load(saved)
     assert not trap.exists()
 
 
@@ -203,7 +204,7 @@ def test_an_array_in_place_of_the_archive_is_damage(saved: Path) -> None:
     with (saved / "logits" / "val.npz").open("wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(ArtifactError, match="damaged"):
-        save.load(saved)
+        load.load(saved)
 
 
 def test_logits_that_do_not_fit_are_damage(saved: Path) -> None:
@@ -217,9 +218,9 @@ def test_logits_that_do_not_fit_are_damage(saved: Path) -> None:
     ):
         np.savez(saved / "logits" / "val.npz", **(good | change))
         with pytest.raises(ArtifactError, match="damaged"):
-            save.load(saved)
+            load.load(saved)
     np.savez(saved / "logits" / "val.npz", **good)
-    assert save.load(saved).validation.names == ("a", "b")
+    assert load.load(saved).validation.names == ("a", "b")
 
 
 def test_a_newer_format_says_what_to_do(saved: Path) -> None:
@@ -227,7 +228,7 @@ def test_a_newer_format_says_what_to_do(saved: Path) -> None:
     config["versions"]["topgraft"] = "9.1"
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError, match=r"format 3, made by a newer Topgraft \(9\.1\).*pip install --upgrade"):
-        save.load(saved)
+        load.load(saved)
     with pytest.raises(ArtifactError, match="newer"):
         save.add_results(saved, evaluation("test"))
 
@@ -237,26 +238,26 @@ def test_a_format_that_is_no_number_is_damage(saved: Path, version: Any) -> None
     config = json.loads((saved / "config.json").read_text("utf-8")) | {"format_version": version}
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError, match="damaged"):
-        save.load(saved)
+        load.load(saved)
 
 
 def test_a_network_that_this_version_lacks_is_named(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(BACKBONES, "tiny")
     with pytest.raises(ArtifactError, match=r"needs a network that this Topgraft does not have .*tiny"):
-        save.load(saved)
+        load.load(saved)
 
 
 def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ArtifactError, match="is no Topgraft artifact"):
-            save.load(folder)
+            load.load(folder)
 
 
 def test_only_an_artifact_is_overwritten_and_only_when_asked(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--overwrite"):
         save.save(fitted(1), saved)
     save.save(fitted(1), saved, overwrite=True)
-    assert save.load(saved).config["seed"] == 1
+    assert load.load(saved).config["seed"] == 1
     (tmp_path / "diary").mkdir()
     (tmp_path / "diary" / "today.txt").write_text("dear diary")
     with pytest.raises(UsageError, match="no Topgraft artifact"):
@@ -286,7 +287,7 @@ def test_results_are_kept_beside_those_that_are_there(saved: Path) -> None:
         assert np.array_equal(arrays["logits"], evaluation("test").logits)
         assert list(arrays["names"]) == ["0.png", "1.png", "2.png", "3.png"]
     assert "| test | 75.0 % (95 % interval 30.1 to 95.4, n = 4)" in (saved / "README.md").read_text("utf-8")
-    assert save.load(saved).validation.names == fitted().validation.names
+    assert load.load(saved).validation.names == fitted().validation.names
 
 
 def test_results_on_other_images_are_told_apart(saved: Path) -> None:
@@ -335,10 +336,10 @@ def test_a_full_disk_leaves_the_previous_artifact(saved: Path, what: str, after:
         except OSError:
             failed = True
     if failed:
-        assert save.load(saved).config["seed"] == 0
+        assert load.load(saved).config["seed"] == 0
         assert bytes_of(saved) == before
     else:
-        assert save.load(saved).config["seed"] == 1
+        assert load.load(saved).config["seed"] == 1
     assert [path.name for path in saved.parent.iterdir()] == ["run"]
 
 
@@ -348,10 +349,10 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         (disk / "filler").write_bytes(bytes(40960 - sum(-(-len(b) // 4096) * 4096 for b in bytes_of(disk).values())))
         with pytest.raises(OSError, match="No space left"):
             save.save(fitted(1), disk / "run", overwrite=True)
-        assert save.load(disk / "run").config["seed"] == 0
+        assert load.load(disk / "run").config["seed"] == 0
         with pytest.raises(OSError, match="No space left"):
             save.add_results(disk / "run", evaluation("test"))
-        assert save.load(disk / "run").config["seed"] == 0
+        assert load.load(disk / "run").config["seed"] == 0
 
 
 SAVING = """
@@ -384,12 +385,12 @@ def test_a_save_that_is_killed_leaves_a_whole_artifact(
     saving.kill()
     saving.wait()
     said = int(([0] + [int(line) for line in saving.stdout.read().split()])[-1])
-    got = save.load(tmp_path / "run")
+    got = load.load(tmp_path / "run")
     assert got.config["seed"] in (said, said + 1)
     expected = fitted(got.config["seed"]).classifier.groups.state_dict()
     assert all(torch.equal(tensor, expected[key]) for key, tensor in got.classifier.groups.state_dict().items())
     save.save(fitted(7), tmp_path / "run", overwrite=True)
-    assert save.load(tmp_path / "run").config["seed"] == 7
+    assert load.load(tmp_path / "run").config["seed"] == 7
 
 
 @pytest.mark.parametrize("renames", [1, 2])
@@ -407,7 +408,7 @@ for number""")  # fmt: skip
     code = code.replace("fitted(number)", "fitted(number + 1)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     assert saved.exists() == (renames == 2)
-    assert save.load(saved).config["seed"] == renames - 1
+    assert load.load(saved).config["seed"] == renames - 1
     save.save(fitted(7), saved, overwrite=True)
     assert [p.name for p in saved.parent.iterdir() if p.name.endswith("previous")] == []
 
@@ -419,7 +420,7 @@ def test_ctrl_c_in_a_save_takes_its_draft_away(saving: subprocess.Popen[str], tm
     time.sleep(0.02)
     saving.send_signal(signal.SIGINT)
     saving.wait()
-    save.load(tmp_path / "run")
+    load.load(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
 
 
@@ -442,10 +443,10 @@ def stopped(seed: int = 0) -> Fitted:
 def test_a_number_from_before_the_refit_stays_named_so(tmp_path: Path) -> None:
     made = fitted()
     folder = save.save(replace(made, validation=replace(made.validation, before_refit=True)), tmp_path / "run")
-    assert save.load(folder).validation.before_refit
+    assert load.load(folder).validation.before_refit
     assert "| validation, used for selection, before the refit |" in (folder / "README.md").read_text()
     assert not save.add_results(folder, evaluation("val", used=True)), "the head was fitted to these images since"
-    assert save.load(folder).validation.before_refit
+    assert load.load(folder).validation.before_refit
 
 
 def test_a_folder_with_nothing_but_a_history_is_of_an_unfinished_fit(tmp_path: Path) -> None:
@@ -453,12 +454,12 @@ def test_a_folder_with_nothing_but_a_history_is_of_an_unfinished_fit(tmp_path: P
     folder.mkdir()
     (folder / "history.jsonl").write_text("")
     with pytest.raises(UsageError, match=r"--resume goes on .*--overwrite starts anew"):
-        save.check_target(folder, overwrite=False)
-    save.check_target(folder, overwrite=False, resume=True)
-    save.check_target(folder, overwrite=True)
+        check_target(folder, overwrite=False)
+    check_target(folder, overwrite=False, resume=True)
+    check_target(folder, overwrite=True)
     (folder / "mine.txt").write_text("")
     with pytest.raises(UsageError, match="holds files and is no Topgraft artifact"):
-        save.check_target(folder, overwrite=True)
+        check_target(folder, overwrite=True)
 
 
 def test_an_unfinished_fit_is_gone_on_with_or_started_anew(tmp_path: Path) -> None:
@@ -467,13 +468,13 @@ def test_an_unfinished_fit_is_gone_on_with_or_started_anew(tmp_path: Path) -> No
     with pytest.raises(
         UsageError, match=r"checkpoint of an unfinished fit; --resume goes on .*--overwrite starts anew"
     ):
-        save.check_target(folder, overwrite=False)
-    assert not save.is_finished(folder)
-    save.check_target(folder, overwrite=False, resume=True)
+        check_target(folder, overwrite=False)
+    assert not is_finished(folder)
+    check_target(folder, overwrite=False, resume=True)
     assert (folder / CHECKPOINT_FILE).read_bytes() == STATE
-    save.check_target(folder, overwrite=True)
+    check_target(folder, overwrite=True)
     assert not (folder / CHECKPOINT_FILE).exists()
-    save.check_target(folder, overwrite=False)  # what a kill has left of a checkpoint is nothing to lose
+    check_target(folder, overwrite=False)  # what a kill has left of a checkpoint is nothing to lose
 
 
 def test_somebodys_own_files_beside_a_checkpoint_stay(tmp_path: Path) -> None:
@@ -481,7 +482,7 @@ def test_somebodys_own_files_beside_a_checkpoint_stay(tmp_path: Path) -> None:
     (folder / "diary.txt").write_text("dear diary")
     for overwrite, resume in ((False, False), (False, True), (True, False)):
         with pytest.raises(UsageError, match=r"is not empty|no Topgraft artifact"):
-            save.check_target(folder, overwrite, resume)
+            check_target(folder, overwrite, resume)
         with pytest.raises(UsageError, match=r"is not empty|no Topgraft artifact"):
             save.save(fitted(), folder, overwrite=overwrite)
     assert files(folder) == [CHECKPOINT_FILE, "diary.txt"]
@@ -490,41 +491,41 @@ def test_somebodys_own_files_beside_a_checkpoint_stay(tmp_path: Path) -> None:
 def test_the_finished_artifact_takes_the_place_of_its_checkpoint(tmp_path: Path) -> None:
     folder = save.save(fitted(), unfinished(tmp_path / "run"))
     assert files(folder) == sorted(FILES)
-    assert save.is_finished(folder)
+    assert is_finished(folder)
     with pytest.raises(UsageError, match="not empty"):
-        save.check_target(folder, overwrite=False, resume=True)
+        check_target(folder, overwrite=False, resume=True)
 
 
 def test_a_stopped_fit_leaves_an_artifact_and_its_checkpoint(tmp_path: Path) -> None:
     folder = save.save(stopped(), unfinished(tmp_path / "run"), keep_checkpoint=True)
     assert files(folder) == sorted([*FILES, CHECKPOINT_FILE])
     assert (folder / CHECKPOINT_FILE).read_bytes() == STATE
-    assert not save.is_finished(folder)
-    assert save.load(folder).config["finished"] is False
+    assert not is_finished(folder)
+    assert load.load(folder).config["finished"] is False
     assert save.add_results(folder, evaluation("test"))
     with pytest.raises(UsageError, match="--resume"):
-        save.check_target(folder, overwrite=False)
-    save.check_target(folder, overwrite=False, resume=True)
+        check_target(folder, overwrite=False)
+    check_target(folder, overwrite=False, resume=True)
     save.save(stopped(1), folder, keep_checkpoint=True)  # stopped once more
     assert (folder / CHECKPOINT_FILE).read_bytes() == STATE
     save.save(fitted(2), folder)
     assert files(folder) == sorted(FILES)
-    assert save.load(folder).config["seed"] == 2
+    assert load.load(folder).config["seed"] == 2
 
 
 def test_a_stopped_fit_whose_checkpoint_is_lost_may_begin_again(tmp_path: Path) -> None:
     folder = save.save(stopped(), tmp_path / "run", keep_checkpoint=True)
-    assert not save.is_finished(folder)
-    save.check_target(folder, overwrite=False, resume=True)
+    assert not is_finished(folder)
+    check_target(folder, overwrite=False, resume=True)
     with pytest.raises(UsageError, match="--overwrite"):
-        save.check_target(folder, overwrite=False)
+        check_target(folder, overwrite=False)
 
 
 def test_the_history_of_a_fit_that_runs_does_not_touch_an_artifacts(saved: Path, tmp_path: Path) -> None:
     growing = growing_history_file(saved)
     growing.write_text("a line")
     assert growing.parent == saved
-    assert save.load(saved).history
+    assert load.load(saved).history
     save.save(fitted(), saved, overwrite=True)
     assert not growing.exists()
     assert growing_history_file(tmp_path / "new").name == "history.jsonl"
@@ -532,19 +533,19 @@ def test_the_history_of_a_fit_that_runs_does_not_touch_an_artifacts(saved: Path,
 
 def test_a_killed_fit_that_is_to_replace_an_artifact_is_unfinished(saved: Path) -> None:
     unfinished(saved)
-    assert save.load(saved).config["seed"] == 0
-    assert not save.is_finished(saved)
-    save.check_target(saved, overwrite=False, resume=True)
+    assert load.load(saved).config["seed"] == 0
+    assert not is_finished(saved)
+    check_target(saved, overwrite=False, resume=True)
     save.save(fitted(1), saved)
-    assert save.load(saved).config["seed"] == 1
+    assert load.load(saved).config["seed"] == 1
     assert files(saved) == sorted(FILES)
 
 
 def test_starting_anew_keeps_the_artifact_until_the_new_one_is_there(saved: Path) -> None:
     unfinished(saved)
-    save.check_target(saved, overwrite=True)
+    check_target(saved, overwrite=True)
     assert files(saved) == sorted(FILES)
-    assert save.load(saved).config["seed"] == 0
+    assert load.load(saved).config["seed"] == 0
 
 
 @pytest.mark.parametrize("after", range(7))
@@ -560,7 +561,7 @@ def test_a_full_disk_at_the_save_leaves_the_checkpoint(tmp_path: Path, what: str
         except OSError:
             failed = True
     if failed:
-        save.check_target(folder, overwrite=False, resume=True)  # which puts back what was moved aside
+        check_target(folder, overwrite=False, resume=True)  # which puts back what was moved aside
     assert files(folder) == ([CHECKPOINT_FILE] if failed else sorted(FILES))
     assert not failed or (folder / CHECKPOINT_FILE).read_bytes() == STATE
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -570,7 +571,7 @@ def test_what_killed_saves_have_left_goes_at_the_next_fit(saved: Path) -> None:
     left = saved.with_name(f".{saved.name}-abcd_123.tmp")
     left.mkdir()
     os.utime(left, (0, 0))
-    save.check_target(saved, overwrite=True)
+    check_target(saved, overwrite=True)
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from fitted import add_tiny, fitted
 
-from topgraft.artifacts import save
+from topgraft.artifacts import load, save
 from topgraft.cli import fit_summary
 from topgraft.errors import ArtifactError
 from topgraft.evaluation.evaluate import head_logits
@@ -77,21 +77,21 @@ def test_such_an_artifact_is_loaded_evaluated_and_saved_again(
 ) -> None:
     made = model()
     train_by_hand(made)
-    loaded = save.load(save.save(made, tmp_path / "run"))
+    loaded = load.load(save.save(made, tmp_path / "run"))
     assert loaded.validation is None
     features = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     assert np.array_equal(head_logits(loaded.classifier, features), head_logits(made.classifier.eval(), features))
     assert NOTE.split(":")[0] in repr(loaded)
     assert not any("top-1" in line for line in fit_summary.lines(loaded, {"total": 1.0}))
     capsys.readouterr()
-    again = save.load(save.save(loaded, tmp_path / "again"))
+    again = load.load(save.save(loaded, tmp_path / "again"))
     assert again.validation is None
     assert again.config["notes"] == ["one note", NOTE]
     assert capsys.readouterr().err == "", "it was said when it was new"
     result = model().validation
     assert result is not None
     assert save.add_results(tmp_path / "again", result)
-    evaluated = save.load(tmp_path / "again")
+    evaluated = load.load(tmp_path / "again")
     assert evaluated.validation is not None
     assert without_former_results(evaluated) is evaluated
 
@@ -100,4 +100,4 @@ def test_results_of_an_untouched_model_that_are_missing_are_still_damage(tmp_pat
     folder = save.save(model(), tmp_path / "run")
     (folder / "logits" / "val.npz").unlink()
     with pytest.raises(ArtifactError, match=r"no logits/val\.npz"):
-        save.load(folder)
+        load.load(folder)

@@ -10,7 +10,7 @@ from fitted import TINY, fitted, write_weights
 from safetensors.torch import load_file
 from torch import nn
 
-from topgraft.artifacts import save
+from topgraft.artifacts import load, save
 from topgraft.models.registry import BACKBONES
 from topgraft.models.weights.load import load_network
 from topgraft.system.threads import ALIGNMENT
@@ -27,7 +27,7 @@ def test_loaded_networks_lie_as_allocated_ones_do(tmp_path: Path, monkeypatch: p
     save.save(fitted(), tmp_path / "run")
     write_weights(tmp_path / "w.safetensors", 7)
     for path, groups in (
-        (tmp_path / "run" / "model.safetensors", save.load(tmp_path / "run").classifier.groups),
+        (tmp_path / "run" / "model.safetensors", load.load(tmp_path / "run").classifier.groups),
         (tmp_path / "w.safetensors", nn.ModuleDict(load_network("tiny", tmp_path / "w.safetensors").chain)),
     ):
         # 32 bytes each: mapped one after the other, every second lies between two multiples of 64.

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from topgraft.artifacts import load as load_module
 from topgraft.artifacts import save as artifact
 from topgraft.cli import fit_summary
 from topgraft.cli.output import remark
@@ -299,7 +300,7 @@ def save(
 
 def load(folder: str | os.PathLike[str]) -> Fitted:
     """The fitted model of an artifact's folder; see `topgraft.artifact.load` for what is refused."""
-    return artifact.load(Path(folder))
+    return load_module.load(Path(folder))
 
 
 @takes(verbs.OpenSettings)

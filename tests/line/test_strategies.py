@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import topgraft as tg
-from topgraft.artifacts.save import is_finished
+from topgraft.artifacts.folder import is_finished
 from topgraft.cli.main import main
 from topgraft.data.loader import batches
 from topgraft.data.samples import Sample

@@ -28,7 +28,7 @@ def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int
         choices: those of them that are settings and were given.
         began: when the process began, for the seconds that are shown.
     """
-    from topgraft.artifacts import save
+    from topgraft.artifacts import folder
 
     resume = bool(choices.get("resume"))
     if resume and asked.out is None:
@@ -36,9 +36,9 @@ def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int
     if resume and asked.overwrite:
         raise UsageError("--resume goes on with a fit, and --overwrite starts anew; give one of them")
     out = asked.out or _free_name(asked.where)
-    if resume and save.is_finished(out):
+    if resume and folder.is_finished(out):
         return _already_finished(asked, choices, out)
-    save.check_target(out, asked.overwrite, resume)
+    folder.check_target(out, asked.overwrite, resume)
     # Always said, so that a replayed config cannot bring in those of its own run.
     choices |= {"resume": resume, "checkpoint": out}
     from topgraft import api
@@ -124,12 +124,12 @@ def _how_far(model: Fitted) -> str:
 
 def _already_finished(asked: argparse.Namespace, choices: Mapping[str, Any], out: Path) -> int:
     """Say so and change nothing, if it is the same fit that was asked for."""
-    from topgraft.artifacts import save
+    from topgraft.artifacts import config_file
     from topgraft.artifacts.results import read_results
     from topgraft.training.replay import fit_settings
     from topgraft.training.resume import require_as_before
 
-    config = save.read_config(out)
+    config = config_file.read_config(out)
     saved = {**config.get("asked", config["settings"]), "where": config["data"]["where"]}
     require_as_before(out, saved, fit_settings(choices)[0], asked.where)
     if asked.json:
