@@ -21,8 +21,9 @@ from topgraft.cli import main
 from topgraft.data.samples import Sample
 from topgraft.errors import DataError
 from topgraft.evaluation.evaluate import head_logits
-from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity, linear_cka, mean_cosine, measure, short
+from topgraft.evaluation.forgetting import Forgetting, Kept, measure, short
 from topgraft.evaluation.pretrained_reference import Original
+from topgraft.evaluation.similarity import Similarity, linear_cka, mean_cosine
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.extract import run
 from topgraft.features.frozen_base import open_base

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from topgraft.cli.render.forgetting import forgotten, traded
-from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity
+from topgraft.evaluation.forgetting import Forgetting, Kept
+from topgraft.evaluation.similarity import Similarity
 from topgraft.metrics import Difference, Interval
 from topgraft.training.wise_ft import Trade, TradePoint
 

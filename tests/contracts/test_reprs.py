@@ -19,8 +19,9 @@ from rich.cells import cell_len
 from topgraft.data.overviews import Samples
 from topgraft.data.samples import Duplicate, Sample, Splits, Unreadable
 from topgraft.data.survey import Range, Survey
-from topgraft.evaluation.forgetting import Forgetting, Kept, Similarity
+from topgraft.evaluation.forgetting import Forgetting, Kept
 from topgraft.evaluation.results import Evaluation, Fitted, Prediction, Predictions
+from topgraft.evaluation.similarity import Similarity
 from topgraft.features.export import Features
 from topgraft.metrics import ClassReport, Difference, Interval, Metrics
 from topgraft.models.summary import Layer, Parameters, Summary

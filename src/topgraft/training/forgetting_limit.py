@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from topgraft.data.samples import Sample, Splits, Unreadable
 from topgraft.errors import UsageError
-from topgraft.evaluation.forgetting import Forgetting, measure, settled, short, similarity
+from topgraft.evaluation.forgetting import Forgetting, measure, settled, short
 from topgraft.evaluation.pretrained_reference import Original, find_original, source_samples
+from topgraft.evaluation.similarity import similarity
 from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network

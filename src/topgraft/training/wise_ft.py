@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from topgraft import metrics
 from topgraft.data.samples import Sample, Unreadable, labels_of, unread
 from topgraft.errors import DataError, UsageError
-from topgraft.evaluation.forgetting import answers, points
+from topgraft.evaluation.forgetting import points
 from topgraft.evaluation.pretrained_reference import Original, base_state, untouched
+from topgraft.evaluation.similarity import answers
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.extract import compute, run
 from topgraft.features.frozen_base import open_base
