@@ -15,7 +15,9 @@ from fitted import CLASSES, fitted
 
 from topgraft import metrics
 from topgraft.api import devices
-from topgraft.cli.render import fit
+from topgraft.cli.render import dataset, fit, network
+from topgraft.cli.render import devices as devices_module
+from topgraft.cli.render.evaluation import evaluated, predicted, predicted_csv
 from topgraft.data.samples import Duplicate, Unreadable
 from topgraft.data.survey import Range, Survey
 from topgraft.evaluation.results import Evaluation, Prediction, Predictions
@@ -54,7 +56,7 @@ def evaluation(classes: tuple[str, ...] = CLASSES) -> Evaluation:
 
 
 def test_an_evaluation_ends_with_its_top1_and_interval(capsys: pytest.CaptureFixture[str]) -> None:
-    fit.evaluated(evaluation())
+    evaluated(evaluation())
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "top-1 (test): 83.3 % (95 % interval 43.6 to 97.0, n = 6)"
     assert "most often confused: Käfer taken for ant (1)" in lines
@@ -64,7 +66,7 @@ def test_an_evaluation_ends_with_its_top1_and_interval(capsys: pytest.CaptureFix
 
 
 def test_many_classes_are_no_table_but_have_a_top5(capsys: pytest.CaptureFixture[str]) -> None:
-    fit.evaluated(evaluation(tuple(f"class {n}" for n in range(50))))
+    evaluated(evaluation(tuple(f"class {n}" for n in range(50))))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("top-5 (test): ")
@@ -85,9 +87,9 @@ def test_a_fit_says_what_it_did_and_quietly_only_how_good_it_is(capsys: pytest.C
 
 def test_answers_are_a_table_or_csv(capsys: pytest.CaptureFixture[str]) -> None:
     answers = Predictions((Prediction("a,[b].png", ("Käfer", "ant"), (0.75, 0.25)),))
-    fit.predicted(answers)
+    predicted(answers)
     assert capsys.readouterr().out.split("─")[-1].split() == ["a,[b].png", "Käfer", "75.0", "%", "ant", "25.0", "%"]
-    fit.predicted_csv(answers)
+    predicted_csv(answers)
     assert capsys.readouterr().out.splitlines() == [
         "image,rank,class,probability", '"a,[b].png",1,Käfer,0.750000', '"a,[b].png",2,ant,0.250000',
     ]  # fmt: skip
@@ -106,7 +108,7 @@ def survey(**changes: Any) -> Survey:
 
 
 def test_a_survey_names_everything_odd(capsys: pytest.CaptureFixture[str]) -> None:
-    fit.surveyed(survey())
+    dataset.surveyed(survey())
     text = capsys.readouterr().out
     for line in (
         "6 images, 2 classes", "width: 8 to 1,200 pixels, median 10.5", "formats: JPEG 5, PNG 1", "left aside: extra",
@@ -119,7 +121,7 @@ def test_a_survey_names_everything_odd(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_survey_of_what_cannot_be_fitted_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    fit.surveyed(survey(counts={"undivided": {"a": 2, "b": 1}}, images=1, problem="too few"))
+    dataset.surveyed(survey(counts={"undivided": {"a": 2, "b": 1}}, images=1, problem="too few"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["class", "images", "total"]
     assert lines[-1] == "fit would refuse these images: too few"
@@ -128,11 +130,11 @@ def test_a_survey_of_what_cannot_be_fitted_says_why(capsys: pytest.CaptureFixtur
 
 def test_tables_fit_into_80_columns(on_80_columns: Print) -> None:
     texts = [
-        on_80_columns(fit.backbones, list_backbones()),
-        on_80_columns(fit.summarised, summary("efficientnet_lite0", 64)),
-        on_80_columns(fit.evaluated, evaluation()),
-        on_80_columns(fit.surveyed, survey()),
-        on_80_columns(fit.predicted, Predictions((Prediction("x" * 200, ("Käfer", "ant"), (0.75, 0.25)),))),
+        on_80_columns(network.backbones, list_backbones()),
+        on_80_columns(network.summarised, summary("efficientnet_lite0", 64)),
+        on_80_columns(evaluated, evaluation()),
+        on_80_columns(dataset.surveyed, survey()),
+        on_80_columns(predicted, Predictions((Prediction("x" * 200, ("Käfer", "ant"), (0.75, 0.25)),))),
     ]
     for text in texts:
         assert max(map(len, text.splitlines())) <= 80
@@ -142,8 +144,8 @@ def test_tables_fit_into_80_columns(on_80_columns: Print) -> None:
 
 
 def test_nothing_is_left_out_where_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
-    fit.backbones(list_backbones())
-    fit.summarised(summary("efficientnet_lite0", 64))
+    network.backbones(list_backbones())
+    network.summarised(summary("efficientnet_lite0", 64))
     text = capsys.readouterr().out
     for column in ("year", "multiply-adds", "licence", "type", "activations", "sees"):
         assert column in text
@@ -153,7 +155,7 @@ def test_nothing_is_left_out_where_there_is_room(capsys: pytest.CaptureFixture[s
 def test_devices_say_what_is_here_and_that_nothing_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit.devices(devices(cache_dir=tmp_path))
+    devices_module.devices(devices(cache_dir=tmp_path))
     text = capsys.readouterr().out
     assert text.startswith("processor: ")
     assert "default: " in text
@@ -177,7 +179,7 @@ def inspection(*names: str) -> Inspection:
 def test_an_inspection_shows_each_phases_rates_beside_parameters_and_batchnorm(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fit.inspected(inspection("from stage1", "from stem"))
+    network.inspected(inspection("from stage1", "from stem"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].strip() == "tiny, strategy auto"
     rows = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
@@ -191,7 +193,7 @@ def test_an_inspection_shows_each_phases_rates_beside_parameters_and_batchnorm(
 
 
 def test_an_inspection_of_many_phases_names_those_that_it_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
-    fit.inspected(inspection("one", "two", "three", "four"))
+    network.inspected(inspection("one", "two", "three", "four"))
     text = capsys.readouterr().out
     header = next(line.split() for line in text.splitlines() if "parameters" in line)
     assert header == ["group", "parameters", "head", "one", "four", "BatchNorm"]

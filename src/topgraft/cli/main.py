@@ -178,7 +178,7 @@ def _fit(asked: argparse.Namespace) -> int:
 def _evaluate(asked: argparse.Namespace) -> int:
     from topgraft import api
     from topgraft.artifacts import save
-    from topgraft.cli.render import fit
+    from topgraft.cli.render import evaluation
 
     model = api.load(asked.artifact)
     result = api.evaluate(model, asked.where, **_choices(asked))
@@ -198,13 +198,13 @@ def _evaluate(asked: argparse.Namespace) -> int:
         progress.message(
             f"left out {images} that fitting or selection has used (--include-seen counts them):{shown}{more}"
         )
-    fit.evaluated(result)
+    evaluation.evaluated(result)
     return 0
 
 
 def _predict(asked: argparse.Namespace) -> int:
     from topgraft import api
-    from topgraft.cli.render import fit
+    from topgraft.cli.render import evaluation
 
     paths: list[str] = []
     for path in asked.paths:
@@ -216,32 +216,32 @@ def _predict(asked: argparse.Namespace) -> int:
     else:
         for entry in answers.unreadable:
             progress.message(f"topgraft: {entry.name}: {entry.reason}")
-        fit.predicted_csv(answers) if asked.format == "csv" else fit.predicted(answers)
+        evaluation.predicted_csv(answers) if asked.format == "csv" else evaluation.predicted(answers)
     return 0 if answers.predictions else 1
 
 
 def _forgetting(asked: argparse.Namespace) -> int:
     from topgraft import api
-    from topgraft.cli.render import fit, forgetting
+    from topgraft.cli.render import forgetting, table
 
     found = api.forgetting(asked.artifact, asked.images, asked.source, **_choices(asked))
     if asked.json:
         print_json(asdict(found))
         return 0
     remark((), found.unreadable)
-    fit.lines(forgetting.forgotten(found))
+    table.lines(forgetting.forgotten(found))
     return 0
 
 
 def _data(asked: argparse.Namespace) -> int:
     from topgraft import api
-    from topgraft.cli.render import fit
+    from topgraft.cli.render import dataset
 
     found = api.survey(asked.where, **_choices(asked))
     if asked.json:
         print_json(asdict(found))
     else:
-        fit.surveyed(found)
+        dataset.surveyed(found)
     return 0
 
 
@@ -271,50 +271,50 @@ def _features(asked: argparse.Namespace) -> int:
 
 def _inspect(asked: argparse.Namespace) -> int:
     from topgraft import api
-    from topgraft.cli.render import fit
+    from topgraft.cli.render import network
 
     found = api.inspect(asked.where, **_choices(asked))
     if asked.json:
         print_json(asdict(found))
     else:
         remark((), found.unreadable)
-        fit.inspected(found)
+        network.inspected(found)
     return 0
 
 
 def _backbones(asked: argparse.Namespace) -> int:
     from topgraft import api
-    from topgraft.cli.render import fit
+    from topgraft.cli.render import network
 
     rows = api.list_backbones()
     if asked.json:
         print_json({"backbones": rows})
     else:
-        fit.backbones(rows)
+        network.backbones(rows)
     return 0
 
 
 def _summary(asked: argparse.Namespace) -> int:
     from topgraft import api
-    from topgraft.cli.render import fit
+    from topgraft.cli.render import network
 
     found = api.summary(asked.backbone, asked.input_size, asked.classes)
     if asked.json:
         print_json(asdict(found))
     else:
-        fit.summarised(found)
+        network.summarised(found)
     return 0
 
 
 def _devices(asked: argparse.Namespace) -> int:
     from topgraft import api
-    from topgraft.cli.render import fit
+    from topgraft.cli.render import devices
 
     found = api.devices(asked.measure, asked.cache_dir)
     if asked.json:
         print_json(found)
     else:
-        fit.devices(found)
+        devices.devices(found)
     return 0
 
 
