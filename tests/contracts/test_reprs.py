@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fitted import fitted
 from rich.cells import cell_len
+from support.fitted import fitted
 
 from topgraft.data.overviews import Samples
 from topgraft.data.samples import Duplicate, Sample, Splits, Unreadable

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import png, saved
-from odd_images import Case, cases
 from PIL import Image
+from support.image_files import png, saved
+from support.odd_images import Case, cases
 
 from topgraft.data.decode import decode
 from topgraft.data.loader import batches
