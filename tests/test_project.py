@@ -9,10 +9,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from support.source_code import SOURCE, callers, calls, imported, keyword, trees, users
 
 import topgraft
-
-SOURCE = Path(topgraft.__file__).parent
 
 
 def test_no_file_is_longer_than_400_lines() -> None:
@@ -26,16 +25,20 @@ def test_there_is_no_utils_module() -> None:
 
 def test_importing_topgraft_imports_no_torch_and_opens_no_socket() -> None:
     code = (
-        "import sys, topgraft; print([m for m in ('torch', 'openvino', 'numpy.random', 'sklearn') if m in sys.modules])"
+        "import sys\nopened = []\n"
+        "sys.addaudithook(lambda event, _: opened.append(event) if event.startswith('socket.') else None)\n"
+        "import socket\nwith socket.socket(): assert opened, 'the hook hears of sockets'\nopened.clear()\n"
+        "import topgraft\n"
+        "print([m for m in ('torch', 'openvino', 'numpy.random', 'sklearn') if m in sys.modules], opened)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[] []"
 
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom topgraft import cli\n"
-        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom topgraft.cli.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
         "print('HEAVY', [m for m in ('torch', 'openvino', 'sklearn', 'PIL', 'rich') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -48,43 +51,40 @@ def test_public_names_are_there() -> None:
 
 
 def test_only_freeze_sets_requires_grad() -> None:
-    setters = [p.name for p in SOURCE.rglob("*.py") if "requires_grad" in p.read_text("utf-8")]
-    assert setters == ["freeze.py"]
+    assert callers("requires_grad_") | users(".requires_grad") == {"models/freeze.py"}
+    assert not [
+        path for tree in trees() for path, call in calls("nn.Parameter") if keyword(call, "requires_grad") is False
+    ]
 
 
 def test_nothing_is_unpickled_outside_the_restricted_reader() -> None:
-    for path in SOURCE.rglob("*.py"):
-        text = path.read_text("utf-8")
-        assert "pickle.load" not in text, path
-        assert "allow_pickle=True" not in text, path
-        assert text.count("torch.load(") == text.count("weights_only=True"), path
-
-
-def where(text: str) -> set[str]:
-    """The modules whose code holds a text."""
-    return {p.relative_to(SOURCE).as_posix() for p in SOURCE.rglob("*.py") if text in p.read_text("utf-8")}
+    assert imported("pickle") == {"data/sources/cifar_pickles.py"}
+    assert not imported("dill") | imported("joblib") | imported("cloudpickle")
+    assert not callers("pickle.load") | callers("pickle.loads")
+    assert all(keyword(call, "weights_only") is True for _, call in calls("torch.load"))
+    assert not [path for path, call in calls("np.load") if keyword(call, "allow_pickle")]
 
 
 def test_files_become_pixels_in_one_place() -> None:
-    assert where("Image.OPEN") == {"transforms.py"}
-    assert where("Image.open(") == set()
-    assert where("load_pixels(") == {"transforms.py", "dataset.py", "cost.py"}  # cost measures how fast it is
-    assert where("load_view(") == {"views.py", "dataset.py"}
+    assert users("Image.OPEN") == {"data/decode.py"}
+    assert not callers("Image.open")
+    assert callers("load_pixels") == {"data/loader.py", "features/benchmark.py"}  # which measures how fast it is
+    assert callers("load_view") == {"data/loader.py"}
 
 
 def test_image_specs_are_made_by_the_weights_alone() -> None:
-    families = ("backbones/", "baselines/")  # which say what their weights want
-    others = {name for name in where("ImageSpec(") if not name.startswith(families)}
-    assert others == {"published.py", "artifact.py"}  # an artifact brings back what it was given
+    others = {path for path in callers("ImageSpec") if not path.startswith("models/backbones/")}
+    assert others == {"models/weights/published.py", "artifacts/load.py"}  # an artifact brings back what it was given
 
 
 def test_randomness_comes_from_explicit_generators() -> None:
     # Dropout takes no generator: there the global one is seeded for each step, and put back after it.
-    assert where("torch.manual_seed(") == {"stepping.py"}
-    for name in ("random.seed(", "torch.seed(", "import random", "np.random.rand", "RandomState"):
-        assert not where(name), name
-    drawing = {p for name in ("rand(", "randn(", "randint(", "randperm(") for p in where(f"torch.{name}")}
-    assert {p for p in drawing if "generator=" not in (SOURCE / p).read_text("utf-8")} == set()
+    assert callers("torch.manual_seed") == {"training/sgd/step.py"}
+    assert not imported("random")
+    for name in ("random.seed", "torch.seed", "np.random.seed", "np.random.rand", "np.random.RandomState"):
+        assert not callers(name), name
+    for name in ("torch.rand", "torch.randn", "torch.randint", "torch.randperm"):
+        assert not [path for path, call in calls(name) if "generator" not in {k.arg for k in call.keywords}], name
 
 
 def test_the_source_distribution_holds_all_that_its_tests_need(tmp_path: Path) -> None:
