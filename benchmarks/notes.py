@@ -35,7 +35,7 @@ def ours(network: str, batch: int, images: int, precision: str) -> float:
     from topgraft.models.weights.load import load_network
     from topgraft.strategies.plan import Phase, Rule, table
     from topgraft.system import progress
-    from topgraft.training.inputs import PixelMaterial
+    from topgraft.training.inputs import PixelInputs
     from topgraft.training.sgd.epochs import run_phase
     from topgraft.training.sgd.step import StepChoices
 
@@ -61,7 +61,7 @@ def ours(network: str, batch: int, images: int, precision: str) -> float:
             Phase("full", rules, 1, 1e-4),
             0,
             rows,
-            PixelMaterial(pixels),
+            PixelInputs(pixels),
             everything,
             everything[:1],
             choices,

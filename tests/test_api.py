@@ -12,7 +12,7 @@ from PIL import Image
 
 import topgraft as tg
 from topgraft.data.loader import batches
-from topgraft.evaluation.results import Fitted
+from topgraft.evaluation.results import FittedClassifier
 
 
 def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +25,7 @@ def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def model() -> Fitted:
+def model() -> FittedClassifier:
     return tg.fit(colours(30, 0), strategy="head")
 
 
@@ -36,7 +36,7 @@ def write(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     return folder
 
 
-def test_the_path_of_the_readme(model: Fitted, tmp_path: Path) -> None:
+def test_the_path_of_the_readme(model: FittedClassifier, tmp_path: Path) -> None:
     photos = tg.open_images(colours(30, 0))
     result = tg.evaluate(model, photos.test)
     assert (result.split, result.metrics.n, result.used_for_selection) == ("test", len(photos.test), False)
@@ -63,7 +63,7 @@ def test_a_fit_ends_with_its_result_on_standard_error_unless_it_is_quiet(capsys:
     assert quiet.config["settings"] == model.config["settings"]
 
 
-def test_a_few_new_photos_are_enough_to_evaluate_on(model: Fitted, tmp_path: Path) -> None:
+def test_a_few_new_photos_are_enough_to_evaluate_on(model: FittedClassifier, tmp_path: Path) -> None:
     folder = write(tmp_path / "new", *colours(4, 7))
     result = tg.evaluate(model, folder)
     assert (result.metrics.n, result.split, result.where) == (4, "test", str(folder))
@@ -73,7 +73,7 @@ def test_a_few_new_photos_are_enough_to_evaluate_on(model: Fitted, tmp_path: Pat
         tg.open_images(folder)
 
 
-def test_images_that_were_used_are_left_out_unless_asked_for(model: Fitted) -> None:
+def test_images_that_were_used_are_left_out_unless_asked_for(model: FittedClassifier) -> None:
     photos = tg.open_images(colours(30, 0))
     samples = [photos.train[0], *photos.test]
     result = tg.evaluate(model, samples)
@@ -96,7 +96,7 @@ def test_a_survey_takes_what_is_open_already() -> None:
     assert tg.survey(photos).problem is None
 
 
-def test_arrays_to_predict_are_checked(model: Fitted) -> None:
+def test_arrays_to_predict_are_checked(model: FittedClassifier) -> None:
     images = colours(2, 3)[0]
     assert len(tg.predict(model, images[0])) == 1
     assert len(tg.predict(model, [images[0], images[1][..., 0]])) == 2
@@ -105,7 +105,7 @@ def test_arrays_to_predict_are_checked(model: Fitted) -> None:
             tg.predict(model, wrong)
 
 
-def test_an_artifact_is_inspected_with_its_own_images(model: Fitted, tmp_path: Path) -> None:
+def test_an_artifact_is_inspected_with_its_own_images(model: FittedClassifier, tmp_path: Path) -> None:
     tg.save(model, tmp_path / "arrays")
     with pytest.raises(tg.UsageError, match="fitted to arrays"):
         tg.inspect(tmp_path / "arrays")
@@ -117,7 +117,7 @@ def test_an_artifact_is_inspected_with_its_own_images(model: Fitted, tmp_path: P
         tg.inspect(tmp_path / "run", backbone="efficientnet_lite1")
 
 
-def test_choices_that_do_not_exist_are_named(model: Fitted) -> None:
+def test_choices_that_do_not_exist_are_named(model: FittedClassifier) -> None:
     with pytest.raises(tg.UsageError, match="did you mean strict"):
         tg.evaluate(model, "digits", strct=True)
     with pytest.raises(tg.UsageError, match="split must be one of"):

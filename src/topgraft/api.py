@@ -26,14 +26,14 @@ from topgraft.evaluation.forgetting import Forgetting, settled
 from topgraft.evaluation.forgetting import measure as compare
 from topgraft.evaluation.predict import predict as answer
 from topgraft.evaluation.predict import unlabelled
-from topgraft.evaluation.pretrained_reference import original_of, source_samples
-from topgraft.evaluation.results import Cost, Evaluation, Fitted, Predictions
-from topgraft.evaluation.unseen import choose_unseen, leave_out_seen
+from topgraft.evaluation.pretrained_reference import reference_of, source_samples
+from topgraft.evaluation.results import Cost, Evaluation, FittedClassifier, Predictions
+from topgraft.evaluation.unseen import leave_out_seen, select_unseen
 from topgraft.features import benchmark
 from topgraft.features.export import Features
 from topgraft.features.extract import compute
 from topgraft.features.frozen_base import Base, open_base
-from topgraft.models.build import open_network
+from topgraft.models.build import build_classifier
 from topgraft.models.catalog import list_backbones as list_backbones
 from topgraft.models.catalog import summary as summary
 from topgraft.models.plain_network import create_network as create_network  # a verb that needs nothing composed
@@ -45,7 +45,7 @@ from topgraft.settings.fields import flag_of, make
 from topgraft.settings.signatures import takes
 from topgraft.strategies.plan import table
 from topgraft.system import progress, timing
-from topgraft.system.timing import laps
+from topgraft.system.timing import stopwatch
 from topgraft.training import forgetting_limit, inspection, replay, run_config
 from topgraft.training.fit import strategy_and_facts, train_network
 from topgraft.training.inspection import Inspection
@@ -70,7 +70,7 @@ def open_images(where: Any, **choices: Any) -> Splits:
 
 
 @takes(verbs.FitSettings)
-def fit(images: Any, **choices: Any) -> Fitted:
+def fit(images: Any, **choices: Any) -> FittedClassifier:
     """Turn a pretrained network into a classifier of your images.
 
     Progress, notes and at the end a short result, the one of the command line, are printed on standard error;
@@ -92,13 +92,13 @@ def fit(images: Any, **choices: Any) -> Fitted:
     return model
 
 
-def run_fit(images: Any, **choices: Any) -> Fitted:
+def run_fit(images: Any, **choices: Any) -> FittedClassifier:
     """Fit as `fit` does, but print no result: for a caller that shows it in its own way."""
     began = timing.began()
     chosen, resolved = replay.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
-    lap = laps(seconds)
-    network, classifier = open_network(
+    lap = stopwatch(seconds)
+    network, classifier = build_classifier(
         chosen, chosen.decode, len(splits.classes), splits.train, chosen.seed, lap, resolved.weights
     )
     source = None if chosen.source is None else _whole(chosen.source, replace(chosen, limit=None))
@@ -106,8 +106,8 @@ def run_fit(images: Any, **choices: Any) -> Fitted:
     later = forgetting_limit.later(past, splits, chosen)
     resolved = replace(resolved, weights=network.sha256)
     trained = train_network(classifier, splits, chosen, resolved, seconds, began, later)
-    lap = laps(seconds)
-    trained, lost, trade = forgetting_limit.look_back(chosen, classifier, network, past, splits, trained)
+    lap = stopwatch(seconds)
+    trained, lost, trade = forgetting_limit.check_forgetting(chosen, classifier, network, past, splits, trained)
     if not trained.untouched:
         lap("forgetting")
     held = {sample.name for sample in splits.val}
@@ -131,7 +131,7 @@ def run_fit(images: Any, **choices: Any) -> Fitted:
     }
     extra["classifier_sha256"] = fingerprint(classifier.groups)
     seconds["total"] = time.perf_counter() - began
-    return Fitted(
+    return FittedClassifier(
         classifier=classifier.eval(),
         classes=splits.classes,
         spec=classifier.spec,
@@ -145,7 +145,7 @@ def run_fit(images: Any, **choices: Any) -> Fitted:
 
 
 @takes(verbs.EvaluateSettings)
-def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
+def evaluate(model: FittedClassifier, images: Any, **choices: Any) -> Evaluation:
     """Accuracy with its interval, and the other numbers, on labelled images that the model has not used.
 
     An artifact knows every image that it was fitted or selected with, by content. Those are named in the
@@ -172,7 +172,7 @@ def evaluate(model: Fitted, images: Any, **choices: Any) -> Evaluation:
             chosen = replace(chosen, split_seed=model.config["data"]["split_seed"])
         splits = _whole(images, chosen)
         unreadable, where = splits.unreadable, splits.where
-        asked = choose_unseen(model, splits, split, include_seen=chosen.include_seen)
+        asked = select_unseen(model, splits, split, include_seen=chosen.include_seen)
     computed = compute(asked.samples, _base_of(model, chosen), strict=chosen.strict, description="evaluate")
     if not len(computed.kept):
         raise DataError(f"none of the images to evaluate on can be read.\n{unread(computed.unreadable, 20)}")
@@ -212,7 +212,7 @@ def forgetting(model: Any, images: Any = None, source: Any = None, **choices: An
     """
     chosen = make(verbs.ForgettingSettings, choices)
     model = load(model) if isinstance(model, str | os.PathLike) else model
-    before = original_of(model, chosen.weights, chosen.cache_dir)
+    before = reference_of(model, chosen.weights, chosen.cache_dir)
     found = settled(model.classifier, before)
     if found is not None:
         return found
@@ -246,7 +246,7 @@ def forgetting(model: Any, images: Any = None, source: Any = None, **choices: An
 
 
 @takes(verbs.PredictSettings)
-def predict(model: Fitted, images: Any, **choices: Any) -> Predictions:
+def predict(model: FittedClassifier, images: Any, **choices: Any) -> Predictions:
     """Answers for images without labels.
 
     Args:
@@ -276,7 +276,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
         raise DataError(str(splits.problem))
     names = [name for name, part in splits.parts.items() for _ in part]
     # With a head of its own, as a published top need not stand on one vector.
-    _, classifier = open_network(chosen, chosen.decode, 1, splits.train or samples)
+    _, classifier = build_classifier(chosen, chosen.decode, 1, splits.train or samples)
     base = open_base(classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)
     computed = compute(samples, base, strict=chosen.strict, description="base")
     return Features(
@@ -292,13 +292,13 @@ def extract_features(images: Any, **choices: Any) -> Features:
 
 
 def save(
-    model: Fitted, folder: str | os.PathLike[str], *, overwrite: bool = False, keep_checkpoint: bool = False
+    model: FittedClassifier, folder: str | os.PathLike[str], *, overwrite: bool = False, keep_checkpoint: bool = False
 ) -> Path:
     """Write a fitted model as one folder, whole or not at all; see `topgraft.artifact.save`."""
     return artifact.save(model, Path(folder), overwrite=overwrite, keep_checkpoint=keep_checkpoint)
 
 
-def load(folder: str | os.PathLike[str]) -> Fitted:
+def load(folder: str | os.PathLike[str]) -> FittedClassifier:
     """The fitted model of an artifact's folder; see `topgraft.artifact.load` for what is refused."""
     return load_module.load(Path(folder))
 
@@ -340,11 +340,11 @@ def inspect(what: Any, **choices: Any) -> Inspection:
     else:
         conflicts.require_effect(choices, chosen)
         splits, _ = _opened(what, chosen)
-        network, classifier = open_network(chosen, "scaled", len(splits.classes), splits.train)
+        network, classifier = build_classifier(chosen, "scaled", len(splits.classes), splits.train)
         backbone, strategy, weights = chosen.backbone, chosen.strategy, network.weights
         fitted, asked = (), chosen.batchnorm
     groups = tuple(classifier.groups)
-    phases = list(fitted) or inspection.foresee(*strategy_and_facts(chosen, splits), groups)
+    phases = list(fitted) or inspection.planned_phases(*strategy_and_facts(chosen, splits), groups)
     rows = table(groups, phases[-1].rules)
     updates = conflicts.updates_batchnorm(asked, weights != RANDOM)
     found = inspection.inspect_line(
@@ -365,7 +365,7 @@ def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = No
     return benchmark.describe_devices(folder)
 
 
-def _of_artifact(model: Fitted) -> Splits:
+def _of_artifact(model: FittedClassifier) -> Splits:
     """The images that a model was fitted to, found as then."""
     where = model.config["data"]["where"]
     if where == "arrays":
@@ -396,7 +396,7 @@ def _opened(images: Any, chosen: verbs.OpenSettings) -> tuple[Splits, dict[str, 
     return splits, {"open": time.perf_counter() - began}
 
 
-def _base_of(model: Fitted, chosen: verbs.EngineSettings) -> Base:
+def _base_of(model: FittedClassifier, chosen: verbs.EngineSettings) -> Base:
     record = find_network(model.config["backbone"]["name"])
     choice = replay.engine_for(record, chosen)
     return open_base(model.classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)

@@ -41,15 +41,15 @@ class ImageError(TopgraftError):
     """One image that cannot be read; the message is the reason in one line, without the name."""
 
 
-class NotANumber(TopgraftError):
+class NotANumberError(TopgraftError):
     """Training has come to weights whose answers are no numbers."""
 
 
-class OutOfTime(TopgraftError):
+class OutOfTimeError(TopgraftError):
     """The time of a phase was up before its first step."""
 
 
-class Stalled(TopgraftError):
+class TrainingStalledError(TopgraftError):
     """Training does not get away from chance, or loses what the network knew; and whether a lower rate does better.
 
     Attributes:

@@ -142,7 +142,7 @@ def inverse_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64],
     Args:
         cautious: where every answer is right, no factor is high enough, though n images cannot say that of the next.
             So the true class counts as (n + 1)/(n + 2), and the others share the rest, as Platt has it (Probabilistic
-            Outputs for Support Vector Machines, 1999, section 2.2).
+            Outputs for Support Vector SvmPath, 1999, section 2.2).
     """
     x = np.asarray(logits, dtype=np.float64)
     n, classes = x.shape

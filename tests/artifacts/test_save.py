@@ -29,7 +29,7 @@ from topgraft.artifacts.folder import check_target, is_finished
 from topgraft.artifacts.results import read_results
 from topgraft.errors import ArtifactError, TopgraftError, UsageError
 from topgraft.evaluation.evaluate import head_logits
-from topgraft.evaluation.results import Evaluation, Fitted
+from topgraft.evaluation.results import Evaluation, FittedClassifier
 from topgraft.models.normalization import NORMALIZATIONS, NormalizedLinear, fit_normalization
 from topgraft.models.registry import BACKBONES
 from topgraft.system.files import CHECKPOINT_FILE, growing_history_file
@@ -79,7 +79,7 @@ def test_a_normalized_head_comes_back_with_its_bound(name: str, tmp_path: Path) 
     model, rows = fitted(), np.abs(np.random.default_rng(0).normal(size=(9, 8))).astype(np.float32)
     linear = model.classifier.head
     layer = fit_normalization(name, rows).layer
-    model.classifier.put_head(linear.weight.detach().numpy(), linear.bias.detach().numpy(), layer)
+    model.classifier.set_head(linear.weight.detach().numpy(), linear.bias.detach().numpy(), layer)
     loaded = load.load(save.save(model, tmp_path / "normalized")).classifier
     assert isinstance(loaded.head, NormalizedLinear)
     assert float(loaded.head.norm.radius) == float(layer.radius)
@@ -435,7 +435,7 @@ def unfinished(folder: Path) -> Path:
     return folder
 
 
-def stopped(seed: int = 0) -> Fitted:
+def stopped(seed: int = 0) -> FittedClassifier:
     made = fitted(seed)
     return replace(made, config={**made.config, "finished": False})
 

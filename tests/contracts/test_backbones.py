@@ -19,7 +19,7 @@ from topgraft.models.weights.load import open_weights
 from topgraft.models.weights.obtain import locate
 from topgraft.models.weights.published import WEIGHTS, Weights
 from topgraft.training.sgd import fused_conv
-from topgraft.training.sgd.losses import make_targets
+from topgraft.training.sgd.losses import soft_targets
 
 CLASSES = 7
 SPEC = ImageSpec(32, 32, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -162,7 +162,7 @@ def test_folded_it_has_the_same_gradients(backbone: Backbone, monkeypatch: pytes
         return
     norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in groups.modules())
     assert len(folded.convolutions) == norms
-    loss, _ = fused_conv.gradients(folded, images, labels, make_targets(labels, groups["head"].out_features))
+    loss, _ = fused_conv.gradients(folded, images, labels, soft_targets(labels, groups["head"].out_features))
     ours = {name: p.grad for name, p in groups.named_parameters()}
     groups.zero_grad()
     x = images

@@ -22,8 +22,8 @@ from topgraft.strategies import STRATEGIES
 from topgraft.strategies.defaults import SELECTION_MINIMUM
 from topgraft.strategies.facts import Facts
 from topgraft.strategies.plan import Phase, Rule, table
-from topgraft.training.inputs import PixelMaterial
-from topgraft.training.inspection import foresee
+from topgraft.training.inputs import PixelInputs
+from topgraft.training.inspection import planned_phases
 from topgraft.training.sgd.epochs import run_phase
 from topgraft.training.sgd.step import StepChoices
 
@@ -54,11 +54,11 @@ def size(backbone: Backbone) -> int:
     return sum(parameter.numel() for name, group in chain.items() if name != "head" for parameter in group.parameters())
 
 
-def material() -> PixelMaterial:
+def material() -> PixelInputs:
     generator = torch.Generator().manual_seed(0)
     kept = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=generator)
     samples = [Sample(str(number), number % CLASSES) for number in range(4)]
-    return PixelMaterial(Pixels(samples, torch.tensor([0, 1, 0, 1]), SPEC, 0, kept))
+    return PixelInputs(Pixels(samples, torch.tensor([0, 1, 0, 1]), SPEC, 0, kept))
 
 
 def phases(strategy: str, backbone: Backbone, lr: float) -> list[Phase]:
@@ -71,11 +71,11 @@ def phases(strategy: str, backbone: Backbone, lr: float) -> list[Phase]:
     own = (Phase("gap", gap, 1, lr), Phase("head alone", (Rule("head", 1.0), Rule("*", None)), 1, lr))
     facts = Facts(
         2, SELECTION_MINIMUM, CLASSES, epochs=1, lr=lr, first=middle, phases=own if strategy == "rules" else (),
-        # They let auto begin in the middle and then, as all rungs cost the same, train all at once.
+        # They let auto begin in the middle and then, as all candidates cost the same, train all at once.
         probes={base[base.index(middle) - 1]: 0.9}, probe_images=4,
         epoch_seconds=dict.fromkeys(base, 1.0),
     )  # fmt: skip
-    return [phase for phase in foresee(STRATEGIES[strategy], facts, groups) if not phase.solves_head]
+    return [phase for phase in planned_phases(STRATEGIES[strategy], facts, groups) if not phase.solves_head]
 
 
 def cases() -> list[object]:

@@ -20,7 +20,7 @@ from topgraft.data.overviews import Samples
 from topgraft.data.samples import Duplicate, Sample, Splits, Unreadable
 from topgraft.data.survey import Range, Survey
 from topgraft.evaluation.forgetting import Forgetting, Kept
-from topgraft.evaluation.results import Evaluation, Fitted, Prediction, Predictions
+from topgraft.evaluation.results import Evaluation, FittedClassifier, Prediction, Predictions
 from topgraft.evaluation.similarity import Similarity
 from topgraft.features.export import Features
 from topgraft.metrics import ClassReport, Difference, Interval, Metrics
@@ -96,7 +96,7 @@ def shown(name: str, classes: int, count: int) -> dict[type, Any]:
             evaluation.names, np.broadcast_to(np.float32(0), (count, 9)), labels, ("train",) * count, tuple(names),
             name, bad, (name,),
         ),
-        Fitted: replace(
+        FittedClassifier: replace(
             model, classes=tuple(names), config=config, history=epochs, validation=evaluation, unreadable=bad
         ),
         Summary: Summary(name, 224, classes, layers, Parameters(3, 2, 1), 10**9, 10**9, (name,) * 3),
@@ -195,7 +195,7 @@ def test_a_list_of_them_is_readable_where_they_come_in_lists(kind: type) -> None
 
 
 def test_what_is_shown_as_a_table_is_still_a_tuple() -> None:
-    splits, model = SMALL[Splits], SMALL[Fitted]
+    splits, model = SMALL[Splits], SMALL[FittedClassifier]
     assert isinstance(splits.train, Samples)
     assert isinstance(model.history, History)
     assert splits.train == tuple(splits.train)

@@ -22,7 +22,7 @@ from topgraft.data.samples import Sample
 from topgraft.errors import DataError
 from topgraft.evaluation.evaluate import head_logits
 from topgraft.evaluation.forgetting import Forgetting, Kept, measure, short
-from topgraft.evaluation.pretrained_reference import Original
+from topgraft.evaluation.pretrained_reference import PretrainedReference
 from topgraft.evaluation.similarity import Similarity, linear_cka, mean_cosine
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.extract import run
@@ -36,7 +36,7 @@ CHOICE = EngineChoice("torch", "fp32", "cpu", 8, threads=1)
 OUTPUTS = 4
 
 
-def pair() -> tuple[Original, Classifier]:
+def pair() -> tuple[PretrainedReference, Classifier]:
     """A small original with four outputs, and a base that was tuned away from it."""
     original = small_classifier(classes=OUTPUTS)
     tuned = small_classifier()
@@ -45,7 +45,7 @@ def pair() -> tuple[Original, Classifier]:
     with torch.no_grad():
         for parameter in tuned.groups["stage1"].parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
-    return Original("small", "w", original, True), tuned
+    return PretrainedReference("small", "w", original, True), tuned
 
 
 def _base(classifier: Classifier) -> dict[str, torch.Tensor]:
@@ -151,7 +151,9 @@ def test_without_a_published_classifier_features_are_compared_all_the_same(tmp_p
 
 def test_where_there_was_no_task_nothing_is_measured() -> None:
     _, tuned = pair()
-    found = measure(tuned, Original("small", "random", None, False, "no task before"), CHOICE, own=coloured(3))
+    found = measure(
+        tuned, PretrainedReference("small", "random", None, False, "no task before"), CHOICE, own=coloured(3)
+    )
     assert (found.untouched, found.lost, found.cannot) == (False, None, "no task before")
     assert short(found) == "original task: no task before"
 

@@ -16,15 +16,15 @@ from torch import nn
 from topgraft.data.samples import Sample
 from topgraft.errors import DataError, UsageError, WeightsError
 from topgraft.evaluation.pretrained_reference import (
-    Original,
+    PretrainedReference,
     base_state,
-    find_original,
-    original_of,
+    find_reference,
     output_indices,
+    reference_of,
     source_samples,
     untouched,
 )
-from topgraft.evaluation.results import Fitted
+from topgraft.evaluation.results import FittedClassifier
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build
@@ -40,7 +40,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "w.safetensors"
 
 
-def model_from(weights: Path, **changed: Any) -> Fitted:
+def model_from(weights: Path, **changed: Any) -> FittedClassifier:
     """A model with a head of its own on the base of a file."""
     network = load_network("tiny", weights, classes=3)
     backbone = {
@@ -54,7 +54,7 @@ def model_from(weights: Path, **changed: Any) -> Fitted:
 
 def test_it_has_its_own_top_and_the_tuned_networks_pixels(weights: Path) -> None:
     model = model_from(weights)
-    found = original_of(model)
+    found = reference_of(model)
     assert found.classifier is not None
     assert (found.answers, found.why, found.classifier.spec) == (True, "", SPEC)
     assert found.classifier.head.out_features == OUTPUTS
@@ -67,9 +67,9 @@ def test_a_change_of_any_tensor_of_the_base_is_noticed(weights: Path, key: str) 
     model = model_from(weights)
     with torch.no_grad():
         model.classifier.head.bias.add_(1)
-        assert untouched(model.classifier, original_of(model))
+        assert untouched(model.classifier, reference_of(model))
         model.classifier.groups.state_dict()[key].add_(1)
-    assert not untouched(model.classifier, original_of(model))
+    assert not untouched(model.classifier, reference_of(model))
 
 
 def test_weights_that_are_gone_or_changed_are_named(weights: Path, tmp_path: Path) -> None:
@@ -78,16 +78,16 @@ def test_weights_that_are_gone_or_changed_are_named(weights: Path, tmp_path: Pat
     with pytest.raises(
         WeightsError, match=r"w\.safetensors, .* is no longer there; give the file with --weights .*[0-9a-f]{64}"
     ):
-        original_of(model)
-    assert original_of(model, str(moved)).answers
+        reference_of(model)
+    assert reference_of(model, str(moved)).answers
     weights.write_bytes(b"something else")
     with pytest.raises(WeightsError, match=r"w\.safetensors is not the file that the model was fitted from"):
-        original_of(model)
+        reference_of(model)
 
 
 def test_published_weights_are_found_by_name_where_the_file_is_gone(tmp_path: Path) -> None:
     network = load_network("efficientnet_lite0", classes=2)
-    found = find_original(
+    found = find_reference(
         "efficientnet_lite0",
         network.build,
         network.spec,
@@ -101,8 +101,8 @@ def test_published_weights_are_found_by_name_where_the_file_is_gone(tmp_path: Pa
 
 def test_where_there_was_no_task_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     small = Build(input_size=32, classes=2)
-    random = find_original("resnet18", small, SPEC, weights="random", sha256="")
-    learnt = find_original("descriptor_coding", small, SPEC, weights="learnt", sha256="")
+    random = find_reference("resnet18", small, SPEC, weights="random", sha256="")
+    learnt = find_reference("descriptor_coding", small, SPEC, weights="learnt", sha256="")
     assert [found.classifier for found in (random, learnt)] == [None, None]
     assert "weights were random" in random.why
     assert "learnt from your own images" in learnt.why
@@ -113,7 +113,7 @@ def test_a_top_that_is_no_dense_layer_leaves_the_features(tmp_path: Path) -> Non
     path = tmp_path / "s.safetensors"
     sha256 = write_weights(path, OUTPUTS, backbone="squeezenet1_1")
     network = load_network("squeezenet1_1", path, classes=2)
-    found = find_original(
+    found = find_reference(
         "squeezenet1_1", network.build, network.spec, weights=path.name, sha256=sha256, asked=str(path)
     )
     assert not found.answers
@@ -128,7 +128,7 @@ def test_a_network_of_timm(timm: ModuleType, tmp_path: Path, name: str, dense: b
     path = tmp_path / "w.safetensors"
     save_file(timm.create_model(name).state_dict(), path)
     network = load_network(f"timm:{name}", path, classes=2)
-    found = find_original(
+    found = find_reference(
         f"timm:{name}", network.build, network.spec, weights=path.name, sha256=network.sha256, asked=str(path)
     )
     assert found.answers == dense
@@ -172,7 +172,7 @@ def test_classes_that_cannot_be_matched_say_what_is_needed(classes: tuple[str, .
 
 
 def test_source_samples_count_the_originals_outputs() -> None:
-    original = Original("tiny", "w", Classifier(build(Build(input_size=32, classes=5)), SPEC), True)
+    original = PretrainedReference("tiny", "w", Classifier(build(Build(input_size=32, classes=5)), SPEC), True)
     samples = [Sample("a", 0), Sample("b", 1)]
     assert [s.label for s in source_samples(samples, ("4", "2"), original)] == [4, 2]
     with pytest.raises(DataError, match="no images that can be read"):

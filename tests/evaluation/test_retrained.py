@@ -15,7 +15,7 @@ from topgraft.artifacts import load, save
 from topgraft.cli import fit_summary
 from topgraft.errors import ArtifactError
 from topgraft.evaluation.evaluate import head_logits
-from topgraft.evaluation.results import Fitted
+from topgraft.evaluation.results import FittedClassifier
 from topgraft.evaluation.retrained import NOTE, without_former_results
 from topgraft.models.weights.digest import fingerprint
 
@@ -25,7 +25,7 @@ def _tiny() -> None:
     add_tiny()
 
 
-def model() -> Fitted:
+def model() -> FittedClassifier:
     """As a fit returns it: with the SHA-256 of its weights, and what it has said of them."""
     made = fitted()
     said = {"largest_class": {"message": "m"}, "forgetting": {"short": "0 points"}, "kept": "kept: the head"}
@@ -34,7 +34,7 @@ def model() -> Fitted:
     )
 
 
-def train_by_hand(made: Fitted) -> None:
+def train_by_hand(made: FittedClassifier) -> None:
     """One step, as a user takes it."""
     made.classifier.train()
     optimizer = torch.optim.SGD(made.classifier.head.parameters(), lr=1.0)

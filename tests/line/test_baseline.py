@@ -32,11 +32,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fitted(photos: Path) -> tg.Fitted:
+def fitted(photos: Path) -> tg.FittedClassifier:
     return tg.fit(photos, backbone=NAME, strategy="head")
 
 
-def test_it_learns_and_says_how(fitted: tg.Fitted) -> None:
+def test_it_learns_and_says_how(fitted: tg.FittedClassifier) -> None:
     assert fitted.validation.metrics.top1.value > 0.8
     assert fitted.cost.seconds["dictionary"] > 0
     assert [Path(entry.name).name for entry in fitted.unreadable] == ["damaged.png"]
@@ -49,7 +49,7 @@ def test_it_learns_and_says_how(fitted: tg.Fitted) -> None:
     assert [record.strength for record in fitted.history if record.chosen] == [fitted.config["selection"]["strength"]]
 
 
-def test_a_saved_model_answers_as_before(fitted: tg.Fitted, photos: Path, tmp_path: Path) -> None:
+def test_a_saved_model_answers_as_before(fitted: tg.FittedClassifier, photos: Path, tmp_path: Path) -> None:
     model = tg.load(tg.save(fitted, tmp_path / "run"))
     state = fitted.classifier.groups.state_dict()
     assert all(bool((state[key] == tensor).all()) for key, tensor in model.classifier.groups.state_dict().items())
@@ -65,9 +65,9 @@ def test_a_saved_model_answers_as_before(fitted: tg.Fitted, photos: Path, tmp_pa
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
-    fitted: tg.Fitted, photos: Path, tmp_path: Path
+    fitted: tg.FittedClassifier, photos: Path, tmp_path: Path
 ) -> None:
-    def weight(model: tg.Fitted) -> Any:
+    def weight(model: tg.FittedClassifier) -> Any:
         return model.classifier.head.weight
 
     again = tg.fit(photos, backbone=NAME, cache_dir=tmp_path, strategy="head")

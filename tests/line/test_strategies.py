@@ -296,7 +296,7 @@ def test_a_killed_fit_goes_on_and_ends_in_the_same_bits(
 
 
 def auto(folder: Path, out: str, *more: str) -> list[str]:
-    """A fit whose rungs are judged by the validation images, as there are so many."""
+    """A fit whose candidates are judged by the validation images, as there are so many."""
     return [
         sys.executable, "-m", "topgraft", "fit", str(folder / "data"), "--out", str(folder / out), *HOW,
         "--input-size", "32", "--strategy", "auto", "--epochs", "1", "--batch-size", "1",
@@ -343,8 +343,8 @@ def test_auto_takes_no_folds_where_many_images_validate(climbed: tuple[Path, str
     config = json.loads((climbed[0] / "whole" / "config.json").read_text())
     assert {record["folds"] for record in history} == {0}
     assert {record["val_top1"]["n"] for record in history} == {SELECTION_MINIMUM}
-    rungs = [record["name"] for record in history if record["epoch"]]
-    assert rungs[0] == f"from {config['auto']['suggested']}"
+    candidates = [record["name"] for record in history if record["epoch"]]
+    assert candidates[0] == f"from {config['auto']['suggested']}"
     assert config["selection"]["by"] == "validation"
 
 

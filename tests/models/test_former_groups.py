@@ -16,7 +16,7 @@ from torch import nn
 import topgraft as tg
 from topgraft.artifacts import save
 from topgraft.data.samples import Splits
-from topgraft.evaluation.results import Fitted
+from topgraft.evaluation.results import FittedClassifier
 from topgraft.models import registry
 from topgraft.models.classifier import Classifier
 from topgraft.models.former_groups import FORMER, in_checkpoint, translated, translated_config
@@ -43,7 +43,7 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def former(network: Network) -> Fitted:
+def former(network: Network) -> FittedClassifier:
     """A model with the names that its groups had then, in its tensors and in its config."""
     model = fitted()
     chain = {WAS[name]: module for name, module in network.chain.items()}
@@ -64,7 +64,7 @@ def former(network: Network) -> Fitted:
     return replace(model, classifier=classifier, spec=network.spec, config=config, history=history)
 
 
-def test_an_artifact_is_read_by_the_names_of_today(former: Fitted, network: Network, tmp_path: Path) -> None:
+def test_an_artifact_is_read_by_the_names_of_today(former: FittedClassifier, network: Network, tmp_path: Path) -> None:
     save.save(former, tmp_path / "run")
     found = tg.load(tmp_path / "run")
     assert tuple(found.classifier.groups) == GROUPS
@@ -80,7 +80,9 @@ def test_an_artifact_is_read_by_the_names_of_today(former: Fitted, network: Netw
     assert tg.load(tmp_path / "again").config["phases"] == {"partial from stage4": TABLE}, "once, and not twice"
 
 
-def test_a_file_of_weights_is_read_by_the_names_of_today(former: Fitted, network: Network, tmp_path: Path) -> None:
+def test_a_file_of_weights_is_read_by_the_names_of_today(
+    former: FittedClassifier, network: Network, tmp_path: Path
+) -> None:
     save_file(former.classifier.groups.state_dict(), tmp_path / "former.safetensors")
     found = nn.ModuleDict(load_network(NAME, tmp_path / "former.safetensors").chain).state_dict()
     for name, tensor in nn.ModuleDict(network.chain).state_dict().items():

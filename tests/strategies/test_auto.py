@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from topgraft.strategies.auto import ladder, next_phase, untried
+from topgraft.strategies.auto import next_phase, unfreeze_schedule, untried
 from topgraft.strategies.defaults import FOLDS
 from topgraft.strategies.facts import HEAD, Facts
 from topgraft.strategies.history import EpochRecord, pack
@@ -143,10 +143,10 @@ def test_without_a_budget_nothing_ends_it_but_the_ladder() -> None:
 
 def test_the_ladder_begins_where_features_stop_helping() -> None:
     far = replace(FACTS, probes={"stem": 0.5, "stage1": 0.9, "stage2": 0.89, "stage3": 0.7})
-    assert ladder(GROUPS, far) == ("stage2", "stage1", "stem")
-    assert ladder(GROUPS, FACTS) == ("stage3", "stage2", "stage1", "stem")
+    assert unfreeze_schedule(GROUPS, far) == ("stage2", "stage1", "stem")
+    assert unfreeze_schedule(GROUPS, FACTS) == ("stage3", "stage2", "stage1", "stem")
     flat = replace(FACTS, epoch_seconds={"stem": 1.2, "stage1": 1.15, "stage2": 1.1, "stage3": 1.0})
-    assert ladder(GROUPS, flat) == ("stage3", "stem")
+    assert unfreeze_schedule(GROUPS, flat) == ("stage3", "stem")
 
 
 def test_few_validation_images_are_not_asked() -> None:
@@ -160,22 +160,22 @@ def test_few_validation_images_are_not_asked() -> None:
     worse = [record(1, 150, epoch=1, n=300, folds=FOLDS), record(1, 151, epoch=2, n=300, folds=FOLDS)]
     assert next_phase(GROUPS, few, [head, *worse]) is None
     better = [record(1, 220, epoch=1, n=300, folds=FOLDS), record(1, 240, epoch=2, n=300, folds=FOLDS)]
-    rungs = [head, *better, record(2, 150, n=300, folds=FOLDS)]
-    final = next_phase(GROUPS, few, rungs)
+    candidates = [head, *better, record(2, 150, n=300, folds=FOLDS)]
+    final = next_phase(GROUPS, few, candidates)
     assert final is not None
     assert (first_of(final.rules), final.folds) == ("stage3", 0)
     assert (final.epochs, final.until, final.keep_last) == (5, 2.0, True), "as it was judged"
-    assert next_phase(GROUPS, few, [*rungs, record(3, 90, epoch=1, n=100)]) is None
+    assert next_phase(GROUPS, few, [*candidates, record(3, 90, epoch=1, n=100)]) is None
 
 
 @pytest.mark.parametrize(("loss", "trained"), [(0.5, False), (0.49, True)])
 def test_a_rung_that_only_ties_with_the_head_in_folds_is_not_trained(loss: float, trained: bool) -> None:
     few = replace(FACTS, train_images=200, val_images=100)
-    rungs = [record(number, 200, n=300, folds=FOLDS, loss=loss) for number in range(1, 1 + len(RUNGS))]
-    final = next_phase(GROUPS, few, [record(0, 200, epoch=0, n=300), *rungs])
+    candidates = [record(number, 200, n=300, folds=FOLDS, loss=loss) for number in range(1, 1 + len(RUNGS))]
+    final = next_phase(GROUPS, few, [record(0, 200, epoch=0, n=300), *candidates])
     assert (final is not None) == trained
     if final is not None:
-        assert first_of(final.rules) == RUNGS[0], "of rungs that tie, the shallowest"
+        assert first_of(final.rules) == RUNGS[0], "of candidates that tie, the shallowest"
 
 
 def test_random_weights_train_whole_and_a_learnt_base_takes_no_steps() -> None:

@@ -1,4 +1,4 @@
-"""What strategies share: facts, thawed tables, and the cut that probes suggest."""
+"""What strategies share: facts, unfrozen tables, and the cut that probes suggest_lr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from topgraft.errors import UsageError
 from topgraft.strategies.defaults import FALL
-from topgraft.strategies.facts import HEAD, Facts, done, suggested, thawed
+from topgraft.strategies.facts import HEAD, Facts, done, suggested, unfrozen
 from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, Rule, table
 
@@ -18,17 +18,17 @@ FACTS = Facts(1000, 400, 10, probe_images=400)
 
 
 def test_thawed_rates_fall_towards_the_image_and_the_rest_is_frozen() -> None:
-    rows = table(GROUPS, thawed(GROUPS, "stage2"))
+    rows = table(GROUPS, unfrozen(GROUPS, "stage2"))
     assert rows == {"stem": None, "stage1": None, "stage2": FALL, "stage3": 1.0, "head": 1.0}
-    whole = table(GROUPS, thawed(GROUPS, "stem"))
+    whole = table(GROUPS, unfrozen(GROUPS, "stem"))
     assert whole == {"stem": FALL**3, "stage1": FALL**2, "stage2": FALL, "stage3": 1.0, "head": 1.0}
-    assert table(("base", "head"), thawed(("base", "head"), "base")) == {"base": 1.0, "head": 1.0}
+    assert table(("base", "head"), unfrozen(("base", "head"), "base")) == {"base": 1.0, "head": 1.0}
 
 
 @pytest.mark.parametrize("first", ["head", "stage9", ""])
 def test_what_is_no_group_below_the_head_is_refused_with_a_list(first: str) -> None:
     with pytest.raises(UsageError, match=f"one of stem, stage1, stage2, stage3, not '{first}'"):
-        thawed(GROUPS, first)
+        unfrozen(GROUPS, first)
 
 
 @pytest.mark.parametrize(

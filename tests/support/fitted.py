@@ -14,7 +14,7 @@ from torch import nn
 from topgraft import metrics
 from topgraft.data.loader import Batch
 from topgraft.data.samples import ImageSpec, Unreadable
-from topgraft.evaluation.results import Cost, Evaluation, Fitted
+from topgraft.evaluation.results import Cost, Evaluation, FittedClassifier
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.frozen_base import Base, open_base
 from topgraft.metrics import Interval
@@ -64,13 +64,13 @@ def write_weights(path: Path, classes: int, seed: int = 0, backbone: str = "tiny
     return file_sha256(path)
 
 
-def fitted(seed: int = 0, where: str = "photos") -> Fitted:
+def fitted(seed: int = 0, where: str = "photos") -> FittedClassifier:
     """A model as `topgraft.fit` returns it; the same seed gives the same bytes."""
     torch.manual_seed(seed)
     labels = np.array([0, 1, 2, 0, 1], dtype=np.int64)
     logits = np.random.default_rng(seed).normal(size=(5, 3)).astype(np.float32)
     names = tuple(f"{CLASSES[label]}/{at}.png" for at, label in enumerate(labels))
-    return Fitted(
+    return FittedClassifier(
         classifier=Classifier(build(BUILD), SPEC).eval(),
         classes=CLASSES,
         spec=SPEC,
@@ -112,7 +112,7 @@ CHOICE = EngineChoice("torch", "fp32", "cpu", 2, threads=1)
 class _Counting:
     """An engine that notes what it has run."""
 
-    def __init__(self, model: Fitted, ran: list[int]) -> None:
+    def __init__(self, model: FittedClassifier, ran: list[int]) -> None:
         self.choice, self.version = CHOICE, "1"
         self._model, self._ran = model, ran
 
@@ -124,7 +124,7 @@ class _Counting:
                     yield batch.indices, self._model.classifier.features(batch.pixels).numpy()
 
 
-def base_of(model: Fitted, folder: Path, ran: list[int] | None = None) -> Base:
+def base_of(model: FittedClassifier, folder: Path, ran: list[int] | None = None) -> Base:
     """The model's base in a cache of its own; `ran` gets the sizes of the batches that run."""
     counted: list[int] = [] if ran is None else ran
     opened = open_base(model.classifier, CHOICE, 0, folder / "cache")

@@ -12,7 +12,7 @@ from torch import nn
 from topgraft.data.pixel_cache import Pixels, open_pixels
 from topgraft.data.samples import ImageSpec, Sample
 from topgraft.models.classifier import Classifier
-from topgraft.training.inputs import Material
+from topgraft.training.inputs import TrainingInputs
 
 SPEC = ImageSpec(16, 16, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 CLASSES = 3
@@ -45,9 +45,9 @@ def pixels_of(samples: list[Sample], keep: bool = True) -> Pixels:
 
 
 class Noted:
-    """Material that notes what was stepped on: the epoch, and the images of each batch. It may stop there."""
+    """TrainingInputs that notes what was stepped on: the epoch, and the images of each batch. It may stop there."""
 
-    def __init__(self, material: Material, stop_at: int | None = None) -> None:
+    def __init__(self, material: TrainingInputs, stop_at: int | None = None) -> None:
         self.labels, self.boundary = material.labels, material.boundary
         self.log: list[tuple[int, tuple[int, ...]]] = []
         self._material, self._stop_at = material, stop_at

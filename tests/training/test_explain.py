@@ -52,7 +52,7 @@ def test_what_was_not_measured_is_not_said() -> None:
 def test_the_config_says_what_was_known_and_what_was_left() -> None:
     found = explained(GROUPS, replace(FACTS, budget=8.0), [SOLVED])
     assert found["suggested"] == "stage1"
-    assert found["ladder"] == ["stage1", "stem"]
+    assert found["unfreeze_schedule"] == ["stage1", "stem"]
     assert found["untried"] == "stage1"
     assert found["images_per_class"] == 250
     assert found["why"] == reasoned(GROUPS, replace(FACTS, budget=8.0))

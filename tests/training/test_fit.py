@@ -15,7 +15,7 @@ from PIL import Image
 import topgraft as tg
 from topgraft.data.samples import Sample, Splits
 from topgraft.errors import DataError, UsageError
-from topgraft.evaluation.results import Fitted
+from topgraft.evaluation.results import FittedClassifier
 from topgraft.features.extract import FeatureRows
 from topgraft.settings import fields, verbs
 from topgraft.strategies.facts import Facts
@@ -49,7 +49,7 @@ def test_laps_are_the_seconds_between_them(monkeypatch: pytest.MonkeyPatch) -> N
     times = iter([1.0, 1.5, 4.0])
     monkeypatch.setattr(fit.time, "perf_counter", lambda: next(times))
     seconds: dict[str, float] = {}
-    lap = timing.laps(seconds)
+    lap = timing.stopwatch(seconds)
     lap("open")
     lap("head")
     assert seconds == {"open": 0.5, "head": 2.5}
@@ -64,7 +64,7 @@ class _Reached(Exception):
     """A phase was about to step."""
 
 
-def fit_tiny(**choices: Any) -> Fitted:
+def fit_tiny(**choices: Any) -> FittedClassifier:
     """Twenty lopsided images; all groups step."""
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     labels = np.repeat([0, 1], [14, 6])
@@ -193,7 +193,7 @@ def test_balanced_classes_arrive_as_weights(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_rate_of_a_range_test_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradient_phase, "find_rate", lambda *_: (0.0123, []))
+    monkeypatch.setattr(gradient_phase, "lr_range_test", lambda *_: (0.0123, []))
     assert about_to_step(monkeypatch, find_lr=True)[0].lr == 0.0123
     assert about_to_step(monkeypatch)[0].lr == 0.001
 

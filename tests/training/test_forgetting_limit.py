@@ -20,7 +20,7 @@ from topgraft.models.weights.load import Network, load_network
 from topgraft.models.weights.names import LEARNT, RANDOM
 from topgraft.settings import fields, verbs
 from topgraft.training import fit, forgetting_limit
-from topgraft.training.cost.budget import Later
+from topgraft.training.cost.budget import RemainingWork
 from topgraft.training.forgetting_limit import (
     Past,
     as_config,
@@ -121,12 +121,12 @@ def test_a_budget_is_told_what_comes_after_training(opened: tuple[verbs.FitSetti
     samples = tuple(Sample(str(n), 0) for n in range(40))
     splits = Splits("photos", ("a",), samples[:20], samples[20:30], ())
     past = Past(original_network(chosen, classifier, network), samples[30:37])
-    assert later(Past(), splits, chosen) == Later()
-    assert later(past, splits, chosen) == Later(images=14, networks=2)
+    assert later(Past(), splits, chosen) == RemainingWork()
+    assert later(past, splits, chosen) == RemainingWork(images=14, networks=2)
     limited = replace(chosen, forget_at_most=1.0)
     # The published base, five shares of the tuning, and the chosen one on validation.
-    assert later(past, splits, limited) == Later(6 * 37 + 10, 7, 6)
-    assert later(replace(past, source=()), splits, limited) == Later(6 * 30 + 10, 7, 6)
+    assert later(past, splits, limited) == RemainingWork(6 * 37 + 10, 7, 6)
+    assert later(replace(past, source=()), splits, limited) == RemainingWork(6 * 30 + 10, 7, 6)
 
 
 STEPS = {"rules": [{"name": "top", "epochs": 1, "lr": 1e-4, "rules": {"head": 1, "stage7": 1, "*": "frozen"}}]}

@@ -20,16 +20,16 @@ from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network
 from topgraft.models.weights.load import load_network
 from topgraft.settings import fields, verbs
-from topgraft.strategies.facts import Facts, thawed
+from topgraft.strategies.facts import Facts, unfrozen
 from topgraft.strategies.plan import Phase, table
 from topgraft.training import input_factory
-from topgraft.training.cost.budget import Later
-from topgraft.training.cost.cache_decision import Decision
+from topgraft.training.cost.budget import RemainingWork
+from topgraft.training.cost.cache_decision import CacheDecision
 from topgraft.training.cost.group_costs import GroupCost
 from topgraft.training.head import Labelled
 from topgraft.training.head.probes import probe
 from topgraft.training.input_factory import Preparation
-from topgraft.training.inputs import PixelMaterial, StoredMaterial
+from topgraft.training.inputs import CachedActivations, PixelInputs
 from topgraft.training.replay import Resolved
 
 CHOICE = EngineChoice("torch", "fp32", "cpu", 4, threads=1)
@@ -119,7 +119,7 @@ def test_a_resumed_fit_decides_about_caching_as_it_did(
     classifier: Classifier, samples: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     groups = tuple(classifier.groups)
-    phase = Phase("from stage7", thawed(groups, "stage7"), 2, 1e-4)
+    phase = Phase("from stage7", unfrozen(groups, "stage7"), 2, 1e-4)
     rows = table(groups, phase.rules)
     first = ready(classifier, samples, tmp_path / "one")
     untouched = ready(classifier, samples, tmp_path / "one")
@@ -153,20 +153,20 @@ def test_a_phase_gets_activations_or_pixels_as_decided(
     classifier: Classifier, samples: list[Sample], tmp_path: Path
 ) -> None:
     groups = tuple(classifier.groups)
-    tried = Phase("from stage7", thawed(groups, "stage7"), 2, 1e-4)
+    tried = Phase("from stage7", unfrozen(groups, "stage7"), 2, 1e-4)
     rows = table(groups, tried.rules)
-    for asked, kind in (("on", StoredMaterial), ("off", PixelMaterial)):
+    for asked, kind in (("on", CachedActivations), ("off", PixelInputs)):
         found = ready(classifier, samples, tmp_path, boundary_cache=asked)
         material = found.material(tried, rows)
         assert type(material) is kind
         assert len(next(iter(material.batches(np.arange(8), 8, 1)))[0]) == 8
     whole = dict.fromkeys(groups, 1.0)
-    assert type(ready(classifier, samples, tmp_path, boundary_cache="on").material(tried, whole)) is PixelMaterial
+    assert type(ready(classifier, samples, tmp_path, boundary_cache="on").material(tried, whole)) is PixelInputs
     # Tried in folds and trained, one name has two decisions; each is replayed as it was.
     found = ready(classifier, samples, tmp_path)
     found.resolved = replace(found.resolved, caching={"from stage7": False, "from stage7, 3 folds": True})
-    assert type(found.material(tried, rows)) is PixelMaterial
-    assert type(found.material(replace(tried, folds=3), rows)) is StoredMaterial
+    assert type(found.material(tried, rows)) is PixelInputs
+    assert type(found.material(replace(tried, folds=3), rows)) is CachedActivations
     assert {name: entry["cached"] for name, entry in found.decisions.items()} == found.resolved.caching
 
 
@@ -179,7 +179,7 @@ def test_versions_of_what_else_computes_are_in_all_keys(
     found.features(True)
     found.features(False)
     found.decisions["top"] = {"keys": []}
-    found._from_cache("top", Decision("stage6", "stage7", True, 1, 0, (0.0, 0.0), ""), in_folds=False)
+    found._from_cache("top", CacheDecision("stage6", "stage7", True, 1, 0, (0.0, 0.0), ""), in_folds=False)
     keys = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.rglob("key.json")]
     assert sorted(key["boundary"] for key in keys) == ["all, pooled", "stage6", "stage6", "stage7"]
     assert all("safetensors" in key["versions"] for key in keys)
@@ -190,15 +190,15 @@ def test_for_a_gpu_a_thread_reads_ahead_and_views_that_fail_are_named(
     classifier: Classifier, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = {(0, 3): "is cut short"}
-    made = StoredMaterial(torch.zeros(0), "stage6", (), None, failed=failed)  # type: ignore[arg-type]
+    made = CachedActivations(torch.zeros(0), "stage6", (), None, failed=failed)  # type: ignore[arg-type]
     monkeypatch.setattr(input_factory, "fill", lambda *given: made)
-    decision = Decision("stage6", "stage7", True, 0, 0, (0.0, 0.0), "")
+    decision = CacheDecision("stage6", "stage7", True, 0, 0, (0.0, 0.0), "")
     for device in ("cpu", "cuda"):
         found = ready(classifier, samples, tmp_path)
         found.resolved = Resolved(replace(CHOICE, device=device), "fp32")
         found.decisions["top"] = {"keys": []}
         material = found._from_cache("top", decision, in_folds=False)
-        assert isinstance(material, StoredMaterial)
+        assert isinstance(material, CachedActivations)
         assert material.ahead == (device == "cuda")
         assert found.unreadable() == (Unreadable(samples[3].name, "is cut short"),)
 
@@ -213,8 +213,8 @@ def test_where_the_cache_cannot_be_kept_a_phase_goes_on_with_pixels(
     monkeypatch.setattr(input_factory, "fill", full)
     found = ready(classifier, samples, tmp_path, boundary_cache="on")
     groups = tuple(classifier.groups)
-    phase = Phase("top", thawed(groups, "stage7"), 2, 1e-4, folds=folds)
-    assert isinstance(found.material(phase, table(groups, phase.rules)), PixelMaterial)
+    phase = Phase("top", unfrozen(groups, "stage7"), 2, 1e-4, folds=folds)
+    assert isinstance(found.material(phase, table(groups, phase.rules)), PixelInputs)
     (decision,) = found.decisions.values()
     assert (decision["cached"], decision["why"]) == (False, "the disk is full")
 
@@ -224,7 +224,7 @@ def test_a_plan_tells_seconds_for_every_group(classifier: Classifier, samples: l
     found._costs = {name: GroupCost(1.0, 2.0, 9) for name in classifier.groups}
     found._store, found._free = 1e-12, 1 << 40
     pair = Labelled(np.zeros((8, 1280), dtype=np.float32), np.arange(8) % 3), labels(4)
-    facts = found.plan(Facts(8, 4, 3, epochs=5), pair, {}, 0.0, Later())
+    facts = found.plan(Facts(8, 4, 3, epochs=5), pair, {}, 0.0, RemainingWork())
     base = [name for name in classifier.groups if name != "head"]
     assert list(facts.epoch_seconds) == base
     # Eight images forward and back, four forward, through all groups.
@@ -240,6 +240,6 @@ def test_a_plan_tells_seconds_for_every_group(classifier: Classifier, samples: l
     below = base.index("stage7")
     assert facts.setup_seconds["stage7"] == pytest.approx(12 * 4 * below, rel=0.01)
     assert facts.epoch_seconds["stage7"] == pytest.approx((8 * 3 + 4) * (len(base) - below + 1), rel=0.01)
-    more = found.plan(Facts(8, 4, 3, epochs=5), pair, {}, 0.0, Later(images=100, networks=2, solves=3))
+    more = found.plan(Facts(8, 4, 3, epochs=5), pair, {}, 0.0, RemainingWork(images=100, networks=2, solves=3))
     assert more.reserve - facts.reserve == pytest.approx(100 * len(base) + 2 * 2.5)
     assert (facts.solves, more.solves) == (0, 3)

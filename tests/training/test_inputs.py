@@ -15,7 +15,7 @@ from support.small import coloured, pixels_of
 
 from topgraft.data.augment import AUGMENTATIONS
 from topgraft.errors import DataError
-from topgraft.training.inputs import PixelMaterial, StoredMaterial
+from topgraft.training.inputs import CachedActivations, PixelInputs
 
 ORDER = np.array([5, 1, 7, 0, 3])
 
@@ -27,7 +27,7 @@ def batches(material: Any, order: np.ndarray = ORDER, size: int = 2, at: int | N
 def test_batches_come_in_the_order_with_their_labels() -> None:
     pixels = pixels_of(coloured(9, 1))
     assert pixels.kept is not None
-    found = batches(PixelMaterial(pixels))
+    found = batches(PixelInputs(pixels))
     assert [len(labels) for _, labels in found] == [2, 2, 1]
     assert torch.equal(torch.cat([images for images, _ in found]), pixels.kept[torch.from_numpy(ORDER)])
     assert torch.equal(torch.cat([labels for _, labels in found]), pixels.labels[torch.from_numpy(ORDER)])
@@ -35,7 +35,7 @@ def test_batches_come_in_the_order_with_their_labels() -> None:
 
 def test_an_epoch_has_views_of_its_own_whatever_the_order() -> None:
     pixels = pixels_of(coloured(9, 1))
-    material = PixelMaterial(pixels, AUGMENTATIONS["strong"], seed=3)
+    material = PixelInputs(pixels, AUGMENTATIONS["strong"], seed=3)
     one, again, two = (torch.cat([i for i, _ in batches(material, at=at)]) for at in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, two)
@@ -44,7 +44,7 @@ def test_an_epoch_has_views_of_its_own_whatever_the_order() -> None:
     plain = torch.cat([i for i, _ in batches(material)])
     assert pixels.kept is not None
     assert torch.equal(plain, pixels.kept[torch.from_numpy(ORDER)])
-    other = torch.cat([i for i, _ in batches(PixelMaterial(pixels, AUGMENTATIONS["strong"], seed=4), at=1)])
+    other = torch.cat([i for i, _ in batches(PixelInputs(pixels, AUGMENTATIONS["strong"], seed=4), at=1)])
     assert not torch.equal(one, other)
 
 
@@ -54,7 +54,7 @@ def test_an_image_that_judges_and_is_gone_is_named(tmp_path: Path, alone: bool) 
     samples = coloured(9, 1)
     samples[7] = replace(samples[7], array=None, path=tmp_path / "gone.png", name="gone.png")
     judged = pixels_of(samples[6:]) if alone else None
-    material = PixelMaterial(pixels_of(samples, keep=False), None, 0, judged, first=6)
+    material = PixelInputs(pixels_of(samples, keep=False), None, 0, judged, first=6)
     assert [len(labels) for _, labels in batches(material, np.array([6, 8]))] == [2]
     with pytest.raises(DataError, match=r"gone\.png(.|\n)*go on with --resume"):
         batches(material, np.array([6, 7, 8]))
@@ -65,7 +65,7 @@ def test_a_view_that_failed_once_does_not_end_what_judges_the_image_later(tmp_pa
     """As in folds, where all images train and judge in turn."""
     samples = coloured(4, 1)
     samples[3] = replace(samples[3], array=None, path=tmp_path / "late.png", name="late.png")
-    material = PixelMaterial(pixels_of(samples, keep=False), AUGMENTATIONS["crop"])
+    material = PixelInputs(pixels_of(samples, keep=False), AUGMENTATIONS["crop"])
     material.pixels.failed.clear()
     assert [len(labels) for _, labels in batches(material, np.arange(4), 4, at=1)] == [3]
     Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(tmp_path / "late.png")
@@ -75,7 +75,7 @@ def test_a_view_that_failed_once_does_not_end_what_judges_the_image_later(tmp_pa
 def test_images_that_judge_may_be_kept_alone() -> None:
     samples = coloured(9, 1)
     loose, judged = pixels_of(samples, keep=False), pixels_of(samples[6:])
-    material = PixelMaterial(loose, AUGMENTATIONS["crop"], 0, judged, first=6)
+    material = PixelInputs(loose, AUGMENTATIONS["crop"], 0, judged, first=6)
     order = np.array([8, 6])
     ((images, labels),) = batches(material, order)
     assert judged.kept is not None
@@ -104,20 +104,20 @@ class Rows:
 def test_views_of_a_cache_come_in_turn(ahead: bool) -> None:
     labels = torch.arange(9)
     stores: Any = tuple(Rows(number) for number in range(4))
-    material = StoredMaterial(labels, "stem", [str(n) for n in range(9)], stores[0], stores[1:], ahead=ahead)
+    material = CachedActivations(labels, "stem", [str(n) for n in range(9)], stores[0], stores[1:], ahead=ahead)
     seen = {at: {int(row[0]) for rows, _ in batches(material, at=at) for row in rows} for at in (None, 1, 2, 3, 4)}
     assert seen == {None: {0}, 1: {1}, 2: {2}, 3: {3}, 4: {1}}
     found = batches(material, at=1)
     assert [len(rows) for rows, _ in found] == [2, 2, 1]
     assert torch.equal(torch.cat([rows[:, 1] for rows, _ in found]).long(), torch.from_numpy(ORDER))
     assert torch.equal(torch.cat([found for _, found in found]), torch.from_numpy(ORDER))
-    alone = StoredMaterial(labels, "stem", [str(n) for n in range(9)], stores[2])
+    alone = CachedActivations(labels, "stem", [str(n) for n in range(9)], stores[2])
     assert all(int(row[0]) == 2 for rows, _ in batches(alone, at=5) for row in rows)
 
 
 def test_maps_lie_as_convolutions_take_them() -> None:
     store: Any = Rows(1, map=True)
-    material = StoredMaterial(torch.arange(9), "stem", [str(n) for n in range(9)], store)
+    material = CachedActivations(torch.arange(9), "stem", [str(n) for n in range(9)], store)
     rows, _ = batches(material)[0]
     assert rows.shape == (2, 2, 3, 3)
     assert rows.is_contiguous(memory_format=torch.channels_last)
@@ -146,8 +146,8 @@ def reading() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("topgraft-read")]
 
 
-def stored(store: Any) -> StoredMaterial:
-    return StoredMaterial(torch.arange(9), "stem", [str(n) for n in range(9)], store, ahead=True)
+def stored(store: Any) -> CachedActivations:
+    return CachedActivations(torch.arange(9), "stem", [str(n) for n in range(9)], store, ahead=True)
 
 
 def test_one_batch_is_read_ahead_and_no_more_and_the_thread_ends_with_the_iterator() -> None:

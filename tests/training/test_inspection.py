@@ -14,7 +14,7 @@ from topgraft.strategies import STRATEGIES
 from topgraft.strategies.defaults import FALL
 from topgraft.strategies.facts import Facts
 from topgraft.strategies.plan import Phase, Rule
-from topgraft.training.inspection import TableRow, foresee, inspect_line, place, planned
+from topgraft.training.inspection import TableRow, inspect_line, place, planned, planned_phases
 
 
 def test_every_station_is_shown_with_its_range() -> None:
@@ -84,7 +84,7 @@ def test_each_group_is_placed_where_it_runs() -> None:
 def test_all_rungs_of_auto_are_foreseen_and_those_tried_in_folds_are_shown_once() -> None:
     groups = ("stem", "stage1", "head")
     few = Facts(60, 20, 2, epochs=4, lr=1e-3, budget=0.1, spent=1.0)
-    shown = planned(foresee(STRATEGIES["auto"], few, groups), groups)
+    shown = planned(planned_phases(STRATEGIES["auto"], few, groups), groups)
     assert [(phase.name, phase.epochs, phase.lr) for phase in shown] == [
         ("head", 0, 0.0), ("from stage1", 4, 1e-3), ("from stem", 4, 1e-3),
     ]  # fmt: skip

@@ -20,7 +20,7 @@ from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase
 from topgraft.training import head_phase, loop
 from topgraft.training.head import Labelled
-from topgraft.training.inputs import Inputs, PixelMaterial
+from topgraft.training.inputs import Inputs, PixelInputs
 from topgraft.training.loop import Outcome, drain, train
 from topgraft.training.sgd.step import StepChoices
 from topgraft.training.state import TrainChoices
@@ -133,7 +133,7 @@ def test_a_phase_that_steps_trains_on_pixels_and_its_best_epoch_is_selected() ->
     from support.small import coloured, pixels_of, small_classifier
 
     classifier = small_classifier()
-    material = PixelMaterial(pixels_of([*coloured(60, 1), *coloured(30, 2)]))
+    material = PixelInputs(pixels_of([*coloured(60, 1), *coloured(30, 2)]))
     inputs = Inputs(material=lambda phase, rows: material, train=np.arange(60), val=np.arange(60, 90))
     facts = Facts(60, 30, 3, epochs=3, lr=0.01, pretrained=False)
     records, outcome = drain(train(classifier, STRATEGIES["full"], facts, inputs, CHOICES))

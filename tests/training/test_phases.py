@@ -14,7 +14,7 @@ import pytest
 import torch
 from support.small import Noted, coloured, pixels_of, same, small_classifier, state_of
 
-from topgraft.errors import NotANumber, OutOfTime, Stalled
+from topgraft.errors import NotANumberError, OutOfTimeError, TrainingStalledError
 from topgraft.metrics import wilson
 from topgraft.models.classifier import Classifier
 from topgraft.strategies import STRATEGIES
@@ -26,10 +26,10 @@ from topgraft.strategies.plan import Phase, Rule
 from topgraft.training import checkpoint, explain, gradient_phase
 from topgraft.training.checkpoint import Checkpoint
 from topgraft.training.head import Labelled
-from topgraft.training.inputs import Inputs, PixelMaterial
+from topgraft.training.inputs import Inputs, PixelInputs
 from topgraft.training.loop import Outcome, drain, train
 from topgraft.training.sgd import epochs
-from topgraft.training.sgd.lr_finder import find_rate
+from topgraft.training.sgd.lr_finder import lr_range_test
 from topgraft.training.sgd.step import StepChoices
 from topgraft.training.state import TrainChoices
 
@@ -41,17 +41,17 @@ FACTS = Facts(TRAIN, VAL, 3, epochs=2, lr=0.003, probes={"stem": 0.5, "stage1": 
 
 
 @pytest.fixture(scope="module")
-def pixels() -> PixelMaterial:
-    return PixelMaterial(pixels_of([*coloured(TRAIN, 1), *coloured(VAL, 2)]))
+def pixels() -> PixelInputs:
+    return PixelInputs(pixels_of([*coloured(TRAIN, 1), *coloured(VAL, 2)]))
 
 
 @pytest.fixture(scope="module")
-def many() -> PixelMaterial:
+def many() -> PixelInputs:
     """So many validation images that those alone judge the head, as they judge epochs."""
-    return PixelMaterial(pixels_of([*coloured(TRAIN, 1), *coloured(SELECTION_MINIMUM, 2)]))
+    return PixelInputs(pixels_of([*coloured(TRAIN, 1), *coloured(SELECTION_MINIMUM, 2)]))
 
 
-def features(classifier: Classifier, pixels: PixelMaterial) -> tuple[Labelled, Labelled]:
+def features(classifier: Classifier, pixels: PixelInputs) -> tuple[Labelled, Labelled]:
     assert pixels.pixels.kept is not None
     with torch.inference_mode():
         rows = classifier.features(pixels.pixels.kept).numpy()
@@ -66,7 +66,7 @@ def blinded(pair: tuple[Labelled, Labelled]) -> tuple[Labelled, Labelled]:
 
 
 def fit(
-    classifier: Classifier, pixels: PixelMaterial, strategy: Strategy | str, facts: Facts = FACTS, *,
+    classifier: Classifier, pixels: PixelInputs, strategy: Strategy | str, facts: Facts = FACTS, *,
     blind: bool = False, noted: Noted | None = None, choices: TrainChoices = CHOICES,
     save: Any = None, resumed: Checkpoint | None = None,
 ) -> tuple[list[EpochRecord], Outcome]:  # fmt: skip
@@ -89,7 +89,7 @@ def best_of(records: Sequence[EpochRecord]) -> EpochRecord:
     return max([r for r in records if not r.folds and (r.chosen or r.epoch)], key=standing)
 
 
-def loss_of(classifier: Classifier, pixels: PixelMaterial) -> float:
+def soft_cross_entropy(classifier: Classifier, pixels: PixelInputs) -> float:
     assert pixels.pixels.kept is not None
     with torch.inference_mode():
         logits = classifier(pixels.pixels.kept[TRAIN:])
@@ -99,7 +99,7 @@ def loss_of(classifier: Classifier, pixels: PixelMaterial) -> float:
 @pytest.mark.parametrize(
     ("lrs", "name"), [((0.003, 0.01), "whole"), ((0.01, 3.0), "top"), ((3.0, 3.0), "head")], ids=lambda g: str(g)
 )
-def test_the_best_state_of_all_phases_stays(many: PixelMaterial, lrs: tuple[float, float], name: str) -> None:
+def test_the_best_state_of_all_phases_stays(many: PixelInputs, lrs: tuple[float, float], name: str) -> None:
     """Also where the last phase, or the last epochs of it, are worse than what was there before."""
     classifier = small_classifier()
     choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore"))
@@ -112,12 +112,12 @@ def test_the_best_state_of_all_phases_stays(many: PixelMaterial, lrs: tuple[floa
     assert [phase.name for phase in outcome.taken] == ["head", "top", "whole"]
     assert list(outcome.phases) == ["head", "top", "whole"]
     if best.epoch:
-        assert loss_of(classifier, many) == pytest.approx(best.val_loss, rel=1e-4)
+        assert soft_cross_entropy(classifier, many) == pytest.approx(best.val_loss, rel=1e-4)
 
 
 @pytest.mark.parametrize(("loss", "kept"), [(0.5, "top"), (0.51, "top"), (0.49, "whole")])
 def test_a_phase_that_only_ties_leaves_the_shallower_one(
-    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch, loss: float, kept: str
+    pixels: PixelInputs, monkeypatch: pytest.MonkeyPatch, loss: float, kept: str
 ) -> None:
     right = np.arange(VAL) < 20
 
@@ -134,7 +134,7 @@ def test_a_phase_that_only_ties_leaves_the_shallower_one(
     assert (classifier.head.bias == ("top", "whole").index(kept)).all()
 
 
-def test_every_phase_starts_from_the_best_state(many: PixelMaterial) -> None:
+def test_every_phase_starts_from_the_best_state(many: PixelInputs) -> None:
     """A phase that only did harm is as if it had not been."""
     choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore", batch_size=16))
     harm = replace(WHOLE, name="harm", lr=3.0, epochs=1)
@@ -149,7 +149,7 @@ def test_every_phase_starts_from_the_best_state(many: PixelMaterial) -> None:
     assert same(one.state_dict(), other.state_dict())
 
 
-def test_folds_try_and_leave_every_bit_as_it_was(pixels: PixelMaterial) -> None:
+def test_folds_try_and_leave_every_bit_as_it_was(pixels: PixelInputs) -> None:
     def trying(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
         number = history[-1].phase + 1 if history else 0
         return (HEAD, replace(WHOLE, name="tried", folds=3), None)[number]
@@ -193,7 +193,7 @@ def never_the_same(groups: Sequence[str], facts: Facts, history: Sequence[EpochR
     ids=["rules", "steps at once", "tried and trained", "auto"],
 )
 def test_it_goes_on_from_every_checkpoint(
-    pixels: PixelMaterial, tmp_path: Path, strategy: Strategy | str, facts: Facts, ema: float, batch: int
+    pixels: PixelInputs, tmp_path: Path, strategy: Strategy | str, facts: Facts, ema: float, batch: int
 ) -> None:
     choices = replace(CHOICES, steps=replace(CHOICES.steps, ema=ema, batch_size=batch))
     straight, noted = small_classifier(), Noted(pixels)
@@ -230,9 +230,9 @@ class Clock:
 
 
 class Slow(Noted):
-    """Material of which every batch to step on takes a thousand seconds, and one that judges so many."""
+    """TrainingInputs of which every batch to step on takes a thousand seconds, and one that judges so many."""
 
-    def __init__(self, material: PixelMaterial, clock: Clock, judging: float = 0.0) -> None:
+    def __init__(self, material: PixelInputs, clock: Clock, judging: float = 0.0) -> None:
         super().__init__(material)
         self._clock, self._judging = clock, judging
 
@@ -244,7 +244,7 @@ class Slow(Noted):
 
 @pytest.mark.parametrize("strategy", [never_the_same, "rules"])
 def test_the_seconds_of_a_phase_that_was_interrupted_count(
-    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch, strategy: Strategy | str
+    pixels: PixelInputs, monkeypatch: pytest.MonkeyPatch, strategy: Strategy | str
 ) -> None:
     clock, kept = Clock(monkeypatch), list[Checkpoint]()
     facts = rules(HEAD, TOP, WHOLE)
@@ -266,7 +266,7 @@ def test_the_seconds_of_a_phase_that_was_interrupted_count(
 
 
 def test_time_that_no_record_counts_is_told_to_the_strategy(
-    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+    pixels: PixelInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writing states, and hashing what is frozen, are a part of a budget too."""
     clock, told = Clock(monkeypatch), list[float]()
@@ -286,7 +286,7 @@ def test_time_that_no_record_counts_is_told_to_the_strategy(
     assert told == pytest.approx([7.0] * 3, abs=60)
 
 
-def test_no_epoch_is_begun_whose_validation_has_no_time(pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_epoch_is_begun_whose_validation_has_no_time(pixels: PixelInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     slow, rehearsed = Slow(pixels, Clock(monkeypatch), judging=10_000), 3
     # Rehearsing, one look at two images, an epoch, its validation, and half of another one.
     seconds = 1000.0 * (rehearsed + 10 + TRAIN // 2 + 10 + 5)
@@ -301,7 +301,7 @@ def slow_auto(
     """Seconds that ``auto`` takes where a batch takes a thousand and a state two thousand; what it did."""
     with monkeypatch.context() as patch:
         clock = Clock(patch)
-        material = PixelMaterial(pixels_of([*coloured(TRAIN, 1), *coloured(val, 2)]))
+        material = PixelInputs(pixels_of([*coloured(TRAIN, 1), *coloured(val, 2)]))
         epoch = 1000.0 * (TRAIN // 2) * wrong
         seconds = {"stem": epoch, "stage1": epoch / 2}
         facts = replace(FACTS, val_images=val, epochs=5, budget=budget, epoch_seconds=seconds)
@@ -342,7 +342,7 @@ def test_a_rung_whose_cache_takes_too_long_to_fill_is_given_up(
     monkeypatch: pytest.MonkeyPatch, val: int, late: str
 ) -> None:
     clock, given = Clock(monkeypatch), list[float | None]()
-    material = PixelMaterial(pixels_of([*coloured(TRAIN, 1), *coloured(val, 2)]))
+    material = PixelInputs(pixels_of([*coloured(TRAIN, 1), *coloured(val, 2)]))
     facts = replace(FACTS, val_images=val, epochs=5, budget=1e5, epoch_seconds={"stem": 1000.0, "stage1": 500.0})
     pair = features(small_classifier(), material)
     if late == "after its folds":  # so that there is much to gain above the head
@@ -356,7 +356,7 @@ def test_a_rung_whose_cache_takes_too_long_to_fill_is_given_up(
         clock.passed += phase.seconds
         if late == "just":
             return material
-        raise OutOfTime("stem, plain: the time is up")
+        raise OutOfTimeError("stem, plain: the time is up")
 
     inputs = Inputs(pair, filled, np.arange(TRAIN), np.arange(TRAIN, TRAIN + val))
     solved, classifier = small_classifier(), small_classifier()
@@ -378,7 +378,7 @@ def test_a_rung_whose_cache_takes_too_long_to_fill_is_given_up(
 
 
 def test_a_rung_that_loses_what_was_known_takes_no_time_to_try_other_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epochs, "diverges", lambda losses, chance: len(losses) >= 25)
+    monkeypatch.setattr(epochs, "has_diverged", lambda losses, chance: len(losses) >= 25)
     budget = 60_000.0
     took, _, outcome = slow_auto(monkeypatch, SELECTION_MINIMUM, budget, wrong=0.3)
     assert took <= 1.1 * budget
@@ -386,7 +386,7 @@ def test_a_rung_that_loses_what_was_known_takes_no_time_to_try_other_rates(monke
     assert [phase.name for phase in outcome.taken] == ["head"]
 
 
-def test_what_coming_back_takes_is_taken_off_the_phase_under_way(pixels: PixelMaterial) -> None:
+def test_what_coming_back_takes_is_taken_off_the_phase_under_way(pixels: PixelInputs) -> None:
     def timed(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
         if facts.spent > 1000:
             return None
@@ -402,7 +402,7 @@ def test_what_coming_back_takes_is_taken_off_the_phase_under_way(pixels: PixelMa
         assert len(noted.log) == stepped, "three steps are rehearsed"
 
 
-def test_a_fold_that_leaves_one_class_alone_answers_none(pixels: PixelMaterial) -> None:
+def test_a_fold_that_leaves_one_class_alone_answers_none(pixels: PixelInputs) -> None:
     """Of five images one fold holds the only one of its class."""
     of = pixels.labels.numpy()
     zeros, ones = np.flatnonzero(of == 0)[:4], np.flatnonzero(of == 1)[:1]
@@ -425,14 +425,14 @@ def test_a_fold_that_leaves_one_class_alone_answers_none(pixels: PixelMaterial) 
     )
 
 
-def test_a_tried_rung_is_trained_under_a_number_of_its_own(pixels: PixelMaterial) -> None:
+def test_a_tried_rung_is_trained_under_a_number_of_its_own(pixels: PixelInputs) -> None:
     records, outcome = fit(small_classifier(), pixels, never_the_same)
     assert [(r.phase, r.name) for r in records if r.epoch == 1] == [(1, "top"), (2, "whole"), (3, "whole")]
     assert [phase.name for phase in outcome.taken] == ["head", "whole"]
     assert (outcome.selection["by"], outcome.selection["images"]) == ("out-of-fold", TRAIN + VAL)
 
 
-def test_what_folds_have_chosen_is_trained_to_its_last_epoch(many: PixelMaterial) -> None:
+def test_what_folds_have_chosen_is_trained_to_its_last_epoch(many: PixelInputs) -> None:
     """How many epochs was chosen by all images; the few that validate do not choose again."""
     classifier = small_classifier()
     choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore"))
@@ -444,10 +444,10 @@ def test_what_folds_have_chosen_is_trained_to_its_last_epoch(many: PixelMaterial
     records, outcome = fit(classifier, many, harmful, choices=choices, blind=True)
     assert standing(records[-1]) < standing(best_of(records)), "or the test shows nothing"
     assert outcome.selection["epoch"] == 2
-    assert loss_of(classifier, many) == pytest.approx(records[-1].val_loss, rel=1e-4)
+    assert soft_cross_entropy(classifier, many) == pytest.approx(records[-1].val_loss, rel=1e-4)
 
 
-def test_what_is_cut_before_the_epochs_that_folds_chose_has_to_be_better(many: PixelMaterial) -> None:
+def test_what_is_cut_before_the_epochs_that_folds_chose_has_to_be_better(many: PixelInputs) -> None:
     solved, classifier = small_classifier(), small_classifier()
     choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore"))
     fit(solved, many, "head")
@@ -466,10 +466,10 @@ def test_what_is_cut_before_the_epochs_that_folds_chose_has_to_be_better(many: P
 
 @pytest.mark.parametrize("budget", [100.0, None])
 def test_a_rung_of_auto_that_loses_what_was_known_is_no_loss(
-    many: PixelMaterial, monkeypatch: pytest.MonkeyPatch, budget: float | None
+    many: PixelInputs, monkeypatch: pytest.MonkeyPatch, budget: float | None
 ) -> None:
     def stalls(*_: Any, **__: Any) -> Any:
-        raise Stalled(1.0, 25, 9.0, 1.0, None, {}, known=True)
+        raise TrainingStalledError(1.0, 25, 9.0, 1.0, None, {}, known=True)
         yield
 
     solved, classifier = small_classifier(), small_classifier()
@@ -477,7 +477,7 @@ def test_a_rung_of_auto_that_loses_what_was_known_is_no_loss(
     monkeypatch.setattr(gradient_phase, "run_phase", stalls)
     facts = replace(rules(HEAD, WHOLE), budget=budget)
     if budget is None:  # the user has asked for this phase
-        with pytest.raises(Stalled):
+        with pytest.raises(TrainingStalledError):
             fit(classifier, many, "rules", facts)
         return
     _, outcome = fit(classifier, many, "rules", facts)
@@ -486,7 +486,7 @@ def test_a_rung_of_auto_that_loses_what_was_known_is_no_loss(
 
 
 @pytest.mark.parametrize("keep_last", [False, True])
-def test_what_was_cut_is_replayed_as_far_as_it_came(many: PixelMaterial, keep_last: bool) -> None:
+def test_what_was_cut_is_replayed_as_far_as_it_came(many: PixelInputs, keep_last: bool) -> None:
     """Step by step, with the rates of the longer schedule."""
     material = Noted(many, stop_at=3 + 2 * (TRAIN // 2) + 7)
     lively = replace(WHOLE, epochs=4, lr=0.01, keep_last=keep_last)
@@ -503,7 +503,7 @@ def test_what_was_cut_is_replayed_as_far_as_it_came(many: PixelMaterial, keep_la
 
 
 def test_a_phase_that_time_has_cut_is_replayed_to_the_same_step(
-    many: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+    many: PixelInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
 
@@ -523,7 +523,7 @@ def test_a_phase_that_time_has_cut_is_replayed_to_the_same_step(
     assert same(again.state_dict(), straight.state_dict())
 
 
-def test_ctrl_c_within_a_phase_leaves_the_best_epoch(many: PixelMaterial) -> None:
+def test_ctrl_c_within_a_phase_leaves_the_best_epoch(many: PixelInputs) -> None:
     base = rules(HEAD, replace(WHOLE, epochs=3, lr=0.01))
     steps = TRAIN // 2
     rehearsal = 3
@@ -542,10 +542,10 @@ def test_ctrl_c_within_a_phase_leaves_the_best_epoch(many: PixelMaterial) -> Non
     assert [phase.name for phase in outcome.taken] == ["head", "whole"]
     assert outcome.selection["phase"] == "whole"
     assert outcome.selection["epoch"] == 1
-    assert loss_of(classifier, many) == pytest.approx(first.val_loss, rel=1e-4)
+    assert soft_cross_entropy(classifier, many) == pytest.approx(first.val_loss, rel=1e-4)
 
 
-def test_ctrl_c_before_the_first_epoch_leaves_what_was_there(pixels: PixelMaterial) -> None:
+def test_ctrl_c_before_the_first_epoch_leaves_what_was_there(pixels: PixelInputs) -> None:
     solved, classifier = small_classifier(), small_classifier()
     fit(solved, pixels, "head")
     for folds in (0, 2):
@@ -558,7 +558,7 @@ def test_ctrl_c_before_the_first_epoch_leaves_what_was_there(pixels: PixelMateri
         fit(small_classifier(), pixels, "rules", rules(WHOLE), noted=Noted(pixels, stop_at=5))
 
 
-def test_ctrl_c_while_a_state_is_written_is_no_loss(pixels: PixelMaterial) -> None:
+def test_ctrl_c_while_a_state_is_written_is_no_loss(pixels: PixelInputs) -> None:
     def save(state: Checkpoint) -> None:
         raise KeyboardInterrupt
 
@@ -569,7 +569,7 @@ def test_ctrl_c_while_a_state_is_written_is_no_loss(pixels: PixelMaterial) -> No
     assert same(classifier.state_dict(), solved.state_dict())
 
 
-def test_ctrl_c_while_the_state_after_an_epoch_is_written_leaves_that_epoch(many: PixelMaterial) -> None:
+def test_ctrl_c_while_the_state_after_an_epoch_is_written_leaves_that_epoch(many: PixelInputs) -> None:
     """Its weights, its record, and a selection that names it."""
     for at in (1, 2):
         classifier = small_classifier()
@@ -586,17 +586,17 @@ def test_ctrl_c_while_the_state_after_an_epoch_is_written_leaves_that_epoch(many
         assert outcome.interrupted
         assert outcome.taken[-1].until == at
         assert outcome.selection["epoch"] == best.epoch
-        assert loss_of(classifier, many) == pytest.approx(best.val_loss, rel=1e-4)
+        assert soft_cross_entropy(classifier, many) == pytest.approx(best.val_loss, rel=1e-4)
 
 
 def test_a_rung_that_stalls_leaves_the_one_that_folds_have_chosen(
-    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+    pixels: PixelInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = epochs.run_phase
 
     def stalls(classifier: Any, phase: Phase, *given: Any, **named: Any) -> Any:
         if phase.name == "from stem":
-            raise Stalled(phase.lr, 25, 9.0, 1.0, None, {}, known=True)
+            raise TrainingStalledError(phase.lr, 25, 9.0, 1.0, None, {}, known=True)
         yield from real(classifier, phase, *given, **named)
 
     monkeypatch.setattr(gradient_phase, "run_phase", stalls)
@@ -621,7 +621,7 @@ def test_a_rung_that_stalls_leaves_the_one_that_folds_have_chosen(
 
 
 def test_answers_that_are_no_numbers_end_a_rung_and_not_the_fit(
-    many: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+    many: PixelInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(run: Any) -> Any:
         return np.full((SELECTION_MINIMUM, 3), np.nan, dtype=np.float32), many.labels.numpy()[TRAIN:]
@@ -629,14 +629,14 @@ def test_answers_that_are_no_numbers_end_a_rung_and_not_the_fit(
     solved, classifier = small_classifier(), small_classifier()
     fit(solved, many, "head")
     monkeypatch.setattr(epochs, "validate", breaks)
-    with pytest.raises(NotANumber, match="lower --lr"):
+    with pytest.raises(NotANumberError, match="lower --lr"):
         fit(small_classifier(), many, "rules", rules(HEAD, WHOLE))
     _, outcome = fit(classifier, many, "rules", replace(rules(HEAD, WHOLE), budget=100.0))
     assert outcome.stalled == ("whole",)
     assert same(classifier.state_dict(), solved.state_dict())
 
 
-def test_a_range_test_gives_the_rate_and_a_resumed_phase_keeps_it(pixels: PixelMaterial, tmp_path: Path) -> None:
+def test_a_range_test_gives_the_rate_and_a_resumed_phase_keeps_it(pixels: PixelInputs, tmp_path: Path) -> None:
     steps = replace(CHOICES.steps, stalled="ignore")  # of pairs of images a loss jumps about
     choices, kept = replace(CHOICES, find_lr=True, steps=steps), list[Path]()
 
@@ -650,7 +650,7 @@ def test_a_range_test_gives_the_rate_and_a_resumed_phase_keeps_it(pixels: PixelM
     fit(solved, pixels, "head")
     before = state_of(solved)
     rows: dict[str, float | None] = {"stem": 1.0, "stage1": 1.0, "head": 1.0}
-    rate, _ = find_rate(solved, rows, pixels, np.arange(TRAIN), CHOICES.steps, 1e-3)
+    rate, _ = lr_range_test(solved, rows, pixels, np.arange(TRAIN), CHOICES.steps, 1e-3)
     assert same(before, solved.state_dict())
     assert outcome.taken[-1].lr == rate != WHOLE.lr
     assert {record.lr for record in records if record.epoch} == {rate}
@@ -664,7 +664,7 @@ def test_a_range_test_gives_the_rate_and_a_resumed_phase_keeps_it(pixels: PixelM
     assert len(more.log) == 2 * (TRAIN // 2) - 25, "the range test was not run again"
 
 
-def test_what_is_tried_in_folds_has_the_rate_of_the_range_test_too(pixels: PixelMaterial) -> None:
+def test_what_is_tried_in_folds_has_the_rate_of_the_range_test_too(pixels: PixelInputs) -> None:
     steps = replace(CHOICES.steps, stalled="ignore")
     choices, noted = replace(CHOICES, find_lr=True, steps=steps), Noted(pixels)
     kept: list[Checkpoint] = []
@@ -681,13 +681,13 @@ def test_what_is_tried_in_folds_has_the_rate_of_the_range_test_too(pixels: Pixel
     assert len(more.log) < len(noted.log) - TRAIN // 2, "neither that test nor the first fold was run again"
 
 
-def test_folds_of_auto_are_those_of_the_defaults(pixels: PixelMaterial) -> None:
+def test_folds_of_auto_are_those_of_the_defaults(pixels: PixelInputs) -> None:
     records, _ = fit(small_classifier(), pixels, "auto")
     assert {record.folds for record in records} == {0, FOLDS}
 
 
 def test_a_rate_that_spoils_the_network_in_few_steps_is_said_and_remembered(
-    many: PixelMaterial, capsys: pytest.CaptureFixture[str]
+    many: PixelInputs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Too few steps for the look at the loss after 25 of them."""
     choices = replace(CHOICES, steps=replace(CHOICES.steps, batch_size=16))
@@ -702,7 +702,7 @@ def test_a_rate_that_spoils_the_network_in_few_steps_is_said_and_remembered(
 
 
 def test_it_is_said_too_where_cross_validation_tries_the_rate(
-    pixels: PixelMaterial, capsys: pytest.CaptureFixture[str]
+    pixels: PixelInputs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     choices = replace(CHOICES, steps=replace(CHOICES.steps, batch_size=16))
     records, outcome = fit(small_classifier(), pixels, "auto", replace(FACTS, lr=30.0, epochs=1), choices=choices)

@@ -15,19 +15,19 @@ from support.small import coloured, small_classifier
 from topgraft.data.samples import Sample
 from topgraft.errors import DataError, UsageError
 from topgraft.evaluation.evaluate import head_logits
-from topgraft.evaluation.pretrained_reference import Original, base_state
+from topgraft.evaluation.pretrained_reference import PretrainedReference, base_state
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.extract import run
 from topgraft.features.frozen_base import open_base
 from topgraft.models.classifier import Classifier
-from topgraft.training.wise_ft import SHARES, Trade, halves, interpolate, keep_from_forgetting, short_trade
+from topgraft.training.wise_ft import SHARES, Trade, halves, interpolate, limit_tuning, short_trade
 
 CHOICE = EngineChoice("torch", "fp32", "cpu", 8, threads=1)
 OUTPUTS = 4
 TRAIN, VAL = coloured(30, seed=1), coloured(24, seed=2)
 
 
-def pair() -> tuple[Original, Classifier]:
+def pair() -> tuple[PretrainedReference, Classifier]:
     """A small original with four outputs, and a base that was tuned away from it in parameters and statistics."""
     original, tuned = small_classifier(classes=OUTPUTS), small_classifier()
     tuned.groups.load_state_dict({**tuned.groups.state_dict(), **base_state(original)})
@@ -38,10 +38,10 @@ def pair() -> tuple[Original, Classifier]:
                 value.add_(0.4 * torch.rand(value.shape, generator=draw))
             else:
                 value.add_(1)
-    return Original("small", "w", original, True), tuned
+    return PretrainedReference("small", "w", original, True), tuned
 
 
-def told(original: Original, count: int, folder: Path) -> list[Sample]:
+def told(original: PretrainedReference, count: int, folder: Path) -> list[Sample]:
     """Images with the original's own answers for labels: it is right on all of them."""
     samples = coloured(count, seed=5)
     assert original.classifier is not None
@@ -50,9 +50,9 @@ def told(original: Original, count: int, folder: Path) -> list[Sample]:
     return [replace(s, label=int(label)) for s, label in zip(samples, labels, strict=True)]
 
 
-def keep(classifier: Classifier, original: Original, folder: Path, at_most: float, **more: Any) -> Trade:
+def keep(classifier: Classifier, original: PretrainedReference, folder: Path, at_most: float, **more: Any) -> Trade:
     options: dict[str, Any] = {"choice": CHOICE, "workers": 0, "folder": folder, **more}
-    return keep_from_forgetting(classifier, original, TRAIN, VAL, at_most=at_most, **options)
+    return limit_tuning(classifier, original, TRAIN, VAL, at_most=at_most, **options)
 
 
 def test_the_ends_are_the_two_bases_bit_for_bit() -> None:
@@ -177,4 +177,4 @@ def test_images_that_went_away_meanwhile_are_named(tmp_path: Path) -> None:
     base = open_base(original.classifier, CHOICE, 0, tmp_path)
     base.store.append([gone.digest], np.zeros((1, 12), np.float32), [gone.name])
     with pytest.raises(DataError, match=r"changed since they were opened(.|\n)*gone\.png"):
-        keep_from_forgetting(tuned, original, [*TRAIN, gone], VAL, at_most=5, choice=CHOICE, workers=0, folder=tmp_path)
+        limit_tuning(tuned, original, [*TRAIN, gone], VAL, at_most=5, choice=CHOICE, workers=0, folder=tmp_path)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from topgraft.data.samples import SPLIT_NAMES, ImageSpec, SplitName, Unreadable
 from topgraft.errors import ArtifactError, UsageError
-from topgraft.evaluation.results import Cost, Fitted
+from topgraft.evaluation.results import Cost, FittedClassifier
 from topgraft.models.former_groups import are_former, translated, translated_config, translated_history
 from topgraft.strategies.history import epoch_from_json
 from topgraft.system.files import HISTORY_FILE
@@ -21,7 +21,7 @@ from .folder import recover
 from .results import DAMAGE, read_evaluation, read_results, read_text
 
 
-def load(folder: Path) -> Fitted:
+def load(folder: Path) -> FittedClassifier:
     """The fitted classifier of an artifact, in evaluation mode on the CPU.
 
     Raises:
@@ -67,7 +67,9 @@ def load(folder: Path) -> Fitted:
         ) from None
     written = ("format_version", "classes", "image_spec", "sha256", "config_sha256", "seconds", "unreadable")
     rest = {key: value for key, value in config.items() if key not in written}
-    return Fitted(classifier.eval(), classes, spec, rest, history, validation, seen, unreadable, Cost(seconds=seconds))
+    return FittedClassifier(
+        classifier.eval(), classes, spec, rest, history, validation, seen, unreadable, Cost(seconds=seconds)
+    )
 
 
 def _seen(text: str) -> dict[str, SplitName]:

@@ -20,7 +20,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from topgraft.evaluation.results import Evaluation, Fitted
+from topgraft.evaluation.results import Evaluation, FittedClassifier
 from topgraft.strategies.history import line_of
 from topgraft.system.files import HISTORY_FILE, checkpoint_file, link, replace
 
@@ -29,7 +29,7 @@ from .folder import previous_folder, recover, require_free
 from .results import read_results, write_json, write_results
 
 
-def save(fitted: Fitted, folder: Path, *, overwrite: bool = False, keep_checkpoint: bool = False) -> Path:
+def save(fitted: FittedClassifier, folder: Path, *, overwrite: bool = False, keep_checkpoint: bool = False) -> Path:
     """Write the artifact: whole or not at all. Returns the folder.
 
     It is written beside its place and then renamed, so that after a kill or a full disk the previous

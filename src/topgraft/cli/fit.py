@@ -10,14 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topgraft.errors import Stalled, UsageError
+from topgraft.errors import TrainingStalledError, UsageError
 from topgraft.system import progress, timing
 from topgraft.system.files import checkpoint_file
 
 from .output import print_json, remark, results
 
 if TYPE_CHECKING:
-    from topgraft.evaluation.results import Fitted
+    from topgraft.evaluation.results import FittedClassifier
 
 
 def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int:
@@ -64,13 +64,13 @@ def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int
     return 0
 
 
-def _fit_or_lower(asked: argparse.Namespace, choices: Mapping[str, Any]) -> Fitted:
+def _fit_or_lower(asked: argparse.Namespace, choices: Mapping[str, Any]) -> FittedClassifier:
     from topgraft import api
     from topgraft.cli.render import fit
 
     try:
         return api.run_fit(asked.where, **choices)
-    except Stalled as stall:
+    except TrainingStalledError as stall:
         if not (asked.quiet or asked.json):
             fit.stalled(stall)
         silent = asked.quiet or asked.json or choices.get("stalled", "ask") != "ask"
@@ -84,7 +84,7 @@ def _fit_or_lower(asked: argparse.Namespace, choices: Mapping[str, Any]) -> Fitt
         return api.run_fit(asked.where, **{**again, "lr": stall.rate})
 
 
-def _show(asked: argparse.Namespace, model: Fitted, out: Path, seconds: Mapping[str, float]) -> None:
+def _show(asked: argparse.Namespace, model: FittedClassifier, out: Path, seconds: Mapping[str, float]) -> None:
     from topgraft.cli.render import fit
 
     if not asked.json:
@@ -117,7 +117,7 @@ def _show(asked: argparse.Namespace, model: Fitted, out: Path, seconds: Mapping[
     )
 
 
-def _how_far(model: Fitted) -> str:
+def _how_far(model: FittedClassifier) -> str:
     epochs = [record.epoch for record in model.history if record.epoch and not record.folds]
     return f"stopped by Ctrl-C after epoch {epochs[-1]}" if epochs else "stopped by Ctrl-C before the first epoch ended"
 

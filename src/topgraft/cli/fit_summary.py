@@ -9,12 +9,12 @@ from typing import Any
 from topgraft.cli.render.forgetting import traded
 from topgraft.evaluation.chance import warned
 from topgraft.evaluation.headline import headline
-from topgraft.evaluation.results import Cost, Fitted
+from topgraft.evaluation.results import Cost, FittedClassifier
 from topgraft.system.formatting import image_counts
 from topgraft.training.wise_ft import trade_from_json
 
 
-def lines(model: Fitted, seconds: Mapping[str, float], out: Path | None = None) -> list[str]:
+def lines(model: FittedClassifier, seconds: Mapping[str, float], out: Path | None = None) -> list[str]:
     """One line for each fact; the headline is last.
 
     Args:
@@ -40,7 +40,7 @@ def lines(model: Fitted, seconds: Mapping[str, float], out: Path | None = None) 
     ]
 
 
-def _base(model: Fitted) -> str:
+def _base(model: FittedClassifier) -> str:
     """What computed the base, or trained it, and where."""
     resolved, backbone = model.config["resolved"], model.config["backbone"]["name"]
     engine, why = resolved["engine"], resolved.get("engine_why")

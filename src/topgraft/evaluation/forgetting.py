@@ -27,7 +27,7 @@ from topgraft.system.formatting import in_points, percent, share
 from topgraft.system.reprs import Overview, Shown
 
 from .evaluate import head_logits
-from .pretrained_reference import Original, untouched
+from .pretrained_reference import PretrainedReference, untouched
 from .similarity import Similarity, similarity
 
 
@@ -100,7 +100,7 @@ class Forgetting(Shown, overview=_overview):
 
 
 def kept(
-    original: Original,
+    original: PretrainedReference,
     before: NDArray[np.float32],
     after: NDArray[np.float32],
     labels: NDArray[np.int64],
@@ -118,7 +118,7 @@ def kept(
     return Kept(n, where, top1[0], top1[1], top5[0], top5[1], metrics.paired_loss(right[0], right[1]))
 
 
-def settled(classifier: Classifier, original: Original) -> Forgetting | None:
+def settled(classifier: Classifier, original: PretrainedReference) -> Forgetting | None:
     """What can be said without an image: there is nothing to forget, or nothing is forgotten. None if neither."""
     if original.classifier is None:
         return Forgetting(original.backbone, original.weights, False, None, cannot=original.why)
@@ -129,7 +129,7 @@ def settled(classifier: Classifier, original: Original) -> Forgetting | None:
 
 def measure(
     classifier: Classifier,
-    original: Original,
+    original: PretrainedReference,
     choice: EngineChoice,
     *,
     own: Sequence[Sample] = (),
@@ -144,7 +144,7 @@ def measure(
 
     Args:
         classifier: with the tuned base; on the CPU, in evaluation mode.
-        original: see `find_original`.
+        original: see `find_reference`.
         choice, workers, folder, libraries: see `topgraft.features.open_base`.
         own: images of the user's own; no labels are needed. None of them if empty.
         source: labelled images of the original task; see `source_samples`. None of them if empty.

@@ -11,7 +11,7 @@ from topgraft.system.formatting import counted, image_counts, listed, share, spl
 from topgraft.system.reprs import Grid, Overview
 
 if TYPE_CHECKING:
-    from .results import Evaluation, Fitted, Prediction, Predictions
+    from .results import Evaluation, FittedClassifier, Prediction, Predictions
 
 
 def evaluation(this: Evaluation) -> Overview:
@@ -51,7 +51,7 @@ def predictions(this: Predictions) -> Overview:
     )
 
 
-def fitted(this: Fitted) -> Overview:
+def fitted(this: FittedClassifier) -> Overview:
     """How good it is, what it was made of, and what it has taken."""
     backbone, config, spec = this.config["backbone"], this.config, this.spec
     judged, numbers = this.validation, Overview("")

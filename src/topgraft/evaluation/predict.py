@@ -17,7 +17,7 @@ from topgraft.features.extract import run
 from topgraft.features.frozen_base import Base
 
 from .evaluate import head_logits
-from .results import Fitted, Prediction, Predictions
+from .results import FittedClassifier, Prediction, Predictions
 
 # What a folder is searched for. A file that is named outright may be called anything.
 IMAGE_SUFFIXES = frozenset(
@@ -83,7 +83,7 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
-def predict(fitted: Fitted, samples: Sequence[Sample], base: Base, top_k: int) -> Predictions:
+def predict(fitted: FittedClassifier, samples: Sequence[Sample], base: Base, top_k: int) -> Predictions:
     """The `top_k` best classes of each image with their probabilities, best first.
 
     Args:

@@ -20,11 +20,11 @@ from topgraft.models.weights.names import RANDOM
 from topgraft.models.weights.published import WEIGHTS
 from topgraft.system.formatting import listing
 
-from .results import Fitted
+from .results import FittedClassifier
 
 
 @dataclass(frozen=True, eq=False)
-class Original:
+class PretrainedReference:
     """The published network that a base was tuned from.
 
     Attributes:
@@ -41,8 +41,10 @@ class Original:
     why: str = ""
 
 
-def original_of(model: Fitted, weights: str | None = None, folder: Path | None = None) -> Original:
-    """The published network that a fitted model's base was tuned from; see `find_original`.
+def reference_of(
+    model: FittedClassifier, weights: str | None = None, folder: Path | None = None
+) -> PretrainedReference:
+    """The published network that a fitted model's base was tuned from; see `find_reference`.
 
     Args:
         model: from `topgraft.fit` or `topgraft.load`.
@@ -50,7 +52,7 @@ def original_of(model: Fitted, weights: str | None = None, folder: Path | None =
         folder: of the cache, where downloads are kept.
     """
     backbone = model.config["backbone"]
-    return find_original(
+    return find_reference(
         backbone["name"],
         Build(**backbone["build"]),
         model.spec,
@@ -61,7 +63,7 @@ def original_of(model: Fitted, weights: str | None = None, folder: Path | None =
     )
 
 
-def find_original(
+def find_reference(
     backbone: str,
     build: Build,
     spec: ImageSpec,
@@ -70,7 +72,7 @@ def find_original(
     sha256: str,
     asked: str | None = None,
     folder: Path | None = None,
-) -> Original:
+) -> PretrainedReference:
     """The published network again, with its own top where that is one dense layer on the features of the base.
 
     Args:
@@ -89,9 +91,9 @@ def find_original(
     record = find_network(backbone)
     if record.learn is not None:
         why = f"the base of {backbone} is learnt from your own images, so it had no task before"
-        return Original(backbone, weights, None, False, why)
+        return PretrainedReference(backbone, weights, None, False, why)
     if weights == RANDOM:
-        return Original(
+        return PretrainedReference(
             backbone, weights, None, False, "the weights were random at the start: no task was learnt before"
         )
     given = _weights_again(weights, sha256, asked)
@@ -102,7 +104,7 @@ def find_original(
     if sha256:
         _require_same(given, network.sha256, sha256)
     why = "" if top else f"the published top of {backbone} does not fit these features, so its answers cannot be asked"
-    return Original(backbone, weights, Classifier(network.chain, spec).eval(), top is not None, why)
+    return PretrainedReference(backbone, weights, Classifier(network.chain, spec).eval(), top is not None, why)
 
 
 def _weights_again(weights: str, sha256: str, asked: str | None) -> str | None:
@@ -143,7 +145,7 @@ def base_state(classifier: Classifier) -> dict[str, torch.Tensor]:
     return {key: value for key, value in classifier.groups.state_dict().items() if not key.startswith("head.")}
 
 
-def untouched(classifier: Classifier, original: Original) -> bool:
+def untouched(classifier: Classifier, original: PretrainedReference) -> bool:
     """Whether the base is bit for bit the original one."""
     if original.classifier is None:
         return False
@@ -174,7 +176,9 @@ def output_indices(classes: Sequence[str], outputs: int) -> tuple[int, ...]:
     )
 
 
-def source_samples(samples: Sequence[Sample], classes: Sequence[str], original: Original) -> tuple[Sample, ...]:
+def source_samples(
+    samples: Sequence[Sample], classes: Sequence[str], original: PretrainedReference
+) -> tuple[Sample, ...]:
     """Labelled images of the original task, with labels that count the outputs of the original classifier.
 
     Raises:

@@ -83,7 +83,7 @@ class Cost:
 
 
 @dataclass(frozen=True, repr=False)
-class Fitted(Shown, overview=overviews.fitted):
+class FittedClassifier(Shown, overview=overviews.fitted):
     """What `fit` returns. Without behaviour: `evaluate`, `predict` and `save` take it.
 
     Attributes:

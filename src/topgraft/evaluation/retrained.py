@@ -7,7 +7,7 @@ from dataclasses import replace
 from topgraft.models.weights.digest import fingerprint
 from topgraft.system import progress
 
-from .results import Fitted
+from .results import FittedClassifier
 
 NOTE = (
     "the classifier was changed after the fit: the validation results were of other weights and are left out; settings "
@@ -17,7 +17,7 @@ NOTE = (
 _OF_FORMER_WEIGHTS = ("largest_class", "forgetting", "trade", "auto", "kept")  # in the config
 
 
-def without_former_results(fitted: Fitted) -> Fitted:
+def without_former_results(fitted: FittedClassifier) -> FittedClassifier:
     """The model itself, or, where its weights are no longer those of its results, the model without them; that is said.
 
     The fit has recorded the weights' SHA-256 in the config, as ``classifier_sha256``; of an artifact that is older

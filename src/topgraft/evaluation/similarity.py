@@ -11,7 +11,7 @@ from topgraft import metrics
 from topgraft.metrics import Interval
 
 from .evaluate import head_logits
-from .pretrained_reference import Original
+from .pretrained_reference import PretrainedReference
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def mean_cosine(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
     return float(np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1.0), same).mean())
 
 
-def similarity(original: Original, before: NDArray[np.float32], after: NDArray[np.float32]) -> Similarity:
+def similarity(original: PretrainedReference, before: NDArray[np.float32], after: NDArray[np.float32]) -> Similarity:
     """Compare features, n×d, n at least 1, of the original and of the tuned base on the same images."""
     agreement = None
     if original.answers:
@@ -73,7 +73,7 @@ def similarity(original: Original, before: NDArray[np.float32], after: NDArray[n
     return Similarity(len(before), agreement, mean_cosine(before, after), linear_cka(before, after))
 
 
-def answers(original: Original, rows: NDArray[np.float32]) -> NDArray[np.int64]:
+def answers(original: PretrainedReference, rows: NDArray[np.float32]) -> NDArray[np.int64]:
     """The original classifier's best output for each row of features; the lowest of equal ones."""
     assert original.classifier is not None
     best: NDArray[np.int64] = head_logits(original.classifier, rows).argmax(axis=1)

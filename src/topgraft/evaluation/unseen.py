@@ -9,11 +9,11 @@ from topgraft.data.samples import Sample, SplitName, Splits
 from topgraft.errors import DataError, UsageError
 from topgraft.system.formatting import listing
 
-from .results import Fitted
+from .results import FittedClassifier
 
 
 @dataclass(frozen=True)
-class Choice:
+class UnseenSelection:
     """Images to evaluate on.
 
     Attributes:
@@ -29,7 +29,7 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose_unseen(model: Fitted, splits: Splits, split: SplitName, *, include_seen: bool) -> Choice:
+def select_unseen(model: FittedClassifier, splits: Splits, split: SplitName, *, include_seen: bool) -> UnseenSelection:
     """Images of one split that the model has not used.
 
     Splits that the source gives are taken as they are. Where it gives none, the model's memory makes them: what it
@@ -71,7 +71,9 @@ def choose_unseen(model: Fitted, splits: Splits, split: SplitName, *, include_se
     return replace(choice, notes=(*notes, *choice.notes))
 
 
-def leave_out_seen(model: Fitted, samples: Sequence[Sample], split: SplitName, *, include_seen: bool) -> Choice:
+def leave_out_seen(
+    model: FittedClassifier, samples: Sequence[Sample], split: SplitName, *, include_seen: bool
+) -> UnseenSelection:
     """Samples without those that the model has used. Their labels count into the model's classes.
 
     Raises:
@@ -86,17 +88,17 @@ def leave_out_seen(model: Fitted, samples: Sequence[Sample], split: SplitName, *
             )
     used = {sample.digest for sample in samples if model.seen.get(sample.digest) in ("train", "val")}
     if include_seen:
-        return Choice(tuple(samples), (), bool(used), _fitted_to(model, samples))
+        return UnseenSelection(tuple(samples), (), bool(used), _fitted_to(model, samples))
     kept = tuple(sample for sample in samples if sample.digest not in used)
     if not kept:
         raise UsageError(
             f"all {len(samples):,} images of {split} were used in fitting or selection; "
             "give images that the model has not seen, or --include-seen to count them all the same"
         )
-    return Choice(kept, tuple(sample.name for sample in samples if sample.digest in used), False)
+    return UnseenSelection(kept, tuple(sample.name for sample in samples if sample.digest in used), False)
 
 
-def _fitted_to(model: Fitted, samples: Sequence[Sample]) -> tuple[str, ...]:
+def _fitted_to(model: FittedClassifier, samples: Sequence[Sample]) -> tuple[str, ...]:
     splits = ("train", "val") if model.config["settings"].get("refit") else ("train",)
     count = sum(model.seen.get(sample.digest) in splits for sample in samples)
     if not count:
@@ -104,7 +106,7 @@ def _fitted_to(model: Fitted, samples: Sequence[Sample]) -> tuple[str, ...]:
     return (f"the model was fitted to {count:,} of the {len(samples):,} images: the accuracy says little of new ones",)
 
 
-def _not_counted(model: Fitted, everything: Sequence[Sample]) -> tuple[str, ...]:
+def _not_counted(model: FittedClassifier, everything: Sequence[Sample]) -> tuple[str, ...]:
     used = [sample.name for sample in everything if model.seen.get(sample.digest) in ("train", "val")]
     if not used:
         return ()

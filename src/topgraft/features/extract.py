@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from topgraft.data.loader import Batch, batches
 from topgraft.data.samples import Sample, Unreadable
 from topgraft.data.split_checks import refuse_unreadable
-from topgraft.errors import OutOfTime
+from topgraft.errors import OutOfTimeError
 from topgraft.system import progress
 
 from .frozen_base import Base
@@ -82,7 +82,7 @@ def compute(
 
     Raises:
         DataError: under `strict`, the unreadable images.
-        OutOfTime: see `complete`.
+        OutOfTimeError: see `complete`.
     """
     found = complete(samples, base, description=description, until=until, late=late)
     unreadable = tuple(Unreadable(samples[at].name, reason) for at, reason in found.failed.items())
@@ -111,7 +111,7 @@ def complete(
             error.
 
     Raises:
-        OutOfTime: it was not done `until` then; what was done by then is kept.
+        OutOfTimeError: it was not done `until` then; what was done by then is kept.
     """
     digests = [sample.digest for sample in samples]
     missing = set(base.store.missing(digests))
@@ -133,7 +133,7 @@ def complete(
                 if time.perf_counter() > until and bar.done < len(todo):
                     message = f"{description}: the time is up after {bar.done:,} of {len(todo):,} images"
                     if late is None:
-                        raise OutOfTime(message)
+                        raise OutOfTimeError(message)
                     late(message)
                     until = math.inf
     seconds = time.perf_counter() - began if todo else 0.0

@@ -27,7 +27,7 @@ _IMAGES = 250  # more say little more about what local descriptors look like, an
 _BATCH = 16
 
 
-def learn_base(
+def learn_codebook(
     network: Backbone, classifier: Classifier, samples: Sequence[Sample], *, workers: int | None, seed: int
 ) -> None:
     """Learn the classifier's base in place.
@@ -61,7 +61,7 @@ def learn_base(
         network.learn(dict(classifier.groups.items()), pixels(), count, seed)
 
 
-def open_network(
+def build_classifier(
     chosen: verbs.NetworkSettings,
     decode: Any,
     classes: int,
@@ -78,7 +78,7 @@ def open_network(
         classes: outputs of the head.
         train: images that a baseline's base is learnt from.
         seed: of what is drawn.
-        lap: notes the seconds of the parts; see `topgraft.fitting.laps`.
+        lap: notes the seconds of the parts; see `topgraft.fitting.stopwatch`.
         sha256: what the file of weights must have; any if empty.
 
     Raises:
@@ -105,6 +105,6 @@ def open_network(
     note = lap or (lambda _: None)
     note("network")
     if network.weights == LEARNT:
-        learn_base(record, classifier, train, workers=chosen.workers, seed=seed)
+        learn_codebook(record, classifier, train, workers=chosen.workers, seed=seed)
         note("dictionary")
     return network, classifier

@@ -73,11 +73,11 @@ class Classifier(nn.Module):
         return head
 
     def normalize_features(self) -> None:
-        """Let the last group normalize its features; they pass unchanged until `put_head` says otherwise."""
+        """Let the last group normalize its features; they pass unchanged until `set_head` says otherwise."""
         if not isinstance(self.head, NormalizedLinear):
             self.groups["head"] = NormalizedLinear(self.head)
 
-    def put_head(
+    def set_head(
         self, weight: NDArray[np.floating], bias: NDArray[np.floating], layer: FeatureNorm | None = None
     ) -> None:
         """Copy a solved head, classes×features and classes, and what comes before it, into the last group."""

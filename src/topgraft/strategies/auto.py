@@ -5,25 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .facts import HEAD, Facts, suggested, thawed
+from .facts import HEAD, Facts, suggested, unfrozen
 from .history import EpochRecord, paired_difference, standing, unpack
 from .plan import Phase, Rule, shares
 
 _STRIDE = 1.4
-"""A rung of the ladder costs at least so many times the one above it: thawing one more cheap layer decides nothing."""
+"""A rung of the unfreeze_schedule costs at least so many times the one above it: thawing one more cheap layer decides nothing."""
 
 _SHARE = 0.9
 """Share of the time left that a phase may be predicted to take; the rest is for what predictions miss."""
 
 _LEAST = 0.6
 """Share of the epochs that a rung is worth its time with. On 3,400 photos of CIFAR-10 and five minutes, five epochs
-from each of the two highest rungs gave 80.6 %, and four from the lowest that there was time for 85.4 %."""
+from each of the two highest candidates gave 80.6 %, and four from the lowest that there was time for 85.4 %."""
 
 _FROM = "from "
 
 
 def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
-    """The head; then one rung of the ladder after the other, from the group that the probes suggest.
+    """The head; then one rung of the unfreeze_schedule after the other, from the group that the probes suggest_lr.
 
     It stops where a rung loses what was known, or is clearly worse than the best until then, by more than one standard
     error of the paired difference, or where no further one fits into the budget. A rung that would leave too little
@@ -37,18 +37,18 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
         return HEAD
     if not facts.trainable:
         return None
-    rungs = ladder(groups, facts)
+    candidates = unfreeze_schedule(groups, facts)
     found = tried(facts, history)
     if facts.folds and _chosen_is_trained(history):
         return None
     if _goes_on(found) and not facts.stalled:
-        phase = _next_rung(groups, facts, rungs, history)
+        phase = _next_candidate(groups, facts, candidates, history)
         if phase is not None:
             return phase
     if facts.folds:
         best = _best(found)
         if best.phase > 0 and best.name not in facts.stalled:
-            rules = thawed(groups, best.name.removeprefix(_FROM))
+            rules = unfrozen(groups, best.name.removeprefix(_FROM))
             lr = facts.lr if best.lr is None else best.lr
             left, until = _left(facts, history), float(best.epoch)
             if left is not None and left <= 0:
@@ -57,16 +57,16 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
     return None
 
 
-def ladder(groups: Sequence[str], facts: Facts) -> tuple[str, ...]:
+def unfreeze_schedule(groups: Sequence[str], facts: Facts) -> tuple[str, ...]:
     """The groups from which on is trained, one after the other: from the suggested one down to the first."""
     base = [group for group in groups if group != "head"]
-    rungs = [suggested(groups, facts)]
-    for group in reversed(base[: base.index(rungs[0])]):
+    candidates = [suggested(groups, facts)]
+    for group in reversed(base[: base.index(candidates[0])]):
         seconds = facts.epoch_seconds
-        dearer = seconds.get(group, 1.0) >= _STRIDE * seconds.get(rungs[-1], 0.0)
+        dearer = seconds.get(group, 1.0) >= _STRIDE * seconds.get(candidates[-1], 0.0)
         if dearer or group == base[0]:
-            rungs.append(group)
-    return tuple(rungs)
+            candidates.append(group)
+    return tuple(candidates)
 
 
 def untried(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> str | None:
@@ -81,7 +81,7 @@ def untried(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord])
     if best is not found[-1] or facts.stalled:
         return None
     names = {record.name for record in found}
-    left = [rung for rung in ladder(groups, facts) if _FROM + rung not in names]
+    left = [rung for rung in unfreeze_schedule(groups, facts) if _FROM + rung not in names]
     return left[0] if left else None
 
 
@@ -100,15 +100,17 @@ def _goes_on(found: Sequence[EpochRecord]) -> bool:
     return len(found) == 1 or not _worse(found[-1], _best(found[:-1]))
 
 
-def _next_rung(
-    groups: Sequence[str], facts: Facts, rungs: Sequence[str], history: Sequence[EpochRecord]
+def _next_candidate(
+    groups: Sequence[str], facts: Facts, candidates: Sequence[str], history: Sequence[EpochRecord]
 ) -> Phase | None:
     """The highest rung below those that were tried that leaves time for the lowest within reach; None if none fits."""
-    names = [_FROM + rung for rung in rungs]
-    below = rungs[names.index(history[-1].name) + 1 :] if history[-1].name in names else rungs
+    names = [_FROM + rung for rung in candidates]
+    below = candidates[names.index(history[-1].name) + 1 :] if history[-1].name in names else candidates
     left = _left(facts, history)
     if left is None:
-        return Phase(_FROM + below[0], thawed(groups, below[0]), facts.epochs, facts.lr, facts.folds) if below else None
+        return (
+            Phase(_FROM + below[0], unfrozen(groups, below[0]), facts.epochs, facts.lr, facts.folds) if below else None
+        )
     room, pace = left * _SHARE, _pace(facts, history)
     least = math.ceil(_LEAST * facts.epochs)
     within = [rung for rung in below if pace * _seconds(facts, rung, least) <= room]
@@ -121,7 +123,7 @@ def _next_rung(
         if epochs >= (1 if goal is None else least) and spare > 0:
             if facts.folds:  # the last of them is for training it, if it is the best
                 kept += epochs * each / _passes(facts)
-            return Phase(_FROM + rung, thawed(groups, rung), epochs, facts.lr, facts.folds, left - kept)
+            return Phase(_FROM + rung, unfrozen(groups, rung), epochs, facts.lr, facts.folds, left - kept)
         if goal is None:
             return None
     return None
@@ -141,7 +143,7 @@ def _passes(facts: Facts) -> float:
 
 
 def _pace(facts: Facts, history: Sequence[EpochRecord]) -> float:
-    """How much longer than predicted the rungs until now took; 1 if they took less."""
+    """How much longer than predicted the candidates until now took; 1 if they took less."""
     taken = predicted = 0.0
     for record in history:
         if record.name.startswith(_FROM):

@@ -85,7 +85,7 @@ def done(history: Sequence[EpochRecord]) -> int:
     return history[-1].phase + 1 if history else 0
 
 
-def thawed(groups: Sequence[str], first: str) -> tuple[Rule, ...]:
+def unfrozen(groups: Sequence[str], first: str) -> tuple[Rule, ...]:
     """Rules that train `first` and all above it, at rates that fall towards the image, and freeze the rest.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .facts import HEAD, Facts, done, thawed
+from .facts import HEAD, Facts, done, unfrozen
 from .history import EpochRecord
 from .plan import Phase, Rule
 
@@ -19,4 +19,4 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
         return None if history else Phase("full", (Rule("*", 1.0),), facts.epochs, facts.lr)
     if not history:
         return HEAD
-    return Phase("full", thawed(groups, groups[0]), facts.epochs, facts.lr) if done(history) == 1 else None
+    return Phase("full", unfrozen(groups, groups[0]), facts.epochs, facts.lr) if done(history) == 1 else None

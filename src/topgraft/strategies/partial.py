@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from topgraft.errors import UsageError
 
-from .facts import HEAD, Facts, done, suggested, thawed
+from .facts import HEAD, Facts, done, suggested, unfrozen
 from .history import EpochRecord
 from .plan import Phase
 
@@ -20,7 +20,7 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
     if not facts.pretrained:
         raise UsageError("partial keeps layers that know something, and random weights know nothing; use full")
     first = facts.first or suggested(groups, facts)
-    rules = thawed(groups, first)  # a wrong group is said before the work
+    rules = unfrozen(groups, first)  # a wrong group is said before the work
     if not history:
         return HEAD
     return Phase(f"partial from {first}", rules, facts.epochs, facts.lr) if done(history) == 1 else None

@@ -26,7 +26,7 @@ def began() -> float:
     return time.perf_counter() if found is None else found
 
 
-def laps(seconds: dict[str, float]) -> Callable[[str], None]:
+def stopwatch(seconds: dict[str, float]) -> Callable[[str], None]:
     """A stopwatch: ``lap(name)`` notes the seconds since the lap before."""
     last = [time.perf_counter()]
 

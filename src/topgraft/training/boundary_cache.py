@@ -20,7 +20,7 @@ from topgraft.features.extract import complete
 from topgraft.features.frozen_base import Base
 from topgraft.features.segment_file import BYTES
 
-from .inputs import StoredMaterial
+from .inputs import CachedActivations
 
 
 def measure_store(folder: Path) -> float:
@@ -48,7 +48,7 @@ def fill(
     train_images: int,
     in_folds: bool,
     until: float = math.inf,
-) -> StoredMaterial:
+) -> CachedActivations:
     """Compute what the cache lacks: plain rows of the images that judge, augmented ones of those that train.
 
     Args:
@@ -61,7 +61,7 @@ def fill(
         until: when it has to be done, by ``time.perf_counter``.
 
     Raises:
-        OutOfTime: it was not.
+        OutOfTimeError: it was not.
         CacheError: it cannot be kept; or a plain image cannot be read, which could be before. A view that cannot be
             made is left out of the epochs that take it, as where they are drawn anew.
     """
@@ -78,7 +78,7 @@ def fill(
         found = complete([samples[index] for index in train], base, description=bar, until=until)
         failed.update({(number, train[at]): reason for at, reason in found.failed.items()})
     digests = [sample.digest for sample in samples]
-    return StoredMaterial(labels, name, digests, plain.store, tuple(base.store for base in views), failed=failed)
+    return CachedActivations(labels, name, digests, plain.store, tuple(base.store for base in views), failed=failed)
 
 
 def free_bytes(folder: Path) -> int:

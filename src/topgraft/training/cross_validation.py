@@ -17,11 +17,11 @@ from topgraft.training.head.logistic import HeadSettings, folds, solve_head
 from topgraft.training.sgd.epochs import run_phase
 
 from .gradient_phase import check_rate, prepare_phase, with_rate
-from .state import Job, Position, Standing
+from .state import Job, Position, TrainingState
 
 
 def try_in_folds(
-    job: Job, now: Standing, phase: Phase, number: int, rows: Mapping[str, float | None]
+    job: Job, now: TrainingState, phase: Phase, number: int, rows: Mapping[str, float | None]
 ) -> Generator[EpochRecord, None, None]:
     """Try a phase by cross-validation over train and validation together; the network is as before afterwards."""
     began = time.perf_counter() - now.lead
@@ -55,7 +55,7 @@ def try_in_folds(
                         job.facts.classes,
                         class_weight=job.choices.class_weight,
                     )
-                    job.classifier.put_head(solved.weight, solved.bias, solved.layer)
+                    job.classifier.set_head(solved.weight, solved.bias, solved.layer)
                 each = phase
                 if phase.seconds is not None:
                     before = 0.0 if now.position is None else now.position.spent

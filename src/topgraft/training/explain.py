@@ -23,7 +23,7 @@ def explained(groups: Sequence[str], facts: Facts, records: Sequence[EpochRecord
         "familiarity": facts.familiarity,
         "why": reasoned(groups, facts),
         "suggested": suggested(groups, facts),
-        "ladder": list(auto.ladder(groups, facts)),
+        "unfreeze_schedule": list(auto.unfreeze_schedule(groups, facts)),
         "epoch_seconds": dict(facts.epoch_seconds),
         "setup_seconds": dict(facts.setup_seconds),
         "budget": facts.budget,
@@ -36,7 +36,7 @@ def reasoned(groups: Sequence[str], facts: Facts) -> list[str]:
     """The rule of the notes in numbers, line by line: how much data, how like the original task, how much compute."""
     per_class = facts.train_images / facts.classes
     selecting = "cross-validation" if facts.folds else "validation"
-    rungs = auto.ladder(groups, facts)
+    candidates = auto.unfreeze_schedule(groups, facts)
     rows = [
         (
             "data",
@@ -58,9 +58,11 @@ def reasoned(groups: Sequence[str], facts: Facts) -> list[str]:
         rows.append(
             ("features", f"a linear head after each group answers right, in %: {shown} (n = {facts.probe_images:,})")
         )
-        rows.append(("cut", f"general features stop helping below {rungs[0]}, which is where training would begin"))
+        rows.append(
+            ("cut", f"general features stop helping below {candidates[0]}, which is where training would begin")
+        )
     if facts.epoch_seconds:
-        speeds = ", ".join(f"from {rung} {formatting.duration(facts.epoch_seconds[rung])}" for rung in rungs)
+        speeds = ", ".join(f"from {rung} {formatting.duration(facts.epoch_seconds[rung])}" for rung in candidates)
         rows.append(("compute", f"an epoch takes about: {speeds}"))
     if facts.budget is not None:
         rows.append(

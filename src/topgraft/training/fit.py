@@ -32,8 +32,8 @@ from topgraft.system import progress
 from topgraft.system.files import checkpoint_file, growing_history_file
 from topgraft.system.quantities import as_seconds
 from topgraft.system.threads import torch_threads
-from topgraft.system.timing import laps
-from topgraft.training.cost.budget import Later
+from topgraft.system.timing import stopwatch
+from topgraft.training.cost.budget import RemainingWork
 from topgraft.training.head import Labelled
 from topgraft.training.sgd.high_rates import far_above
 from topgraft.training.sgd.step import StepChoices
@@ -87,7 +87,7 @@ def train_network(
     resolved: Resolved,
     seconds: dict[str, float],
     began: float,
-    later: Later,
+    later: RemainingWork,
 ) -> Trained:
     """Run the strategy's phases on what they need: features of the frozen base, its activations, or pixels.
 
@@ -103,9 +103,9 @@ def train_network(
         DataError: images that cannot be learnt from.
         UsageError: a strategy that cannot work for this network.
         CheckpointError, UsageError: what is to be resumed is damaged, or had other settings.
-        Stalled: see `topgraft.steps.run_phase`.
+        TrainingStalledError: see `topgraft.steps.run_phase`.
     """
-    lap = laps(seconds)
+    lap = stopwatch(seconds)
     saved = saved_state(chosen, splits)
     if saved is not None:
         begun_with = Resolved.of(saved.state["resolved"])
@@ -187,7 +187,7 @@ class _Job:
     chosen: verbs.FitSettings
     resolved: Resolved
     facts: Facts
-    later: Later
+    later: RemainingWork
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from topgraft.data.samples import Sample, Splits, Unreadable
 from topgraft.errors import UsageError
 from topgraft.evaluation.forgetting import Forgetting, measure, settled, short
-from topgraft.evaluation.pretrained_reference import Original, find_original, source_samples
+from topgraft.evaluation.pretrained_reference import PretrainedReference, find_reference, source_samples
 from topgraft.evaluation.similarity import similarity
 from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier
@@ -22,15 +22,15 @@ from topgraft.models.weights.names import LEARNT, RANDOM
 from topgraft.settings import verbs
 from topgraft.settings.conflicts import class_weight
 from topgraft.system.threads import torch_threads
-from topgraft.training.cost.budget import Later
+from topgraft.training.cost.budget import RemainingWork
 
 from .fit import Trained, validate
-from .wise_ft import SHARES, Trade, keep_from_forgetting, require_answers, require_halves, short_trade
+from .wise_ft import SHARES, Trade, limit_tuning, require_answers, require_halves, short_trade
 
 
-def original_network(chosen: verbs.FitSettings, classifier: Classifier, network: Network) -> Original:
-    """The published network that a fit has started from; see `topgraft.original.find_original`."""
-    return find_original(
+def original_network(chosen: verbs.FitSettings, classifier: Classifier, network: Network) -> PretrainedReference:
+    """The published network that a fit has started from; see `topgraft.original.find_reference`."""
+    return find_reference(
         chosen.backbone,
         network.build,
         classifier.spec,
@@ -51,7 +51,7 @@ class Past:
         unreadable: files there that are no images.
     """
 
-    original: Original | None = None
+    original: PretrainedReference | None = None
     source: tuple[Sample, ...] = ()
     where: str = ""
     unreadable: tuple[Unreadable, ...] = ()
@@ -88,21 +88,21 @@ def open_past(
     return past
 
 
-def later(past: Past, splits: Splits, chosen: verbs.FitSettings) -> Later:
-    """What `look_back` will do, for a budget."""
+def later(past: Past, splits: Splits, chosen: verbs.FitSettings) -> RemainingWork:
+    """What `check_forgetting` will do, for a budget."""
     own, source = len(splits.train) + len(splits.val), len(past.source)
     if chosen.forget_at_most is not None:  # the original, each share of the tuning, and the chosen one on validation
-        return Later(len(SHARES) * (own + source) + len(splits.val), len(SHARES) + 1, len(SHARES))
-    return Later(2 * source, 2) if source else Later()
+        return RemainingWork(len(SHARES) * (own + source) + len(splits.val), len(SHARES) + 1, len(SHARES))
+    return RemainingWork(2 * source, 2) if source else RemainingWork()
 
 
 def limit_forgetting(
     chosen: verbs.FitSettings, classifier: Classifier, past: Past, splits: Splits, engine: EngineChoice
 ) -> Trade:
-    """Move the base back towards the original one as far as ``--forget-at-most`` asks; see `keep_from_forgetting`."""
+    """Move the base back towards the original one as far as ``--forget-at-most`` asks; see `limit_tuning`."""
     assert chosen.forget_at_most is not None
     assert past.original is not None
-    return keep_from_forgetting(
+    return limit_tuning(
         classifier,
         past.original,
         splits.train,
@@ -157,7 +157,7 @@ def forgotten(
     return Forgetting(original.backbone, original.weights, False, lost, alike, cannot=original.why)
 
 
-def look_back(
+def check_forgetting(
     chosen: verbs.FitSettings,
     classifier: Classifier,
     network: Network,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from topgraft.errors import OutOfTime
+from topgraft.errors import OutOfTimeError
 from topgraft.strategies.defaults import LEARNING_RATES
 from topgraft.strategies.history import EpochRecord, standing
 from topgraft.strategies.plan import Phase
@@ -17,18 +17,18 @@ from topgraft.system import progress
 from topgraft.training.head.logistic import class_weights
 from topgraft.training.sgd.epochs import run_phase
 from topgraft.training.sgd.high_rates import too_high
-from topgraft.training.sgd.lr_finder import find_rate
+from topgraft.training.sgd.lr_finder import lr_range_test
 from topgraft.training.sgd.optimizers import penalty
 from topgraft.training.sgd.step import StepChoices
 
-from .inputs import Material
-from .state import Job, Position, Standing
+from .inputs import TrainingInputs
+from .state import Job, Position, TrainingState
 
 _TESTING = 0.2  # share of a phase's time that the range test may take
 
 
 def step(
-    job: Job, now: Standing, phase: Phase, number: int, rows: Mapping[str, float | None]
+    job: Job, now: TrainingState, phase: Phase, number: int, rows: Mapping[str, float | None]
 ) -> Generator[EpochRecord, None, None]:
     """Train the groups that the table does not freeze; what is better than the best so far is the best from now on."""
     began = time.perf_counter()
@@ -101,7 +101,7 @@ def _whole(records: Sequence[EpochRecord], phase: Phase, images: int) -> bool:
 
 
 def check_rate(
-    job: Job, now: Standing, entry: EpochRecord, material: Material, steps: StepChoices, before: int | None
+    job: Job, now: TrainingState, entry: EpochRecord, material: TrainingInputs, steps: StepChoices, before: int | None
 ) -> None:
     """Say after the first epoch at a rate that it is too high, where it is; see `topgraft.high_rates.too_high`."""
     train, val, labels = job.inputs.train, job.inputs.val, material.labels.numpy()
@@ -113,7 +113,12 @@ def check_rate(
 
 
 def with_rate(
-    job: Job, now: Standing, phase: Phase, rows: Mapping[str, float | None], material: Material, steps: StepChoices
+    job: Job,
+    now: TrainingState,
+    phase: Phase,
+    rows: Mapping[str, float | None],
+    material: TrainingInputs,
+    steps: StepChoices,
 ) -> Phase:
     """The phase at the rate that a range test suggests, if one is asked for. The same network gives the same rate."""
     if not job.choices.find_lr:
@@ -123,7 +128,7 @@ def with_rate(
         return replace(phase, lr=folded[0])  # it was tried at that rate
     usual = LEARNING_RATES[steps.optimizer]
     until = math.inf if phase.seconds is None else time.perf_counter() + _TESTING * phase.seconds
-    rate, _ = find_rate(job.classifier, rows, material, job.inputs.train, steps, usual, until)
+    rate, _ = lr_range_test(job.classifier, rows, material, job.inputs.train, steps, usual, until)
     if rate is None:
         progress.note(f"{phase.name}: there is no time to the end of the range test; the learning rate is {phase.lr:g}")
         return phase
@@ -132,12 +137,12 @@ def with_rate(
 
 
 def prepare_phase(
-    job: Job, now: Standing, phase: Phase, rows: Mapping[str, float | None]
-) -> tuple[Material, StepChoices]:
+    job: Job, now: TrainingState, phase: Phase, rows: Mapping[str, float | None]
+) -> tuple[TrainingInputs, StepChoices]:
     """What a phase steps on, and how.
 
     Raises:
-        OutOfTime: making it ready took all of the phase's time.
+        OutOfTimeError: making it ready took all of the phase's time.
     """
     assert job.inputs.material is not None
     if phase.seconds is not None:
@@ -148,7 +153,7 @@ def prepare_phase(
     material = job.inputs.material(phase, rows)
     late = phase.seconds is not None and time.perf_counter() - began > phase.seconds
     if late and job.facts.budget is not None and now.standing is not None:
-        raise OutOfTime("the time is up before the first step")  # one alone would change nothing for the better
+        raise OutOfTimeError("the time is up before the first step")  # one alone would change nothing for the better
     weights = None
     if job.choices.class_weight is not None:
         weights = class_weights(material.labels.numpy()[job.inputs.train], job.facts.classes)

@@ -17,13 +17,13 @@ from topgraft.strategies.plan import Phase
 from topgraft.system.threads import torch_threads
 from topgraft.training.head import ONE_THREAD
 from topgraft.training.head.selection import HeadChoice, choose_head
-from topgraft.training.head.svm import choose_machines
+from topgraft.training.head.svm import choose_svm
 
-from .state import Job, Standing
+from .state import Job, TrainingState
 
 SOLVERS: Mapping[str, Callable[..., HeadChoice]] = {
     "logistic": choose_head,
-    "svm": choose_machines,
+    "svm": choose_svm,
 }
 """How a head is solved on features, by name; see `topgraft.selection.choose_head` for what all of them take."""
 
@@ -32,7 +32,7 @@ SOLVERS: Mapping[str, Callable[..., HeadChoice]] = {
 
 
 def solve(
-    job: Job, now: Standing, phase: Phase, number: int, rows: Mapping[str, float | None]
+    job: Job, now: TrainingState, phase: Phase, number: int, rows: Mapping[str, float | None]
 ) -> Generator[EpochRecord, None, None]:
     """Solve the head on the features of the frozen base."""
     assert job.inputs.features is not None
@@ -54,7 +54,7 @@ def solve(
         if choices.refit:
             now.before_refit = choice.head.logits(val_set.rows)
             choice = choose(refit=True)
-    job.classifier.put_head(choice.head.weight, choice.head.bias, choice.head.layer)
+    job.classifier.set_head(choice.head.weight, choice.head.bias, choice.head.layer)
     logits = choice.head.logits(val_set.rows)
     right = int(metrics.right(logits, val_set.labels).sum())
     # Without validation images nothing is known, and nothing is compared with it.

@@ -19,7 +19,7 @@ from topgraft.data.augment import AUGMENTATIONS, Augmentation, View
 from topgraft.data.loader import batches, decoding_threads
 from topgraft.data.pixel_cache import Pixels, fits, open_pixels
 from topgraft.data.samples import Sample, Unreadable, labels_of
-from topgraft.errors import CacheError, DataError, OutOfTime, TopgraftError
+from topgraft.errors import CacheError, DataError, OutOfTimeError, TopgraftError
 from topgraft.features.extract import FeatureRows, compute
 from topgraft.features.frozen_base import Base, open_base, open_boundary, open_probes
 from topgraft.metrics import softmax
@@ -33,14 +33,14 @@ from topgraft.strategies.facts import Facts
 from topgraft.strategies.plan import Phase, frozen_prefix
 from topgraft.system import progress
 from topgraft.system.files import cache_folder
-from topgraft.training.cost.budget import AFTER, Later
-from topgraft.training.cost.cache_decision import Decision, Rates, decide
+from topgraft.training.cost.budget import AFTER, RemainingWork
+from topgraft.training.cost.cache_decision import CacheDecision, Timings, decide
 from topgraft.training.cost.group_costs import GroupCost, above, below, measure_groups
 from topgraft.training.head import Labelled
 from topgraft.training.head.probes import probe
 
 from .boundary_cache import fill, free_bytes, measure_store, trim
-from .inputs import Material, PixelMaterial
+from .inputs import PixelInputs, TrainingInputs
 from .replay import Resolved
 
 _MEASURED = 16  # images that are decoded to see how long it takes
@@ -98,13 +98,13 @@ class Preparation:
             self.classifier, pixels, self.resolved.engine.device, self.resolved.training, self.chosen.batch_size
         )
 
-    def measure_all(self) -> Rates:
+    def measure_all(self) -> Timings:
         """What an image costs; measures what was not measured yet, the disk included."""
         self.measure()
         if self._store is None:
             self._store = measure_store(self._folder / "boundaries")
             self._free = free_bytes(self._folder)
-        return Rates(self._costs, self._engine, self._decode, self._store)
+        return Timings(self._costs, self._engine, self._decode, self._store)
 
     def state(self) -> dict[str, Any]:
         """What was measured and decided, as JSON types, for whoever goes on: see `remember`."""
@@ -178,7 +178,7 @@ class Preparation:
         pair: tuple[Labelled, Labelled],
         pooled: Mapping[str, NDArray[np.float32]],
         began: float,
-        later: Later,
+        later: RemainingWork,
     ) -> Facts:
         """The facts with what was measured: probes, seconds of an epoch from each group on, time that is gone.
 
@@ -241,11 +241,11 @@ class Preparation:
 
     # --- What phases step on ----------------------------------------------------------------------------------------
 
-    def material(self, phase: Phase, rows: Mapping[str, float | None]) -> Material:
+    def material(self, phase: Phase, rows: Mapping[str, float | None]) -> TrainingInputs:
         """The images as the phase's first training group takes them, from the cache where that pays.
 
         Raises:
-            OutOfTime: filling the cache took all of the phase's time.
+            OutOfTimeError: filling the cache took all of the phase's time.
         """
         until = math.inf if phase.seconds is None else time.perf_counter() + phase.seconds
         prefix = frozen_prefix(rows)
@@ -268,7 +268,7 @@ class Preparation:
             return self._from_pixels()
         try:
             return self._from_cache(name, decision, in_folds=bool(phase.folds), until=until)
-        except OutOfTime:
+        except OutOfTimeError:
             del self.decisions[name]  # another time, with fewer epochs, it may be another one
             raise
         except CacheError as error:
@@ -276,11 +276,13 @@ class Preparation:
             progress.note(f"{phase.name}: going on without the cache: {error}")
             return self._from_pixels()
 
-    def _from_cache(self, name: str, decision: Decision, *, in_folds: bool, until: float = math.inf) -> Material:
+    def _from_cache(
+        self, name: str, decision: CacheDecision, *, in_folds: bool, until: float = math.inf
+    ) -> TrainingInputs:
         """Fill what the cache lacks.
 
         Raises:
-            CacheError, OutOfTime: see `fill`.
+            CacheError, OutOfTimeError: see `fill`.
         """
         augmentation = self._augmentation
         views = [] if augmentation is None else [View(augmentation, self.chosen.seed, n) for n in range(decision.views)]
@@ -310,7 +312,7 @@ class Preparation:
             )
         self.decisions[name]["keys"] = list(keys)
 
-    def _decide(self, groups: Sequence[str], first: str, epochs: int, passes: int) -> Decision:
+    def _decide(self, groups: Sequence[str], first: str, epochs: int, passes: int) -> CacheDecision:
         augmentation = self._augmentation
         views = 0 if augmentation is None else min(self.chosen.views or VIEWS, epochs)
         rates = self.measure_all()
@@ -355,7 +357,7 @@ class Preparation:
         )
         self.failed = dict(self._pixels.failed)
 
-    def _from_pixels(self) -> PixelMaterial:
+    def _from_pixels(self) -> PixelInputs:
         workers, spec = decoding_threads(self.chosen.workers), self.classifier.spec
         augmentation = self._augmentation
         if self._pixels is None and augmentation is None:
@@ -365,7 +367,7 @@ class Preparation:
         val = self.samples[self.train_images :]
         if self._judged is None and self._pixels.kept is None and fits(len(val), spec):
             self._judged = open_pixels(val, spec, workers=workers, keep=True, description="decode validation")
-        return PixelMaterial(self._pixels, augmentation, self.chosen.seed, self._judged, self.train_images)
+        return PixelInputs(self._pixels, augmentation, self.chosen.seed, self._judged, self.train_images)
 
     def unreadable(self) -> tuple[Unreadable, ...]:
         """Images that could not be read, and why."""

@@ -19,7 +19,7 @@ from topgraft.strategies.plan import Phase
 from topgraft.training.head import Labelled
 
 
-class Material(Protocol):
+class TrainingInputs(Protocol):
     """Labelled images of train and validation together, in the form that the first training group takes, or before.
 
     Attributes:
@@ -51,7 +51,7 @@ class Material(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class PixelMaterial:
+class PixelInputs:
     """uint8 N×H×W×3. With an augmentation every epoch sees views of its own.
 
     Attributes:
@@ -71,13 +71,13 @@ class PixelMaterial:
 
     @property
     def labels(self) -> torch.Tensor:
-        """See `Material`."""
+        """See `TrainingInputs`."""
         return self.pixels.labels
 
     def batches(
         self, order: NDArray[np.int64], batch_size: int, at: int | None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """See `Material.batches`."""
+        """See `TrainingInputs.batches`."""
         if at is None:
             yield from self._judged(order, batch_size)
         else:
@@ -97,7 +97,7 @@ class PixelMaterial:
 
 
 @dataclass(frozen=True, eq=False)
-class StoredMaterial:
+class CachedActivations:
     """Activations in float32, N×C×H×W or N×features, by the content of each image.
 
     Attributes:
@@ -123,7 +123,7 @@ class StoredMaterial:
     def batches(
         self, order: NDArray[np.int64], batch_size: int, at: int | None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """See `Material.batches`."""
+        """See `TrainingInputs.batches`."""
         store, parts = self.plain, [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         if at is not None and self.views:
             number = (at - 1) % len(self.views)
@@ -165,6 +165,6 @@ class Inputs:
     """
 
     features: tuple[Labelled, Labelled] | None = None
-    material: Callable[[Phase, Mapping[str, float | None]], Material] | None = None
+    material: Callable[[Phase, Mapping[str, float | None]], TrainingInputs] | None = None
     train: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     val: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))

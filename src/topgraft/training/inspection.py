@@ -75,7 +75,7 @@ _ENOUGH = 64  # phases; no strategy has so many
 _IMAGES = 8  # one small batch shows shapes and ranges
 
 
-def foresee(strategy: Strategy, facts: Facts, groups: Sequence[str]) -> list[Phase]:
+def planned_phases(strategy: Strategy, facts: Facts, groups: Sequence[str]) -> list[Phase]:
     """The phases that would come if each were better than the one before: of a strategy that decides, the longest way.
 
     Raises:

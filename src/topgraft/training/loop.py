@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.errors import NotANumber, OutOfTime, Stalled, TopgraftError
+from topgraft.errors import NotANumberError, OutOfTimeError, TopgraftError, TrainingStalledError
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
 from topgraft.strategies.facts import Facts, Strategy
@@ -23,7 +23,7 @@ from .cross_validation import try_in_folds
 from .gradient_phase import step
 from .head_phase import solve
 from .inputs import Inputs
-from .state import Job, Save, Standing, TrainChoices, from_checkpoint
+from .state import Job, Save, TrainChoices, TrainingState, from_checkpoint
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ def train(
 
     Raises:
         TopgraftError: a frozen group changed, or the strategy had no phase at all.
-        Stalled: see `topgraft.steps.run_phase`.
+        TrainingStalledError: see `topgraft.steps.run_phase`.
     """
     began = time.perf_counter()
     if inputs.features is not None and choices.solver == "logistic":
         classifier.normalize_features()  # before its first state is kept
     names, groups = tuple(classifier.groups), dict(classifier.groups.items())
     job = Job(classifier, facts, inputs, choices, save, classifier.snapshot() if choices.steps.l2_sp else None)
-    now = Standing(facts) if resumed is None else from_checkpoint(resumed)
+    now = TrainingState(facts) if resumed is None else from_checkpoint(resumed)
     late = facts.spent - now.facts.spent  # what coming back to where it was has taken
     now.facts = facts
     if now.under_way is not None and now.under_way.seconds is not None:
@@ -113,7 +113,7 @@ def train(
             with freeze.frozen_stays_frozen(groups, rows):
                 try:
                     yield from run(job, now, phase, now.number, rows)
-                except (Stalled, NotANumber, OutOfTime) as stall:
+                except (TrainingStalledError, NotANumberError, OutOfTimeError) as stall:
                     if facts.budget is None or now.standing is None:
                         raise
                     given_up = stall  # auto has something to fall back on, and nobody asked for this phase by name
@@ -121,7 +121,7 @@ def train(
             now.end_phase()
             if given_up is not None:
                 progress.note(f"{phase.name}: {given_up}\nthe best state until then stays")
-                if not isinstance(given_up, OutOfTime):
+                if not isinstance(given_up, OutOfTimeError):
                     now.facts = replace(now.facts, stalled=(*now.facts.stalled, phase.name))
                 if phase.name not in [taken.name for taken in now.taken]:
                     now.phases.pop(phase.name, None)

@@ -49,7 +49,7 @@ Keep = Callable[[Position], None]
 
 
 @dataclass
-class Now:
+class EpochProgress:
     """What changes while a phase runs, but for tensors. All of it goes into a `Position`."""
 
     lr: float
@@ -81,7 +81,7 @@ def trained(run: Run) -> dict[str, torch.Tensor]:
 def position_of(
     run: Run,
     optimizer: torch.optim.Optimizer,
-    now: Now,
+    now: EpochProgress,
     best: Mapping[str, torch.Tensor],
     mean: Mapping[str, torch.Tensor],
 ) -> Position:
@@ -95,11 +95,11 @@ def position_of(
 
 def resume(
     run: Run, position: Position, best: dict[str, torch.Tensor], mean: dict[str, torch.Tensor]
-) -> tuple[Now, torch.optim.Optimizer]:
+) -> tuple[EpochProgress, torch.optim.Optimizer]:
     def part(name: str) -> dict[str, torch.Tensor]:
         return {key: tensor.to(run.choices.device) for key, tensor in section(position.tensors, name).items()}
 
-    now = Now(**position.state["now"])
+    now = EpochProgress(**position.state["now"])
     optimizer = run.optimizer(now.lr)
     frozen = {key: tensor.clone() for key, tensor in run.started.items()}
     run.classifier.load_state_dict({**frozen, **part("network")})
@@ -114,7 +114,7 @@ def resume(
 
 
 @dataclass
-class Standing:
+class TrainingState:
     """What changes from phase to phase. All but the tensors is JSON-able; a checkpoint holds all of it.
 
     `facts` are what the strategy was told last; `number` is that of the phase under way, or of the last one;
@@ -160,7 +160,7 @@ class Standing:
         self.fold.clear()
 
 
-def to_checkpoint(now: Standing) -> Checkpoint:
+def to_checkpoint(now: TrainingState) -> Checkpoint:
     """All of it."""
     position = now.position
     tensors = sections(best=now.best, position={} if position is None else position.tensors)
@@ -186,10 +186,10 @@ def to_checkpoint(now: Standing) -> Checkpoint:
     )
 
 
-def from_checkpoint(checkpoint: Checkpoint) -> Standing:
+def from_checkpoint(checkpoint: Checkpoint) -> TrainingState:
     """What `to_checkpoint` was given."""
     state = checkpoint.state
-    return Standing(
+    return TrainingState(
         facts=Facts.of(state["facts"]),
         history=[epoch_from_json(entry) for entry in state["history"]],
         phases={name: dict(rows) for name, rows in state["phases"]},
@@ -244,7 +244,7 @@ class Job:
     save: Save | None
     published: Mapping[str, torch.Tensor] | None
 
-    def keep(self, now: Standing) -> None:
+    def keep(self, now: TrainingState) -> None:
         """Give it away, if somebody wants to keep it."""
         if self.save is not None:
             self.save(to_checkpoint(now))

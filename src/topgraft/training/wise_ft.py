@@ -23,7 +23,7 @@ from topgraft import metrics
 from topgraft.data.samples import Sample, Unreadable, labels_of, unread
 from topgraft.errors import DataError, UsageError
 from topgraft.evaluation.forgetting import points
-from topgraft.evaluation.pretrained_reference import Original, base_state, untouched
+from topgraft.evaluation.pretrained_reference import PretrainedReference, base_state, untouched
 from topgraft.evaluation.similarity import answers
 from topgraft.features.engines.base import EngineChoice
 from topgraft.features.extract import compute, run
@@ -64,7 +64,7 @@ class TradePoint:
 
 @dataclass(frozen=True)
 class Trade:
-    """What `keep_from_forgetting` has tried and chosen.
+    """What `limit_tuning` has tried and chosen.
 
     Attributes:
         at_most: points that may be lost, 0 to 100.
@@ -139,7 +139,7 @@ def halves(samples: Sequence[Sample]) -> NDArray[np.bool_]:
     return np.array([sample.digest in choosing for sample in samples], dtype=np.bool_)
 
 
-def require_answers(original: Original) -> Classifier:
+def require_answers(original: PretrainedReference) -> Classifier:
     """The original network, where it has a classifier whose answers can be compared.
 
     Raises:
@@ -166,9 +166,9 @@ def require_halves(judging: Sequence[Sample]) -> NDArray[np.bool_]:
     return choosing
 
 
-def keep_from_forgetting(
+def limit_tuning(
     classifier: Classifier,
-    original: Original,
+    original: PretrainedReference,
     train: Sequence[Sample],
     val: Sequence[Sample],
     *,
@@ -191,7 +191,7 @@ def keep_from_forgetting(
 
     Args:
         classifier: tuned; on the CPU, in evaluation mode.
-        original: with its own classifier; see `topgraft.original.find_original`.
+        original: with its own classifier; see `topgraft.original.find_reference`.
         train, val: labelled images of the new task; classes are the outputs of `classifier`.
         at_most: points that may be lost, 0 to 100, of source top-1, or, without a source, of agreement with the
             original network's answers on `val`.
@@ -245,7 +245,7 @@ def keep_from_forgetting(
     allowed = [entry for entry in tried if 100 * entry[0].lost.value <= at_most + _ROUNDING]
     point, solved = max(allowed, key=lambda entry: (entry[0].target.value, -entry[0].share))
     put(interpolate(base_state(published), tuned, point.share), classifier)
-    classifier.put_head(solved.head.weight, solved.head.bias, solved.head.layer)
+    classifier.set_head(solved.head.weight, solved.head.bias, solved.head.layer)
     judged_by = "source" if source else "agreement"
     names = {sample.name for sample in source}
     gone = tuple(entry for entry in before.unreadable if entry.name in names)

@@ -21,7 +21,7 @@ from topgraft.data import loader
 from topgraft.data.augment import AUGMENTATIONS, View, load_view
 from topgraft.data.pixel_cache import open_pixels
 from topgraft.data.samples import Sample
-from topgraft.errors import CacheError, ImageError, OutOfTime
+from topgraft.errors import CacheError, ImageError, OutOfTimeError
 from topgraft.features import frozen_base
 from topgraft.features.engines import choose
 from topgraft.features.engines.base import EngineChoice
@@ -32,12 +32,12 @@ from topgraft.features.store import FeatureStore
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
 from topgraft.models.weights.load import load_network
-from topgraft.strategies.facts import thawed
+from topgraft.strategies.facts import unfrozen
 from topgraft.strategies.plan import Phase, Rule, table
 from topgraft.training.boundary_cache import fill, free_bytes, measure_store, trim
-from topgraft.training.cost.cache_decision import Rates, decide
+from topgraft.training.cost.cache_decision import Timings, decide
 from topgraft.training.cost.group_costs import GroupCost
-from topgraft.training.inputs import PixelMaterial
+from topgraft.training.inputs import PixelInputs
 from topgraft.training.sgd.epochs import run_phase
 from topgraft.training.sgd.step import StepChoices
 
@@ -46,7 +46,7 @@ COSTS = {
     "stem": GroupCost(1e-3, 2e-3, 100_000), "stage1": GroupCost(4e-3, 8e-3, 10_000),
     "stage2": GroupCost(2e-3, 4e-3, 1000), "head": GroupCost(1e-6, 1e-6, 10),
 }  # fmt: skip
-RATES = Rates(COSTS, engine=3e-3, decode=1e-3, store=1e-9)
+RATES = Timings(COSTS, engine=3e-3, decode=1e-3, store=1e-9)
 HERE: dict[str, Any] = {
     "train": 1000, "val": 200, "epochs": 5, "views": 3, "quota": 10**10, "free": 10**11, "asked": "auto",
 }  # fmt: skip
@@ -107,7 +107,7 @@ def test_losses_from_the_cache_are_those_through_the_prefix(tmp_path: Path) -> N
     for cached in (True, False):
         classifier = small_classifier()
         pixels = pixels_of(samples)
-        material: Any = PixelMaterial(pixels, drawn, 5)
+        material: Any = PixelInputs(pixels, drawn, 5)
         if cached:
             views = [None, *(View(drawn, 5, number) for number in range(3))]
             bases = open_boundary(classifier, "stem", CHOICE, 0, tmp_path, views)
@@ -135,12 +135,12 @@ def learnt_digits(folder: Path, choice: EngineChoice | None) -> NDArray[np.float
     ]  # fmt: skip
     pixels = open_pixels(samples, network.spec, workers=0, keep=True, description="")
     drawn = AUGMENTATIONS["crop"]
-    material: Any = PixelMaterial(pixels, drawn, 5)
+    material: Any = PixelInputs(pixels, drawn, 5)
     if choice is not None:
         views = [None, *(View(drawn, 5, number) for number in range(3))]
         bases = open_boundary(classifier, "stage5", choice, 0, folder, views)
         material = fill(bases, samples, pixels.labels, np.arange(36), 24, False)
-    phase = Phase("top", thawed(tuple(classifier.groups), "stage6"), 3, 0.002)
+    phase = Phase("top", unfrozen(tuple(classifier.groups), "stage6"), 3, 0.002)
     rows = table(tuple(classifier.groups), phase.rules)
     freeze.apply(dict(classifier.groups.items()), rows)
     choices = StepChoices("sgd", 8, "fp32", "cpu")
@@ -208,7 +208,7 @@ def test_a_view_that_cannot_be_made_is_left_out_of_its_epochs_as_from_pixels(
     pixels = replace(pixels_of(samples), labels=torch.arange(6))
     for size in (1, 2, 4):
         for at in (1, 2, 3, 4):
-            drawn = PixelMaterial(pixels, AUGMENTATIONS["crop"], 0).batches(order, size, (at - 1) % 2 + 1)
+            drawn = PixelInputs(pixels, AUGMENTATIONS["crop"], 0).batches(order, size, (at - 1) % 2 + 1)
             found = [labels.tolist() for _, labels in material.batches(order, size, at)]
             assert found == [labels.tolist() for _, labels in drawn]
             assert any(3 in part for part in found) == (at % 2 == 1)
@@ -227,7 +227,7 @@ def test_filling_that_takes_too_long_ends_and_goes_on_another_time(tmp_path: Pat
     views = [None, View(AUGMENTATIONS["crop"], 0, 0)]
     bases = open_boundary(small_classifier(), "stem", replace(CHOICE, batch_size=2), 0, tmp_path, views)
     plain, drawn = (base.store for base in bases)
-    with pytest.raises(OutOfTime, match=r"^stem, plain: the time is up after 2 of 9 images$"):
+    with pytest.raises(OutOfTimeError, match=r"^stem, plain: the time is up after 2 of 9 images$"):
         fill(bases, samples, torch.zeros(9), np.arange(9), 9, True, time.perf_counter())
     assert (plain.missing(digests), drawn.missing(digests)) == (digests[2:], digests)
     fill(bases, samples, torch.zeros(9), np.arange(9), 9, True, time.perf_counter() + 1000)
@@ -256,7 +256,7 @@ def test_a_disk_that_takes_nothing_is_not_cached_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = measure_store(tmp_path / "file")
     assert store == float("inf")
-    rates = Rates(COSTS, None, 1e-3, store)
+    rates = Timings(COSTS, None, 1e-3, store)
     for asked in ("auto", "on"):
         decision = decide(
             rates, GROUPS, "stage1", train=10, val=5, epochs=3, views=1, quota=1 << 40, free=1 << 40, asked=asked

@@ -37,7 +37,7 @@ def test_scores_are_scikit_learns(name: str, weight: str | None) -> None:
     classes = int(labels.max()) + 1
     new = make(50, features.shape[1], classes, seed=5)[0]
     for strength in (0.1, 1.0, 10.0):
-        found = svm.solve_machines(features, labels, classes, [strength], class_weight=weight)[0].scores(new)
+        found = svm.solve_svm(features, labels, classes, [strength], class_weight=weight)[0].scores(new)
         model = LinearSVC(C=strength, dual=False, tol=1e-9, max_iter=20000, class_weight=weight)
         expected = model.fit(features.astype(np.float64), labels).decision_function(new)
         if classes == 2:
@@ -49,13 +49,13 @@ def test_scores_are_scikit_learns(name: str, weight: str | None) -> None:
 def test_equal_images_are_no_trouble() -> None:
     features, labels = CASES["wide"]
     doubled = np.concatenate([features, features])
-    found = svm.solve_machines(doubled, np.concatenate([labels, labels]), 4, [1.0])[0]
+    found = svm.solve_svm(doubled, np.concatenate([labels, labels]), 4, [1.0])[0]
     expected = LinearSVC(C=2.0, dual=False, tol=1e-9).fit(features.astype(np.float64), labels)
     np.testing.assert_allclose(found.weight, expected.coef_, atol=2e-2)
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
-    one, two = (svm.choose_machines(*CASES["wide"], *make(40, 300, 4, seed=2, noise=4.0), 4, seed=7) for _ in range(2))
+    one, two = (svm.choose_svm(*CASES["wide"], *make(40, 300, 4, seed=2, noise=4.0), 4, seed=7) for _ in range(2))
     assert np.array_equal(one.head.weight, two.head.weight)
     assert np.array_equal(one.head.bias, two.head.bias)
     assert one.records == two.records
@@ -63,14 +63,14 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 def test_a_class_without_images_is_never_the_answer() -> None:
     features, labels = CASES["tall"]
-    scores = svm.solve_machines(features, labels * 2, 10, [1.0])[0].scores(features)
+    scores = svm.solve_svm(features, labels * 2, 10, [1.0])[0].scores(features)
     assert set(scores.argmax(1)) <= {0, 2, 4, 6, 8}
 
 
 def test_the_temperature_has_the_lowest_log_loss() -> None:
     features, labels = CASES["tall"]
     new, truth = make(300, 30, 5, seed=5)
-    scores = svm.solve_machines(features, labels, 5, [1.0])[0].scores(new)
+    scores = svm.solve_svm(features, labels, 5, [1.0])[0].scores(new)
     found = svm.best_temperature(scores, truth)
     best = minimize_scalar(lambda log_t: metrics.log_loss(scores / np.exp(log_t), truth), bounds=(-6, 4))
     assert metrics.log_loss(scores / found, truth) < best.fun + 0.002
@@ -89,7 +89,7 @@ def test_right_answers_make_it_no_surer_than_their_number_allows() -> None:
 
 def test_many_validation_images_select_by_scaled_log_loss() -> None:
     train, val = CASES["tall"], make(260, 30, 5, seed=3)
-    choice = svm.choose_machines(*train, *val, 5)
+    choice = svm.choose_svm(*train, *val, 5)
     assert (choice.selected_by, choice.selection_images) == ("validation", 260)
     logits = val[0] @ choice.head.weight.T + choice.head.bias
     chosen = next(record for record in choice.records if record.settings == choice.settings)
@@ -101,17 +101,17 @@ def test_many_validation_images_select_by_scaled_log_loss() -> None:
 
 def test_few_validation_images_leave_it_to_folds() -> None:
     train, val = CASES["wide"], make(40, 300, 4, seed=2, noise=4.0)
-    choice = svm.choose_machines(*train, *val, 4)
+    choice = svm.choose_svm(*train, *val, 4)
     assert (choice.selected_by, choice.selection_images) == ("out-of-fold", 130)
     assert [record.settings.strength for record in choice.records] == list(svm.STRENGTHS)
-    alone = svm.solve_machines(*train, 4, [choice.settings.strength])[0]
+    alone = svm.solve_svm(*train, 4, [choice.settings.strength])[0]
     ratio = alone.weight / choice.head.weight
     np.testing.assert_allclose(ratio, np.median(ratio), rtol=1e-3)  # one temperature for all
 
 
 def test_refit_uses_validation_too() -> None:
     train, val = CASES["wide"], make(40, 300, 4, seed=2, noise=4.0)
-    one, other = (svm.choose_machines(*train, *val, 4, refit=refit) for refit in (False, True))
+    one, other = (svm.choose_svm(*train, *val, 4, refit=refit) for refit in (False, True))
     assert one.settings.strength == other.settings.strength
     truth = val[1]
     assert (val[0] @ other.head.weight.T + other.head.bias).argmax(1).tolist() == truth.tolist()
@@ -121,5 +121,5 @@ def test_refit_uses_validation_too() -> None:
 def test_a_class_with_one_image_does_not_stop_the_folds() -> None:
     features, labels = CASES["wide"]
     labels = np.where(np.arange(len(labels)) == 0, 4, labels)
-    choice = svm.choose_machines(features, labels, features[:10], labels[:10], 5)
+    choice = svm.choose_svm(features, labels, features[:10], labels[:10], 5)
     assert np.isfinite([record.log_loss for record in choice.records]).all()

@@ -10,12 +10,12 @@ from support.small import SPEC, coloured, pixels_of, small_classifier
 from torch import nn
 
 from topgraft.data.pixel_cache import Pixels
-from topgraft.errors import Stalled
+from topgraft.errors import TrainingStalledError
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
 from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, Rule, table
-from topgraft.training.inputs import PixelMaterial
+from topgraft.training.inputs import PixelInputs
 from topgraft.training.sgd.divergence import chance_loss
 from topgraft.training.sgd.epochs import run_phase
 from topgraft.training.sgd.step import StepChoices, shuffled
@@ -43,7 +43,7 @@ def run(
     together = pixels_of([*train.samples, *val.samples])
     first = np.arange(len(train.samples))
     second = np.arange(len(val.samples)) + len(first)
-    return list(run_phase(classifier, phase, 0, rows, PixelMaterial(together), first, second, choices))
+    return list(run_phase(classifier, phase, 0, rows, PixelInputs(together), first, second, choices))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -144,7 +144,7 @@ def dying() -> Classifier:
 
 def test_a_rate_that_does_not_learn_is_noticed_and_a_lower_one_named(val: Pixels) -> None:
     many = pixels_of(coloured(3600, 4))
-    with pytest.raises(Stalled) as caught:
+    with pytest.raises(TrainingStalledError) as caught:
         run(dying(), many, val, PLAIN, epochs=1, lr=1.0)
     stall = caught.value
     assert stall.rate is not None

@@ -11,15 +11,15 @@ import torch
 from support.small import Noted, coloured, pixels_of, same, small_classifier, state_of
 from torch import nn
 
-from topgraft.errors import Stalled
+from topgraft.errors import TrainingStalledError
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
 from topgraft.models.weights.digest import fingerprint
 from topgraft.strategies.history import EpochRecord, standing
 from topgraft.strategies.plan import Phase, Rule, table
-from topgraft.training.inputs import PixelMaterial
+from topgraft.training.inputs import PixelInputs
 from topgraft.training.sgd import epochs
-from topgraft.training.sgd.divergence import holds
+from topgraft.training.sgd.divergence import is_learning
 from topgraft.training.sgd.epochs import run_phase
 from topgraft.training.sgd.step import Run, StepChoices, one_step
 from topgraft.training.state import Position
@@ -31,8 +31,8 @@ TOP = Phase("top", (Rule("stem", None), Rule("*", 1.0)), 2, 0.05)
 
 
 @pytest.fixture(scope="module")
-def pixels() -> PixelMaterial:
-    return PixelMaterial(pixels_of([*coloured(TRAIN, 1), *coloured(VAL, 2)]))
+def pixels() -> PixelInputs:
+    return PixelInputs(pixels_of([*coloured(TRAIN, 1), *coloured(VAL, 2)]))
 
 
 def run(
@@ -52,7 +52,7 @@ def run(
 
 
 @pytest.mark.parametrize("ema", [0.5, 0.999])
-def test_the_running_mean_is_what_is_kept(pixels: PixelMaterial, ema: float) -> None:
+def test_the_running_mean_is_what_is_kept(pixels: PixelInputs, ema: float) -> None:
     weights: list[dict[str, torch.Tensor]] = [state_of(small_classifier())]
 
     def keep(position: Position) -> None:
@@ -80,7 +80,7 @@ def test_the_running_mean_is_what_is_kept(pixels: PixelMaterial, ema: float) -> 
     assert float(nn.functional.cross_entropy(logits, pixels.labels[TRAIN:])) == pytest.approx(last.val_loss, rel=1e-4)
 
 
-def test_the_mean_leaves_every_bit_of_what_is_frozen(pixels: PixelMaterial) -> None:
+def test_the_mean_leaves_every_bit_of_what_is_frozen(pixels: PixelInputs) -> None:
     """Also a negative zero: as a number it equals zero, and its mean with itself would be one."""
     classifier = small_classifier()
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_the_mean_leaves_every_bit_of_what_is_frozen(pixels: PixelMaterial) -> N
     assert fingerprint(classifier.groups["stem"]) == before
 
 
-def test_the_pull_is_the_gradient_of_the_distance(pixels: PixelMaterial) -> None:
+def test_the_pull_is_the_gradient_of_the_distance(pixels: PixelInputs) -> None:
     """One step with it differs from one without by rate·α·(w - w₀), in the penalised weights of the base alone."""
     rate, alpha, found = 0.1, 0.7, []
     assert pixels.pixels.kept is not None
@@ -112,7 +112,7 @@ def test_the_pull_is_the_gradient_of_the_distance(pixels: PixelMaterial) -> None
         torch.testing.assert_close(found[1][key], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_pulled_weights_stay_nearer(pixels: PixelMaterial) -> None:
+def test_pulled_weights_stay_nearer(pixels: PixelInputs) -> None:
     begun, away = state_of(small_classifier()), []
     for pull in (0.0, 5.0):
         classifier = small_classifier()
@@ -122,7 +122,7 @@ def test_pulled_weights_stay_nearer(pixels: PixelMaterial) -> None:
     assert away[1] < 0.5 * away[0]
 
 
-def test_what_weights_are_pulled_to_may_be_older_than_the_phase(pixels: PixelMaterial) -> None:
+def test_what_weights_are_pulled_to_may_be_older_than_the_phase(pixels: PixelInputs) -> None:
     """A second phase begins from tuned weights, and is pulled to the published ones all the same."""
     published, away = state_of(small_classifier(seed=1)), []
     for anchor in (None, published):
@@ -136,14 +136,14 @@ def test_what_weights_are_pulled_to_may_be_older_than_the_phase(pixels: PixelMat
     assert away[1] < 0.5 * away[0]
 
 
-def test_it_ends_where_nothing_gets_better(pixels: PixelMaterial, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_ends_where_nothing_gets_better(pixels: PixelInputs, capsys: pytest.CaptureFixture[str]) -> None:
     still = replace(ALL, epochs=9, lr=1e-30)  # no weight moves, so that no epoch is better than the first
     assert len(run(small_classifier(), pixels, replace(CHOICES, patience=2), still)) == 3
     assert "2 epochs in a row were no better" in capsys.readouterr().err
     assert len(run(small_classifier(), pixels, CHOICES, still)) == 9
 
 
-def test_the_last_epoch_may_be_what_stays(pixels: PixelMaterial) -> None:
+def test_the_last_epoch_may_be_what_stays(pixels: PixelInputs) -> None:
     harmful = replace(ALL, lr=20.0, epochs=3)
     last, best = small_classifier(), small_classifier()
     records = run(last, pixels, replace(CHOICES, keep_last=True, stalled="ignore"), harmful)
@@ -156,7 +156,7 @@ def test_the_last_epoch_may_be_what_stays(pixels: PixelMaterial) -> None:
 
 
 def test_time_that_runs_out_cuts_an_epoch_which_is_judged_all_the_same() -> None:
-    material = Noted(PixelMaterial(pixels_of([*coloured(80, 1), *coloured(VAL, 2)])))
+    material = Noted(PixelInputs(pixels_of([*coloured(80, 1), *coloured(VAL, 2)])))
     classifier = small_classifier()
     before = state_of(classifier)
     # In folds nothing is rehearsed, so that all that is noted was stepped on.
@@ -170,7 +170,7 @@ def test_time_that_runs_out_cuts_an_epoch_which_is_judged_all_the_same() -> None
 
 
 @pytest.mark.parametrize("updates", [False, True])
-def test_batchnorm_of_groups_that_train(pixels: PixelMaterial, updates: bool) -> None:
+def test_batchnorm_of_groups_that_train(pixels: PixelInputs, updates: bool) -> None:
     """Scale and shift train with their group; statistics follow the batches only where that is asked for."""
     for phase, trains in ((ALL, True), (TOP, False)):
         classifier = small_classifier()
@@ -182,8 +182,8 @@ def test_batchnorm_of_groups_that_train(pixels: PixelMaterial, updates: bool) ->
         assert ("groups.stem.1.num_batches_tracked" in moved) == (trains and updates)
 
 
-def many_images() -> PixelMaterial:
-    return PixelMaterial(pixels_of([*coloured(900, 1), *coloured(VAL, 2)]))
+def many_images() -> PixelInputs:
+    return PixelInputs(pixels_of([*coloured(900, 1), *coloured(VAL, 2)]))
 
 
 def knowing() -> tuple[Classifier, StepChoices]:
@@ -197,19 +197,19 @@ def knowing() -> tuple[Classifier, StepChoices]:
 def test_a_rate_that_tears_what_was_known_stops_and_one_that_holds_is_named() -> None:
     classifier, published = knowing()
     # Its first steps, at a rate that is rising still, show that it knew something.
-    with pytest.raises(Stalled) as caught:
+    with pytest.raises(TrainingStalledError) as caught:
         run(classifier, many_images(), published, replace(ALL, lr=3.0), train=900)
     stall = caught.value
     assert stall.rate in (pytest.approx(0.3), pytest.approx(0.03))
     assert f"--lr {stall.rate:g}" in str(stall)
     losses = [loss for _, loss in stall.curves[stall.rate]]
-    assert holds(losses * 25, stall.curves[3.0][-1][1], known=True)
+    assert is_learning(losses * 25, stall.curves[3.0][-1][1], known=True)
 
 
 @pytest.mark.parametrize("own", [True, False])
 def test_under_a_time_limit_a_rate_that_holds_is_looked_for_where_a_user_gave_one(own: bool) -> None:
     classifier, published = knowing()
-    with pytest.raises(Stalled) as caught:
+    with pytest.raises(TrainingStalledError) as caught:
         run(classifier, many_images(), replace(published, own_rate=own), replace(ALL, lr=3.0, seconds=1e6), train=900)
     assert (caught.value.rate is not None) == own
 
@@ -217,25 +217,23 @@ def test_under_a_time_limit_a_rate_that_holds_is_looked_for_where_a_user_gave_on
 def test_few_images_are_walked_over_again_until_a_rate_has_shown_that_it_holds() -> None:
     """An epoch of them has fewer steps than it takes to tell."""
     classifier, published = knowing()
-    few = PixelMaterial(pixels_of([*coloured(100, 1), *coloured(VAL, 2)]))
-    with pytest.raises(Stalled) as caught:
+    few = PixelInputs(pixels_of([*coloured(100, 1), *coloured(VAL, 2)]))
+    with pytest.raises(TrainingStalledError) as caught:
         run(classifier, few, published, replace(ALL, lr=3.0, epochs=20), train=100)
     assert caught.value.rate in (pytest.approx(0.3), pytest.approx(0.03), pytest.approx(0.003))
 
 
-def test_where_no_lower_rate_does_better_it_is_asked_once(
-    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_no_lower_rate_does_better_it_is_asked_once(pixels: PixelInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
-    monkeypatch.setattr(epochs, "diverges", lambda losses, chance: len(losses) >= 25)
-    monkeypatch.setattr(epochs, "look_lower", lambda lr, *_: asked.append(lr))
+    monkeypatch.setattr(epochs, "has_diverged", lambda losses, chance: len(losses) >= 25)
+    monkeypatch.setattr(epochs, "try_lower_lrs", lambda lr, *_: asked.append(lr))
     run(small_classifier(), pixels, replace(CHOICES, batch_size=4, patience=None), replace(ALL, epochs=12, lr=1e-3))
     assert asked == [1e-3]
 
 
-def test_a_lower_rate_takes_over_after_some_epochs_too(pixels: PixelMaterial) -> None:
+def test_a_lower_rate_takes_over_after_some_epochs_too(pixels: PixelInputs) -> None:
     classifier, published = knowing()
-    few = PixelMaterial(pixels_of([*coloured(100, 1), *coloured(VAL, 2)]))
+    few = PixelInputs(pixels_of([*coloured(100, 1), *coloured(VAL, 2)]))
     lowering = replace(published, stalled="lower")
     records = run(classifier, few, lowering, replace(ALL, lr=3.0, epochs=20), train=100)
     assert [record.epoch for record in records] == list(range(1, len(records) + 1)), "no epoch is told twice"
@@ -252,7 +250,7 @@ def test_a_rate_is_looked_at_until_it_is_at_its_height(
     """Epochs of 30 steps: 200 is within a block; 100 epochs rise for 300 steps."""
     looks: list[tuple[int, bool]] = []
     monkeypatch.setattr(epochs, "_look", lambda run, now, last, *_: looks.append((len(now.first), last)))
-    material = PixelMaterial(pixels_of([*coloured(60, 1), *coloured(VAL, 2)]))
+    material = PixelInputs(pixels_of([*coloured(60, 1), *coloured(VAL, 2)]))
     phase = replace(ALL, epochs=100, lr=1e-5, until=14.0)
     run(small_classifier(), material, replace(CHOICES, batch_size=2, schedule=schedule, patience=None), phase, train=60)
     assert [at for at, _ in looks[:3]] == [25, 30, 55]
@@ -261,12 +259,12 @@ def test_a_rate_is_looked_at_until_it_is_at_its_height(
 
 
 def test_random_weights_may_rise_above_chance_and_come_down(
-    pixels: PixelMaterial, monkeypatch: pytest.MonkeyPatch
+    pixels: PixelInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(epochs, "diverges", lambda losses, chance: True)
+    monkeypatch.setattr(epochs, "has_diverged", lambda losses, chance: True)
     monkeypatch.setattr(epochs, "at_chance", lambda losses, chance: False)
     tried = replace(CHOICES, batch_size=4, stalled="stop")
-    monkeypatch.setattr(epochs, "look_lower", lambda lr, *_: Stalled(lr, 1, 1.0, 1.0, None, {}))
-    with pytest.raises(Stalled):
+    monkeypatch.setattr(epochs, "try_lower_lrs", lambda lr, *_: TrainingStalledError(lr, 1, 1.0, 1.0, None, {}))
+    with pytest.raises(TrainingStalledError):
         run(small_classifier(), pixels, replace(tried, updates_batchnorm=True), ALL)
     run(small_classifier(), pixels, replace(tried, pretrained=False), ALL)

@@ -17,7 +17,7 @@ from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase, Rule, table
 from topgraft.training import checkpoint
 from topgraft.training.checkpoint import Checkpoint
-from topgraft.training.inputs import PixelMaterial
+from topgraft.training.inputs import PixelInputs
 from topgraft.training.sgd.epochs import run_phase
 from topgraft.training.sgd.step import StepChoices
 from topgraft.training.state import Position
@@ -29,8 +29,8 @@ CHOICES = StepChoices("adam", 2, "fp32", "cpu", schedule="cosine", keep_minutes=
 
 
 @pytest.fixture(scope="module")
-def material() -> PixelMaterial:
-    return PixelMaterial(pixels_of([*coloured(2 * STEPS, 1), *coloured(30, 2)]))
+def material() -> PixelInputs:
+    return PixelInputs(pixels_of([*coloured(2 * STEPS, 1), *coloured(30, 2)]))
 
 
 def run(
@@ -60,7 +60,7 @@ def run(
     ids=lambda given: "-".join(map(str, given)) if isinstance(given, dict) else "",
 )
 def test_it_ends_in_the_same_bits_from_every_position(
-    material: PixelMaterial, tmp_path: Path, options: dict[str, Any], rules: tuple[Rule, ...]
+    material: PixelInputs, tmp_path: Path, options: dict[str, Any], rules: tuple[Rule, ...]
 ) -> None:
     choices = replace(CHOICES, **options)
     kept: list[tuple[Path, int, int]] = []
@@ -89,7 +89,7 @@ def test_it_ends_in_the_same_bits_from_every_position(
         assert same(again.state_dict(), straight.state_dict())
 
 
-def test_a_lowered_rate_stays_lowered(material: PixelMaterial, tmp_path: Path) -> None:
+def test_a_lowered_rate_stays_lowered(material: PixelInputs, tmp_path: Path) -> None:
     """What was found out before the interruption is not found out again."""
     straight, kept = small_classifier(), list[Position]()
     run(straight, Noted(material), CHOICES, keep=lambda position: kept.append(copied(position)))
@@ -99,7 +99,7 @@ def test_a_lowered_rate_stays_lowered(material: PixelMaterial, tmp_path: Path) -
 
 
 def test_an_interruption_leaves_the_best_epoch_in_evaluation_mode_and_in_plain_memory(
-    material: PixelMaterial,
+    material: PixelInputs,
 ) -> None:
     first = small_classifier()
     (one, *_) = run(first, Noted(material), CHOICES)

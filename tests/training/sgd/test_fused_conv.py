@@ -1,4 +1,4 @@
-"""Folded layers compute what the network does, and where they cannot, they are not there."""
+"""FusedGroups layers compute what the network does, and where they cannot, they are not there."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from topgraft.models import freeze
 from topgraft.models.backbones.layers import SameConv2d
 from topgraft.system.threads import torch_threads
 from topgraft.training.sgd import fused_conv
-from topgraft.training.sgd.fused_conv import Folded, fold, gradients
-from topgraft.training.sgd.losses import make_targets
+from topgraft.training.sgd.fused_conv import FusedGroups, fold, gradients
+from topgraft.training.sgd.losses import soft_targets
 
 
 def draw(*shape: int) -> torch.Tensor:
@@ -54,7 +54,9 @@ def plain(groups: Mapping[str, nn.Module], x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def made(groups: Mapping[str, nn.Module], x: torch.Tensor, rows: Mapping[str, float | None] | None = None) -> Folded:
+def made(
+    groups: Mapping[str, nn.Module], x: torch.Tensor, rows: Mapping[str, float | None] | None = None
+) -> FusedGroups:
     found = fold(groups, rows or dict.fromkeys(groups, 1.0), x[:2])
     assert found is not None
     return found
@@ -80,7 +82,7 @@ def test_losses_and_gradients_are_those_of_the_plain_way(stem: str, weighted: bo
     weights = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64) if weighted else None
     before = {key: tensor.clone() for key, tensor in nn.ModuleDict(groups).state_dict().items()}
     with torch_threads(2):
-        loss, hits = gradients(made(groups, images), images, labels, make_targets(labels, 3, weights=weights))
+        loss, hits = gradients(made(groups, images), images, labels, soft_targets(labels, 3, weights=weights))
     ours = {key: p.grad for key, p in nn.ModuleDict(groups).named_parameters()}
     nn.ModuleDict(groups).zero_grad()
     logits = plain(groups, images)
@@ -111,7 +113,7 @@ def test_frozen_groups_get_no_gradient() -> None:
     freeze.apply(groups, rows)
     images = draw(40, 3, 21, 19)
     labels = torch.arange(40) % 3
-    gradients(made(groups, images, rows), images, labels, make_targets(labels, 3))
+    gradients(made(groups, images, rows), images, labels, soft_targets(labels, 3))
     assert all(p.grad is None for p in groups["stem"].parameters())
     assert all(p.grad is not None for p in groups["stage1"].parameters())
 
@@ -123,7 +125,7 @@ def test_the_same_threads_give_the_same_bits() -> None:
     for _ in range(3):
         with torch_threads(2):
             labels = torch.arange(64) % 3
-            gradients(made(groups, images), images, labels, make_targets(labels, 3))
+            gradients(made(groups, images), images, labels, soft_targets(labels, 3))
         found.append([p.grad for p in nn.ModuleDict(groups).parameters()])
         nn.ModuleDict(groups).zero_grad()
     for other in found[1:]:

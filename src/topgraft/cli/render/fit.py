@@ -8,14 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from topgraft.cli import fit_summary
-from topgraft.errors import Stalled
+from topgraft.errors import TrainingStalledError
 from topgraft.evaluation.headline import headline
-from topgraft.evaluation.results import Fitted
+from topgraft.evaluation.results import FittedClassifier
 
 from .table import lines, make_table
 
 
-def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: bool) -> None:
+def fitted(model: FittedClassifier, out: Path, seconds: Mapping[str, float], *, quiet: bool) -> None:
     """What a fit has made: strength or epoch, validation, seconds, and the folder."""
     if quiet:
         lines(headline(model.validation))
@@ -23,7 +23,7 @@ def fitted(model: Fitted, out: Path, seconds: Mapping[str, float], *, quiet: boo
     lines(fit_summary.lines(model, seconds, out))
 
 
-def stalled(error: Stalled) -> None:
+def stalled(error: TrainingStalledError) -> None:
     """The curves of the rates that were tried, side by side."""
     shown = make_table("step", *(f"rate {rate:g}" for rate in error.curves))
     steps = sorted({step for curve in error.curves.values() for step, _ in curve})

@@ -9,7 +9,7 @@ AFTER = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class RemainingWork:
     """What a fit does after training, for its budget.
 
     Attributes:

@@ -16,7 +16,7 @@ _FREE = 0.5  # share of the disk's free bytes that a cache may take at most
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class Timings:
     """Seconds for one image, measured in this run.
 
     Attributes:
@@ -49,7 +49,7 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class CacheDecision:
     """Whether to cache at a boundary, and why.
 
     Attributes:
@@ -74,7 +74,7 @@ class Decision:
 
 
 def decide(
-    rates: Rates,
+    rates: Timings,
     groups: Sequence[str],
     first: str,
     *,
@@ -86,7 +86,7 @@ def decide(
     quota: int,
     free: int,
     asked: str,
-) -> Decision:
+) -> CacheDecision:
     """Weigh filling and reading against running the prefix anew in every epoch. Pure.
 
     Args:
@@ -130,4 +130,4 @@ def decide(
             f"about {formatting.duration(with_cache)} with it, {formatting.duration(without)} without, "
             f"{needs / 1e9:.2f} GB on disk"
         )
-    return Decision(boundary, first, cached, views, needs, (with_cache, without), why, filling)
+    return CacheDecision(boundary, first, cached, views, needs, (with_cache, without), why, filling)

@@ -14,7 +14,7 @@ from torch import nn
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
 from topgraft.system.threads import freed_memory_kept, torch_threads
-from topgraft.training.sgd.fused_conv import FoldedConv2d, fold
+from topgraft.training.sgd.fused_conv import FusedConv2d, fold
 
 _IMAGES = 4  # measured at a time: their activations stay in a processor's cache, as those of a step's parts do
 _TIMES = 3  # of which the first warms up, and the fastest counts: others on the machine only make it slower
@@ -86,7 +86,7 @@ def measure_groups(
 
 def _trained(group: nn.Module) -> list[torch.Tensor]:
     """What a group's gradient is taken of: folded tensors where there are any, and parameters."""
-    folded = [tensor for layer in group.modules() if isinstance(layer, FoldedConv2d) for tensor in layer.tensors]
+    folded = [tensor for layer in group.modules() if isinstance(layer, FusedConv2d) for tensor in layer.tensors]
     return [*folded, *group.parameters()]
 
 

@@ -36,8 +36,8 @@ _TEMPERATURES = (1e-3, 1e2)  # scores of SVMs lie around ±1
 
 
 @dataclass(frozen=True, eq=False)
-class Machines:
-    """One machine for each class: weight classes×d, bias classes, float64. With two: see `solve_machines`."""
+class SvmPath:
+    """One machine for each class: weight classes×d, bias classes, float64. With two: see `solve_svm`."""
 
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
@@ -48,7 +48,7 @@ class Machines:
         return product + self.bias
 
 
-def solve_machines(
+def solve_svm(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     classes: int,
@@ -56,7 +56,7 @@ def solve_machines(
     *,
     class_weight: str | None = None,
     seed: int = 0,
-) -> list[Machines]:
+) -> list[SvmPath]:
     """Solve the machines for every strength.
 
     Two classes are one machine with score s there; as two rows the scores are -s/2 and s/2. A class without images
@@ -94,11 +94,11 @@ def solve_machines(
         weight = np.zeros((classes, features.shape[1]))
         biases = np.full(classes, _NEVER)
         weight[there], biases[there] = back(found), bias
-        solved.append(Machines(weight, biases))
+        solved.append(SvmPath(weight, biases))
     return solved
 
 
-def choose_machines(
+def choose_svm(
     train_features: NDArray[np.float32],
     train_labels: NDArray[np.int64],
     val_features: NDArray[np.float32],
@@ -116,7 +116,7 @@ def choose_machines(
     train and validation together. The machines are solved on train alone unless `refit`. The logits of the choice
     are scores divided by its temperature.
     """
-    solved = solve_machines(train_features, train_labels, classes, strengths, class_weight=class_weight, seed=seed)
+    solved = solve_svm(train_features, train_labels, classes, strengths, class_weight=class_weight, seed=seed)
     both = np.concatenate([train_features, val_features])
     labels_both = np.concatenate([train_labels, val_labels])
     if len(val_labels) >= SELECTION_MINIMUM:
@@ -140,7 +140,7 @@ def choose_machines(
     kept = solved[best]
     if refit:
         one = strengths[best : best + 1]
-        kept = solve_machines(both, labels_both, classes, one, class_weight=class_weight, seed=seed)[0]
+        kept = solve_svm(both, labels_both, classes, one, class_weight=class_weight, seed=seed)[0]
     return HeadChoice(
         head=Head(
             (kept.weight / temperatures[best]).astype(np.float32), (kept.bias / temperatures[best]).astype(np.float32)
@@ -159,7 +159,7 @@ def best_temperature(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> 
 
     Where every answer is right, no temperature is low enough, though n images cannot say that of the next. So the true
     class counts as (n + 1)/(n + 2), and the others share the rest, as Platt has it (Probabilistic Outputs for Support
-    Vector Machines, 1999, section 2.2).
+    Vector SvmPath, 1999, section 2.2).
 
     The log loss is convex in 1/temperature, so that its one minimum is found by halving where its slope changes sign.
     """
@@ -192,7 +192,7 @@ def _out_of_fold(
         out = assigned == fold
         if len(np.unique(labels[~out])) < 2:  # nothing to tell apart: equal scores stand
             continue
-        solved = solve_machines(features[~out], labels[~out], classes, strengths, class_weight=class_weight, seed=seed)
+        solved = solve_svm(features[~out], labels[~out], classes, strengths, class_weight=class_weight, seed=seed)
         for at, machines in zip(scores, solved, strict=True):
             at[out] = machines.scores(features[out])
     return scores

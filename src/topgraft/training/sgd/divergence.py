@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.errors import Stalled
+from topgraft.errors import TrainingStalledError
 from topgraft.system import progress
 
 BLOCK = 25  # steps that one point of a curve averages
@@ -38,7 +38,7 @@ def chance_loss(labels: NDArray[np.int64], class_weights: NDArray[np.float64] | 
     return float(-(shares * np.log(shares)).sum())
 
 
-def diverges(losses: Sequence[float], chance: float) -> bool:
+def has_diverged(losses: Sequence[float], chance: float) -> bool:
     """Whether a network that knew something when it began has lost it: the last block is far above the first steps.
 
     Far is also twice the standard error of the difference, as the mean of few small batches is mostly luck.
@@ -64,14 +64,14 @@ def at_chance(losses: Sequence[float], chance: float) -> bool:
     return sum(last) / len(last) >= AT_CHANCE * chance
 
 
-def look_lower(
+def try_lower_lrs(
     lr: float,
     losses: Sequence[float],
     chance: float,
     known: bool,
     try_rate: Callable[[float], Sequence[float]] | None,
     steps: int,
-) -> Stalled | None:
+) -> TrainingStalledError | None:
     """Try lower rates where one was too high; None if they do no better and the loss is a number.
 
     Args:
@@ -93,19 +93,19 @@ def look_lower(
         progress.note(f"after {steps} steps the loss is {last:.3f}, where chance is {chance:.3f}; trying {rate:g}")
         tried = try_rate(rate)
         curves[rate] = curve_of(tried)
-        if holds(tried, chance, known):
+        if is_learning(tried, chance, known):
             found = rate
             break
     if found is None and math.isfinite(last) and try_rate is not None:
         progress.note("no lower rate was seen to do better; going on")
         return None
-    return Stalled(lr, steps, last, chance, found, curves, known)
+    return TrainingStalledError(lr, steps, last, chance, found, curves, known)
 
 
-def holds(losses: Sequence[float], chance: float, known: bool) -> bool:
+def is_learning(losses: Sequence[float], chance: float, known: bool) -> bool:
     """Whether a rate's steps show that it learns, or keeps what was known."""
     if len(losses) < BLOCK or not math.isfinite(sum(losses)):
         return False
     if known:
-        return not diverges(losses, chance)
+        return not has_diverged(losses, chance)
     return sum(losses[-BLOCK:]) / BLOCK < LEARNS * chance

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from topgraft import metrics
-from topgraft.errors import NotANumber, Stalled
+from topgraft.errors import NotANumberError, TrainingStalledError
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
 from topgraft.strategies import history
@@ -25,12 +25,12 @@ from topgraft.strategies.plan import Phase
 from topgraft.system import formatting, progress
 from topgraft.system.gpu import exact_convolutions
 from topgraft.system.threads import freed_memory_kept
-from topgraft.training.inputs import Material
-from topgraft.training.state import Keep, Now, Position, position_of, resume, trained
+from topgraft.training.inputs import TrainingInputs
+from topgraft.training.state import EpochProgress, Keep, Position, position_of, resume, trained
 
-from .divergence import BLOCK, at_chance, curve_of, diverges, holds, look_lower
+from .divergence import BLOCK, at_chance, curve_of, has_diverged, is_learning, try_lower_lrs
 from .optimizers import penalty, schedule, set_rates, warm_up
-from .step import Run, Step, StepChoices, folded_of, one_step, shuffled, validate
+from .step import Run, Step, StepChoices, fuse_frozen, one_step, shuffled, validate
 
 _REHEARSAL = 3  # steps on a copy, of which the first warms up, to say how long it will take
 _JUDGED = 1 / 3  # of the seconds that stepping on an image takes: it runs forward and not back
@@ -42,7 +42,7 @@ def run_phase(
     phase: Phase,
     number: int,
     rows: Mapping[str, float | None],
-    material: Material,
+    material: TrainingInputs,
     train: NDArray[np.int64],
     val: NDArray[np.int64],
     choices: StepChoices,
@@ -68,8 +68,8 @@ def run_phase(
         anchor: what `StepChoices.l2_sp` pulls to; None for the state that the phase begins with.
 
     Raises:
-        Stalled: see `StepChoices.stalled`.
-        NotANumber: an answer to a validation image.
+        TrainingStalledError: see `StepChoices.stalled`.
+        NotANumberError: an answer to a validation image.
     """
     mark = time.perf_counter()
     end = math.inf if phase.seconds is None else mark + phase.seconds - (0.0 if resumed is None else resumed.spent)
@@ -78,13 +78,13 @@ def run_phase(
     pulled = started if anchor is None else {key: tensor.to(choices.device) for key, tensor in anchor.items()}
     run = Run(classifier, rows, material, train, val, choices, started, pulled)
     memory = ExitStack()
-    now = Now(phase.lr)
+    now = EpochProgress(phase.lr)
     optimizer = run.optimizer(phase.lr)
     best: dict[str, torch.Tensor] = {}
     mean = classifier.snapshot() if choices.ema else {}
     if resumed is not None:
         now, optimizer = resume(run, resumed, best, mean)
-    run = replace(run, folded=folded_of(run))  # of the state that it goes on from: what is frozen is folded once
+    run = replace(run, folded=fuse_frozen(run))  # of the state that it goes on from: what is frozen is folded once
     try:
         memory.enter_context(freed_memory_kept() if choices.device == "cpu" else exact_convolutions())
         if resumed is None and not phase.folds:
@@ -94,7 +94,7 @@ def run_phase(
             began = mark - now.elapsed  # what came before the first step, and keeping, is a part of the next epoch
             try:
                 cut = _epoch(run, optimizer, phase, now, mean, best, began, end, keep)
-            except Stalled as stall:
+            except TrainingStalledError as stall:
                 if choices.stalled != "lower" or stall.rate is None:
                     raise
                 # Epochs that were walked over stay walked over. Those of a rate that was too high have learnt nothing;
@@ -162,7 +162,7 @@ def _epoch(
     run: Run,
     optimizer: torch.optim.Optimizer,
     phase: Phase,
-    now: Now,
+    now: EpochProgress,
     mean: dict[str, torch.Tensor],
     best: Mapping[str, torch.Tensor],
     began: float,
@@ -216,7 +216,12 @@ def _block(walk: Iterator[Step], most: int, end: float) -> list[Step]:
 
 
 def _walk(
-    run: Run, optimizer: torch.optim.Optimizer, phase: Phase, now: Now, mean: dict[str, torch.Tensor], total: int
+    run: Run,
+    optimizer: torch.optim.Optimizer,
+    phase: Phase,
+    now: EpochProgress,
+    mean: dict[str, torch.Tensor],
+    total: int,
 ) -> Iterator[Step]:
     """Step on every batch of the epoch that is left. Everything random comes from (seed, epoch, step)."""
     choices = run.choices
@@ -238,7 +243,7 @@ def _walk(
 # --- Validation -----------------------------------------------------------------------------------------------------
 
 
-def _judge(run: Run, now: Now, mean: Mapping[str, torch.Tensor], phase: Phase, number: int) -> EpochRecord:
+def _judge(run: Run, now: EpochProgress, mean: Mapping[str, torch.Tensor], phase: Phase, number: int) -> EpochRecord:
     """The record of the epoch that has ended, without its seconds."""
     began = time.perf_counter()
     trained = run.classifier.snapshot() if mean else {}
@@ -248,7 +253,7 @@ def _judge(run: Run, now: Now, mean: Mapping[str, torch.Tensor], phase: Phase, n
     if mean:
         run.classifier.load_state_dict(trained)
     if not np.isfinite(logits).all():
-        raise NotANumber(
+        raise NotANumberError(
             f"after epoch {now.epoch} an answer to a validation image is no number, at the learning rate {now.lr:g}; "
             "lower --lr"
         )
@@ -274,7 +279,7 @@ def _judge(run: Run, now: Now, mean: Mapping[str, torch.Tensor], phase: Phase, n
 # --- Where it does not learn ----------------------------------------------------------------------------------------
 
 
-def _look(run: Run, now: Now, last: bool, chance: float, steps: int, end: float) -> None:
+def _look(run: Run, now: EpochProgress, last: bool, chance: float, steps: int, end: float) -> None:
     """Raise where the rate is too high: the loss is no number, or, at the `last` look, at chance, or what was known is
     lost.
 
@@ -282,7 +287,7 @@ def _look(run: Run, now: Now, last: bool, chance: float, steps: int, end: float)
     of them is to take over or to be named to a user: who has set the limit has something to fall back on.
     """
     choices, broken = run.choices, not math.isfinite(sum(now.losses[-BLOCK:]))
-    lost = choices.pretrained and diverges(now.first, chance)
+    lost = choices.pretrained and has_diverged(now.first, chance)
     stuck = last and at_chance(now.first, chance)
     if not broken and (choices.stalled == "ignore" or now.looked or not (lost or stuck)):
         return
@@ -295,7 +300,7 @@ def _look(run: Run, now: Now, last: bool, chance: float, steps: int, end: float)
         def try_rate(rate: float) -> list[float]:
             return _try_rate(run, rate, chance, lost, end)
 
-        stall = look_lower(now.lr, seen, chance, lost, try_rate if lowers else None, steps)
+        stall = try_lower_lrs(now.lr, seen, chance, lost, try_rate if lowers else None, steps)
     finally:
         run.classifier.load_state_dict(reached)
     if stall is not None:
@@ -312,13 +317,13 @@ def _try_rate(run: Run, lr: float, chance: float, known: bool, end: float) -> li
         twin = replace(run, choices=replace(run.choices, schedule="constant"))
         # Few images are walked over again, as the phase does.
         walk = chain.from_iterable(
-            _walk(twin, optimizer, phase, Now(lr, epoch=epoch), {}, 1) for epoch in range(1, steps + 1)
+            _walk(twin, optimizer, phase, EpochProgress(lr, epoch=epoch), {}, 1) for epoch in range(1, steps + 1)
         )
         while time.perf_counter() <= end and (block := _block(walk, BLOCK, end)):
             losses += [float(step.loss) for step in block]
             bar.advance(len(block))
             ended = len(losses) >= steps or not math.isfinite(sum(losses[-BLOCK:]))
-            if ended or (not known and holds(losses, chance, known)):
+            if ended or (not known and is_learning(losses, chance, known)):
                 break
     return losses
 
@@ -335,9 +340,9 @@ def _say_how_long(run: Run, phase: Phase) -> None:
     classifier = copy.deepcopy(run.classifier)
     twin = replace(run, classifier=classifier)
     freeze.apply(twin.groups, run.rows)
-    twin = replace(twin, folded=folded_of(twin))
+    twin = replace(twin, folded=fuse_frozen(twin))
     marks = [time.perf_counter()]
-    for step in islice(_walk(twin, twin.optimizer(phase.lr), phase, Now(phase.lr), {}, steps), _REHEARSAL):
+    for step in islice(_walk(twin, twin.optimizer(phase.lr), phase, EpochProgress(phase.lr), {}, steps), _REHEARSAL):
         float(step.loss)
         marks.append(time.perf_counter())
     gaps = [after - before for before, after in pairwise(marks)]

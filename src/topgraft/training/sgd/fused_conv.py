@@ -6,7 +6,7 @@ differentiable in W, b, γ and β, so that they train as before, and no pass ove
 backward. No image then knows of the others in its batch, so that the batch may be computed in parts and the gradients
 added.
 
-Nothing here changes a network: a `Folded` is a second set of layers that shares the network's parameters.
+Nothing here changes a network: a `FusedGroups` is a second set of layers that shares the network's parameters.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from topgraft.models import freeze
 from topgraft.models.backbones.layers import SameConv2d
 from topgraft.system.threads import torch_threads
 
-from .losses import Targets, loss_of
+from .losses import Targets, soft_cross_entropy
 
 _CONVOLUTIONS = (nn.Conv2d, SameConv2d)  # exactly these: what another class does to its kernel is not known here
 _CUTS = {nn.ReLU: math.inf, nn.ReLU6: 6.0}  # class → above what value it cuts
@@ -164,7 +164,7 @@ def _wide_gradient(gradient: torch.Tensor, x: torch.Tensor, kernel: torch.Tensor
     return torch.cat(parts, 3)
 
 
-class FoldedConv2d(nn.Module):
+class FusedConv2d(nn.Module):
     """A convolution, the BatchNorm that follows it, and its ReLU if there is one. N×C×H×W in, N×C'×H'×W' out.
 
     Attributes:
@@ -205,7 +205,7 @@ class FoldedConv2d(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Folded:
+class FusedGroups:
     """The groups of a network, each BatchNorm that follows a convolution folded into it. Made by `fold`.
 
     Attributes:
@@ -215,7 +215,7 @@ class Folded:
     """
 
     groups: nn.ModuleDict
-    convolutions: tuple[FoldedConv2d, ...]
+    convolutions: tuple[FusedConv2d, ...]
     parameters: tuple[torch.Tensor, ...]
 
     def fold(self) -> list[torch.Tensor]:
@@ -229,7 +229,7 @@ class Folded:
         return images
 
 
-def fold(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None], images: torch.Tensor) -> Folded | None:
+def fold(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None], images: torch.Tensor) -> FusedGroups | None:
     """Layers that compute what the groups do when they train, BatchNorm folded; None where only the plain way does.
 
     That is where an image's result depends on the others in its batch or on chance, as with dropout; where the
@@ -246,20 +246,20 @@ def fold(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None], imag
     # Parameters are shared: a copy takes what it finds in its memo as it is.
     shared = [tensor for group in groups.values() for tensor in (*group.parameters(), *group.buffers())]
     copies = nn.ModuleDict(copy.deepcopy(dict(groups), {id(tensor): tensor for tensor in shared}))
-    folded: list[FoldedConv2d] = []
+    folded: list[FusedConv2d] = []
     with torch.no_grad():
         for name, group in copies.items():
             found = [
-                pair for layers in list(group.modules()) if type(layers) is nn.Sequential for pair in _fold(layers)
+                pair for layers in list(group.modules()) if type(layers) is nn.Sequential for pair in _fuse(layers)
             ]
             folded += found if rows[name] is not None else []
     inside = {id(tensor) for pair in folded for tensor in pair.sources}
     trained = [p for name, group in groups.items() if rows[name] is not None for p in group.parameters()]
-    made = Folded(copies, tuple(folded), tuple(p for p in trained if id(p) not in inside))
+    made = FusedGroups(copies, tuple(folded), tuple(p for p in trained if id(p) not in inside))
     return made if _agrees(made, groups, images) and _pays(copies) else None
 
 
-def _fold(layers: nn.Sequential) -> Iterator[FoldedConv2d]:
+def _fuse(layers: nn.Sequential) -> Iterator[FusedConv2d]:
     """Put the folded layers in the place of the others."""
     for at, (conv, norm) in enumerate(pairwise(list(layers))):
         if type(conv) not in _CONVOLUTIONS or type(norm) is not nn.BatchNorm2d:
@@ -274,7 +274,7 @@ def _fold(layers: nn.Sequential) -> Iterator[FoldedConv2d]:
         ):
             continue
         cut = _CUTS.get(type(layers[at + 2])) if at + 2 < len(layers) else None
-        layers[at] = folded = FoldedConv2d(conv, norm, cut)
+        layers[at] = folded = FusedConv2d(conv, norm, cut)
         layers[at + 1] = nn.Identity()
         if cut is not None:
             layers[at + 2] = nn.Identity()
@@ -286,11 +286,11 @@ def _pays(groups: nn.ModuleDict) -> bool:
 
     Of ResNet-18 and images of 32 pixels 16 make a tenth, and nothing is gained; of 224 pixels four times as many.
     """
-    folded = [layer for layer in groups.modules() if isinstance(layer, FoldedConv2d)]
+    folded = [layer for layer in groups.modules() if isinstance(layer, FusedConv2d)]
     return sum(_PART * layer.values for layer in folded) > sum(layer.tensors[0].numel() for layer in folded)
 
 
-def _agrees(folded: Folded, groups: Mapping[str, nn.Module], images: torch.Tensor) -> bool:
+def _agrees(folded: FusedGroups, groups: Mapping[str, nn.Module], images: torch.Tensor) -> bool:
     """Whether images one by one through the folded layers give what they give together through the groups."""
     state = torch.get_rng_state()
     with torch.no_grad():
@@ -305,11 +305,11 @@ def _agrees(folded: Folded, groups: Mapping[str, nn.Module], images: torch.Tenso
 
 
 def gradients(
-    folded: Folded, images: torch.Tensor, labels: torch.Tensor, targets: Targets
+    folded: FusedGroups, images: torch.Tensor, labels: torch.Tensor, targets: Targets
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Add the gradient of a batch's loss to the parameters' `grad`; returns the loss, and the right answers.
 
-    What ``loss_of(logits, targets).backward()`` adds, but for rounding, which depends on PyTorch's number of threads:
+    What ``soft_cross_entropy(logits, targets).backward()`` adds, but for rounding, which depends on PyTorch's number of threads:
     each takes a part of the images, and the parts are added in their order.
 
     Args:
@@ -324,7 +324,7 @@ def gradients(
         sums: _Sum | None = None
         for few, few_truth, few_shares in zip(*(torch.split(x, _FEW) for x in (some, truth, shares)), strict=True):
             logits = folded(few)
-            loss = loss_of(logits, Targets(few_shares, targets.total))
+            loss = soft_cross_entropy(logits, Targets(few_shares, targets.total))
             found = torch.autograd.grad(loss, wanted, allow_unused=True)
             more = _Sum(loss.detach(), (logits.argmax(1) == few_truth).sum(), found)
             sums = more if sums is None else sums.plus(more)
@@ -356,7 +356,7 @@ class _Sum:
         return _Sum(self.loss + other.loss, self.hits + other.hits, self.gradients)
 
 
-def logits(folded: Folded, images: torch.Tensor) -> torch.Tensor:
+def logits(folded: FusedGroups, images: torch.Tensor) -> torch.Tensor:
     """N×classes, of N of what the first group takes. No gradient follows."""
 
     def work(some: torch.Tensor) -> torch.Tensor:

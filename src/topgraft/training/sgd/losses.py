@@ -22,7 +22,7 @@ class Targets:
     total: float
 
 
-def make_targets(
+def soft_targets(
     labels: torch.Tensor, classes: int, *, smoothing: float = 0.0, weights: torch.Tensor | None = None
 ) -> Targets:
     """Targets of labels.
@@ -59,7 +59,7 @@ def mix(
     return mixed, Targets(share * targets.shares + (1 - share) * targets.shares[order], targets.total)
 
 
-def loss_of(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+def soft_cross_entropy(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
     """Mean cross-entropy in nats, each image with its class's weight; in float32 at least, whatever the logits are."""
     exact = logits if logits.dtype == torch.float64 else logits.float()
     return -(targets.shares * nn.functional.log_softmax(exact, 1)).sum() / targets.total

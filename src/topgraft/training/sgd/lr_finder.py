@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
 from topgraft.system import progress
-from topgraft.training.inputs import Material
+from topgraft.training.inputs import TrainingInputs
 
 from .optimizers import set_rates
-from .step import Run, StepChoices, folded_of, one_step, shuffled
+from .step import Run, StepChoices, fuse_frozen, one_step, shuffled
 
 STEPS = 60
 SPAN = (1e-3, 1e3)
@@ -26,14 +26,14 @@ SPAN = (1e-3, 1e3)
 SMOOTHING = 0.8  # share of the mean until now in the running mean of the loss; a batch is too few images to go by
 RISE = 0.2  # share of the chance loss by which the running mean may be above its lowest value
 MARGIN = 10
-"""How far below the rate that is borne no longer the suggested one is. The test takes one step at each rate, and a
+"""How far below the rate that is is_stable no longer the suggested one is. The test takes one step at each rate, and a
 phase takes hundreds. A range test and what is read from it: Smith, https://arxiv.org/abs/1506.01186, section 3.3."""
 
 
-def find_rate(
+def lr_range_test(
     classifier: Classifier,
     rows: Mapping[str, float | None],
-    material: Material,
+    material: TrainingInputs,
     train: NDArray[np.int64],
     choices: StepChoices,
     usual: float,
@@ -41,7 +41,7 @@ def find_rate(
 ) -> tuple[float | None, list[tuple[float, float]]]:
     """The suggested learning rate, and the rates of the test with the smoothed loss at each.
 
-    None where the time ended the test and all rates until then were borne: they say nothing of those above.
+    None where the time ended the test and all rates until then were is_stable: they say nothing of those above.
 
     It runs on a copy; the classifier is left as it is.
 
@@ -57,7 +57,7 @@ def find_rate(
     freeze.apply(dict(twin.groups.items()), rows)
     twin.to(device=choices.device)
     run = Run(twin, rows, material, train, train[:0], replace(choices, l2_sp=0.0), {})
-    run = replace(run, folded=folded_of(run))
+    run = replace(run, folded=fuse_frozen(run))
     optimizer = run.optimizer(1.0)
     rates = np.geomspace(SPAN[0] * usual, SPAN[1] * usual, STEPS)
     order = shuffled(train, choices.seed, 0)
@@ -71,12 +71,12 @@ def find_rate(
             set_rates(optimizer, float(rates[step]))
             losses.append(float(one_step(run, optimizer, images, labels, (choices.seed, 0, step)).loss))
             bar.advance()
-            if not borne(losses, chance):
+            if not is_stable(losses, chance):
                 break
             cut = len(losses) < STEPS and time.perf_counter() > until
             if cut:
                 break
-    found = None if cut else suggest(rates[: len(losses)].tolist(), losses, chance)
+    found = None if cut else suggest_lr(rates[: len(losses)].tolist(), losses, chance)
     return found, list(zip(rates.tolist(), smooth(losses), strict=False))
 
 
@@ -91,19 +91,19 @@ def smooth(losses: list[float]) -> list[float]:
     return means
 
 
-def borne(losses: list[float], chance: float) -> bool:
-    """Whether the last rate of a test is borne still: the running mean is a number, and not far above its lowest."""
+def is_stable(losses: list[float], chance: float) -> bool:
+    """Whether the last rate of a test is is_stable still: the running mean is a number, and not far above its lowest."""
     means = smooth(losses)
     return math.isfinite(means[-1]) and means[-1] <= min(means) + RISE * chance
 
 
-def suggest(rates: list[float], losses: list[float], chance: float) -> float:
-    """A tenth of the first rate that is borne no longer; of the last, if all are. Two digits: it is no finer than that.
+def suggest_lr(rates: list[float], losses: list[float], chance: float) -> float:
+    """A tenth of the first rate that is is_stable no longer; of the last, if all are. Two digits: it is no finer than that.
 
     Args:
         rates: ascending.
         losses: one for each rate.
         chance: see `topgraft.stall.chance_loss`.
     """
-    first = next((rate for at, rate in enumerate(rates) if not borne(losses[: at + 1], chance)), rates[-1])
+    first = next((rate for at, rate in enumerate(rates) if not is_stable(losses[: at + 1], chance)), rates[-1])
     return float(f"{first / MARGIN:.1e}")

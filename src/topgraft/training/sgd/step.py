@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
 from topgraft.system.gpu import to_device
-from topgraft.training.inputs import Material
+from topgraft.training.inputs import TrainingInputs
 
 from .divergence import chance_loss
-from .fused_conv import Folded, fold, gradients
+from .fused_conv import FusedGroups, fold, gradients
 from .fused_conv import logits as folded_logits
-from .losses import loss_of, make_targets, mix
+from .losses import mix, soft_cross_entropy, soft_targets
 from .optimizers import make_optimizer, penalised
 
 
@@ -89,13 +89,13 @@ class Run:
 
     classifier: Classifier
     rows: Mapping[str, float | None]
-    material: Material
+    material: TrainingInputs
     train: NDArray[np.int64]
     val: NDArray[np.int64]
     choices: StepChoices
     started: Mapping[str, torch.Tensor]
     anchor: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    folded: Folded | None = None
+    folded: FusedGroups | None = None
 
     @property
     def groups(self) -> dict[str, torch.nn.Module]:
@@ -141,7 +141,7 @@ def one_step(
     choices = run.choices
     classes = run.classifier.head.out_features
     weights = None if choices.class_weights is None else torch.from_numpy(choices.class_weights).float()
-    targets = make_targets(labels, classes, smoothing=choices.label_smoothing, weights=weights)
+    targets = soft_targets(labels, classes, smoothing=choices.label_smoothing, weights=weights)
     if choices.mixup:
         images, targets = mix(images, targets, choices.mixup, np.random.default_rng(list(draw)))
     targets = replace(targets, shares=to_device(targets.shares, choices.device))
@@ -158,7 +158,7 @@ def one_step(
             loss, right = gradients(run.folded, images, labels, targets)
         else:
             logits = _logits(run, images)
-            loss = loss_of(logits, targets)
+            loss = soft_cross_entropy(logits, targets)
             loss.backward()  # type: ignore[no-untyped-call]
             right = (logits.detach().argmax(1) == to_device(labels, choices.device)).sum()
     if choices.l2_sp:
@@ -188,7 +188,7 @@ def _logits(run: Run, images: torch.Tensor) -> torch.Tensor:
         return run.classifier.after(run.material.boundary, x).float()
 
 
-def folded_of(run: Run) -> Folded | None:
+def fuse_frozen(run: Run) -> FusedGroups | None:
     """Layers that compute what the phase trains faster, on a processor in float32; None where there are none."""
     choices = run.choices
     if choices.device != "cpu" or choices.precision != "fp32" or choices.updates_batchnorm:
