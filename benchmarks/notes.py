@@ -24,7 +24,7 @@ CLASSES = 100
 
 
 def ours(network: str, batch: int, images: int, precision: str) -> float:
-    """Images a second of `topgraft.steps.run_phase`; called in a process of its own."""
+    """Images a second of `topgraft.training.sgd.epochs.run_phase`; called in a process of its own."""
     import numpy as np
 
     from topgraft.data.pixel_cache import open_pixels

@@ -93,7 +93,8 @@ __all__ = [
 
 
 class _Package(ModuleType):
-    """A package whose verbs are not hidden by its modules: importing `topgraft.evaluate` must not rebind the verb."""
+    """A package whose verbs are not hidden by its modules: importing `topgraft.evaluation.evaluate` must not rebind
+    the verb."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _VERBS and isinstance(value, ModuleType)):

@@ -294,7 +294,7 @@ def extract_features(images: Any, **choices: Any) -> Features:
 def save(
     model: FittedClassifier, folder: str | os.PathLike[str], *, overwrite: bool = False, keep_checkpoint: bool = False
 ) -> Path:
-    """Write a fitted model as one folder, whole or not at all; see `topgraft.artifact.save`."""
+    """Write a fitted model as one folder, whole or not at all; see `topgraft.artifacts.save.save`."""
     return artifact.save(model, Path(folder), overwrite=overwrite, keep_checkpoint=keep_checkpoint)
 
 

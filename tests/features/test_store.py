@@ -83,7 +83,8 @@ def test_feature_maps_are_stored_in_their_shape(tmp_path: Path) -> None:
 
 
 def test_long_segments_are_gathered_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "BLOCK", 3 * 2 * WIDTH)  # three rows
+    for module in (cache, segment_file):
+        monkeypatch.setattr(module, "BLOCK", 3 * 2 * WIDTH)  # three rows
     numbers = tuple(range(20))
     opened(tmp_path).append(digests(*numbers), rows(*numbers))
     order = (*range(5, 15), *reversed(numbers))
@@ -289,7 +290,7 @@ def test_a_full_disk_leaves_the_earlier_segments_whole(tmp_path: Path, monkeypat
             raise OSError(errno.ENOSPC, "No space left on device")
             yield file
 
-    monkeypatch.setattr(cache, "atomic_write", full)
+    monkeypatch.setattr(segment_file, "atomic_write", full)
     with pytest.raises(CacheError, match=r"No space left on device.*earlier rows are kept.*--cache-dir"):
         store.append(digests(2), rows(2))
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""What strategies share: facts, unfrozen tables, and the cut that probes suggest_lr."""
+"""What strategies share: facts, unfrozen tables, and the cut that probes suggest."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from topgraft.system import timing
 from topgraft.system.files import checkpoint_file
 from topgraft.system.threads import torch_threads
 from topgraft.system.timing import counting_from
-from topgraft.training import checkpoint, fit, gradient_phase
+from topgraft.training import checkpoint, cross_validation, fit, gradient_phase
 from topgraft.training.sgd.epochs import run_phase
 from topgraft.training.sgd.step import StepChoices
 
@@ -78,7 +78,8 @@ def about_to_step(monkeypatch: pytest.MonkeyPatch, **choices: Any) -> tuple[Phas
     def spy(*given: Any, **named: Any) -> None:
         raise _Reached(*given, *named.values())
 
-    monkeypatch.setattr(gradient_phase, "run_phase", spy)
+    for module in (gradient_phase, cross_validation):
+        monkeypatch.setattr(module, "run_phase", spy)
     with pytest.raises(_Reached) as caught:
         fit_tiny(**choices)
     (phase,) = [given for given in caught.value.args if isinstance(given, Phase)]
@@ -210,7 +211,8 @@ def test_a_resumed_fit_steps_with_the_threads_that_its_state_has(
             if len(heard) == 2:
                 raise _Reached
 
-    monkeypatch.setattr(gradient_phase, "run_phase", watched)
+    for module in (gradient_phase, cross_validation):
+        monkeypatch.setattr(module, "run_phase", watched)
     with torch_threads(2):
         with pytest.raises(_Reached):
             fit_tiny(epochs=2, checkpoint=tmp_path)
@@ -238,7 +240,8 @@ def test_the_history_grows_in_the_folder_and_ends_as_the_saved_one(
             if len(lines) == 2:  # in the file, and not yet in the checkpoint
                 raise _Reached
 
-    monkeypatch.setattr(gradient_phase, "run_phase", watched)
+    for module in (gradient_phase, cross_validation):
+        monkeypatch.setattr(module, "run_phase", watched)
     with pytest.raises(_Reached):
         fit_tiny(epochs=3, checkpoint=tmp_path)
     assert lines == [1, 2]

@@ -23,7 +23,7 @@ from topgraft.strategies.defaults import FOLDS, SELECTION_MINIMUM
 from topgraft.strategies.facts import HEAD, Facts, Strategy
 from topgraft.strategies.history import EpochRecord, pack, standing
 from topgraft.strategies.plan import Phase, Rule
-from topgraft.training import checkpoint, explain, gradient_phase
+from topgraft.training import checkpoint, cross_validation, explain, gradient_phase
 from topgraft.training.checkpoint import Checkpoint
 from topgraft.training.head import Labelled
 from topgraft.training.inputs import Inputs, PixelInputs
@@ -127,7 +127,8 @@ def test_a_phase_that_only_ties_leaves_the_shallower_one(
             number, phase.name, 1, 0.0, val_top1=wilson(20, VAL), hits=pack(right), scaled_loss=loss if number else 0.5
         )
 
-    monkeypatch.setattr(gradient_phase, "run_phase", stepping)
+    for module in (gradient_phase, cross_validation):
+        monkeypatch.setattr(module, "run_phase", stepping)
     classifier = small_classifier()
     _, outcome = fit(classifier, pixels, "rules", rules(replace(TOP, epochs=1), replace(WHOLE, epochs=1)))
     assert outcome.selection["phase"] == kept
@@ -474,7 +475,8 @@ def test_a_rung_of_auto_that_loses_what_was_known_is_no_loss(
 
     solved, classifier = small_classifier(), small_classifier()
     fit(solved, many, "head")
-    monkeypatch.setattr(gradient_phase, "run_phase", stalls)
+    for module in (gradient_phase, cross_validation):
+        monkeypatch.setattr(module, "run_phase", stalls)
     facts = replace(rules(HEAD, WHOLE), budget=budget)
     if budget is None:  # the user has asked for this phase
         with pytest.raises(TrainingStalledError):
@@ -599,7 +601,8 @@ def test_a_rung_that_stalls_leaves_the_one_that_folds_have_chosen(
             raise TrainingStalledError(phase.lr, 25, 9.0, 1.0, None, {}, known=True)
         yield from real(classifier, phase, *given, **named)
 
-    monkeypatch.setattr(gradient_phase, "run_phase", stalls)
+    for module in (gradient_phase, cross_validation):
+        monkeypatch.setattr(module, "run_phase", stalls)
     choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore"))
     facts = replace(FACTS, budget=1e6, epochs=6, lr=0.01, epoch_seconds={"stem": 1.0, "stage1": 0.5})
     kept = list[Checkpoint]()

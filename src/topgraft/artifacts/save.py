@@ -8,8 +8,10 @@ images.csv          content hash and split of every image of the source
 logits/SPLIT.npz    per-image logits, labels and names
 README.md           the model card
 
-Next to them, checkpoint.safetensors is the state of a fit that has not come to its end (`topgraft.checkpoint`), and
-history.jsonl, or history.unfinished.jsonl where an artifact is there, its history until then (`topgraft.history`).
+Next to them, checkpoint.safetensors is the state of a fit that has not come to its end
+(`topgraft.training.checkpoint`), and
+history.jsonl, or history.unfinished.jsonl where an artifact is there, its history until then
+(`topgraft.training.history_file`).
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def save(fitted: FittedClassifier, folder: Path, *, overwrite: bool = False, kee
     artifact is whole. It takes the place of an unfinished fit, whose checkpoint is gone then.
 
     Args:
-        fitted: the model; see `topgraft.retrained` for what is saved where its weights were changed after the fit.
+        fitted: the model; see `topgraft.evaluation.retrained` for what is saved where its weights were changed after
+            the fit.
         folder: where.
         overwrite: replace a finished artifact that is there.
         keep_checkpoint: leave the checkpoint that is there, for a fit that was stopped: its config says

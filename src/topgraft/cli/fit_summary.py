@@ -78,7 +78,7 @@ def _selected(selection: Mapping[str, Any]) -> str:
 
 
 def solved(selection: Mapping[str, Any]) -> str:
-    """How a head was solved, in words; see `topgraft.head.HeadSettings`."""
+    """How a head was solved, in words; see `topgraft.training.head.logistic.HeadSettings`."""
     if selection.get("shrinkage") is not None:
         way = f"discriminant, covariance shrunken by {selection['shrinkage']:g}"
     else:

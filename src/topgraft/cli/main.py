@@ -1,4 +1,4 @@
-"""The command line: flags from `topgraft.settings`, results from `topgraft.api`, shown by `topgraft.show`.
+"""The command line: flags from `topgraft.settings`, results from `topgraft.api`, shown by `topgraft.cli.render.fit`.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Standard output holds results only; with
 ``--json`` it holds one JSON object. Nothing heavy is imported before a verb runs, so ``--help`` is quick.

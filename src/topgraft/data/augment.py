@@ -78,9 +78,9 @@ def load_view(source: Path | bytes | NDArray[np.uint8], spec: ImageSpec, view: V
         source: a file, its bytes, or an array H×W×3 (RGB) or H×W (grey).
         spec: size and filter. Under ``scaled`` a JPEG may be shrunk while it is decoded, as long as the crop keeps
             `input_size` pixels each way, and whole blocks may be averaged first where the crop is at least four
-            times too large, as in `topgraft.transforms.resize_and_crop`.
+            times too large, as in `topgraft.data.preprocess.resize_and_crop`.
         view: what may be drawn.
-        digest: the image's, in hex; see `topgraft.records.Sample`.
+        digest: the image's, in hex; see `topgraft.data.samples.Sample`.
 
     Raises:
         ImageError: it cannot be read; the reason in one line.

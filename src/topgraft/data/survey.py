@@ -94,7 +94,7 @@ def survey(splits: Splits, *, workers: int | None = None) -> Survey:
     """Decode every image, in threads, and count.
 
     Args:
-        splits: from `topgraft.open_images`, or from `topgraft.splits.divide_if_possible`.
+        splits: from `topgraft.open_images`, or from `topgraft.data.splits.divide_if_possible`.
         workers: threads; None is one per usable core.
     """
     samples = [sample for part in splits.parts.values() for sample in part]

@@ -116,7 +116,7 @@ def judged_out_of_fold(
 
     Args:
         records: of the fit.
-        selection: see `topgraft.train.Outcome`.
+        selection: see `topgraft.training.loop.Outcome`.
         labels: of the training and then the validation images that could be read.
         classes, where: see `against_largest_class`.
     """

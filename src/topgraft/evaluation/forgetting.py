@@ -76,7 +76,7 @@ def _overview(this: Forgetting) -> Overview:
 
 @dataclass(frozen=True, repr=False)
 class Forgetting(Shown, overview=_overview):
-    """What `topgraft.forgetting` returns.
+    """What `topgraft.evaluation.forgetting` returns.
 
     Attributes:
         backbone, weights: of the original network.
@@ -145,7 +145,7 @@ def measure(
     Args:
         classifier: with the tuned base; on the CPU, in evaluation mode.
         original: see `find_reference`.
-        choice, workers, folder, libraries: see `topgraft.features.open_base`.
+        choice, workers, folder, libraries: see `topgraft.features.frozen_base.open_base`.
         own: images of the user's own; no labels are needed. None of them if empty.
         source: labelled images of the original task; see `source_samples`. None of them if empty.
         where: their source, as the user gave it.

@@ -89,7 +89,7 @@ def predict(fitted: FittedClassifier, samples: Sequence[Sample], base: Base, top
     Args:
         fitted: the model.
         samples: images; labels are not looked at.
-        base: the model's frozen base, see `topgraft.features.open_base`.
+        base: the model's frozen base, see `topgraft.features.frozen_base.open_base`.
         top_k: at least 1; no more than there are classes are given.
     """
     computed = run(samples, base, description="predict")

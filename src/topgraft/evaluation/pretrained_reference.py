@@ -76,13 +76,13 @@ def find_reference(
     """The published network again, with its own top where that is one dense layer on the features of the base.
 
     Args:
-        backbone: a name that `topgraft.networks.find_network` knows.
+        backbone: a name that `topgraft.models.registry.find_network` knows.
         build: of the tuned network.
         spec: how pixels are made for the tuned network; the original gets the same.
-        weights: name of the weights that the base started from, as `topgraft.weights.Network` has it.
+        weights: name of the weights that the base started from, as `topgraft.models.weights.load.Network` has it.
         sha256: of their file; empty where another package keeps it.
         asked: what the user gave for them: a name or a file, or None.
-        folder: of the cache; `topgraft.folders.cache_folder` if None.
+        folder: of the cache; `topgraft.system.files.cache_folder` if None.
 
     Raises:
         WeightsError: the file is gone, or holds something else now.

@@ -87,7 +87,7 @@ class FittedClassifier(Shown, overview=overviews.fitted):
     """What `fit` returns. Without behaviour: `evaluate`, `predict` and `save` take it.
 
     Attributes:
-        classifier: the `topgraft.classifier.Classifier`, an ``nn.Module`` that takes uint8 N×H×W×3.
+        classifier: the `topgraft.models.classifier.Classifier`, an ``nn.Module`` that takes uint8 N×H×W×3.
         classes: class names, in label order.
         spec: how pixels are made for it.
         config: all that `config.json` holds: settings, resolved choices, backbone, weights, versions.

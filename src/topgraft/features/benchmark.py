@@ -99,7 +99,7 @@ def describe_devices(folder: Path | None = None) -> dict[str, Any]:
     """`describe_machine`, the default engine and why, and the last measurement, None if there is none. JSON types.
 
     Args:
-        folder: where a measurement is kept; `topgraft.folders.cache_folder` if None.
+        folder: where a measurement is kept; `topgraft.system.files.cache_folder` if None.
     """
     default = choose.choose()
     return {
@@ -116,7 +116,7 @@ def measure_machine(folder: Path | None = None) -> Measurement:
     The runs take turns, so that what else the machine does meets all of them alike.
 
     Args:
-        folder: of the cache; `topgraft.folders.cache_folder` if None.
+        folder: of the cache; `topgraft.system.files.cache_folder` if None.
     """
     where = folder or cache_folder()
     classifier = load_pretrained(BACKBONE)

@@ -32,7 +32,7 @@ class CacheKey:
         weights: hash of the prefix's tensors and of its graph.
         boundary: name of its last group.
         view: which pixels of an image; ``plain`` is the spec's central crop.
-        engine: `topgraft.engines.EngineChoice` as a mapping.
+        engine: `topgraft.features.engines.base.EngineChoice` as a mapping.
         versions: of Topgraft, the engine, the image decoders, and what else computes.
         processor: its features, and the name of the GPU where that computes; the engines choose kernels by them.
     """

@@ -58,9 +58,9 @@ def open_base(
 
     Args:
         classifier: on the CPU, in evaluation mode.
-        choice: the engine; see `topgraft.engines.choose`.
+        choice: the engine; see `topgraft.features.engines.choose.choose`.
         workers: decoding threads; one per usable core if None.
-        folder: of the cache; `topgraft.folders.cache_folder` if None.
+        folder: of the cache; `topgraft.system.files.cache_folder` if None.
         libraries: distributions that the base computes with; rows of other versions of them are not shared.
     """
     boundary = list(classifier.groups)[-2]
@@ -80,7 +80,8 @@ def open_boundary(
 ) -> list[Base]:
     """The groups up to and including `boundary`, once for each view; see `open_base`.
 
-    Where the cache keeps them is its folder ``boundaries``: they are large, and `topgraft.boundary.trim` makes room.
+    Where the cache keeps them is its folder ``boundaries``: they are large, and
+    `topgraft.training.boundary_cache.trim` makes room.
     """
     prefix = classifier.prefix(boundary).eval()
     shape = activation_shape(prefix, classifier.spec)

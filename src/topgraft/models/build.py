@@ -74,15 +74,15 @@ def build_classifier(
 
     Args:
         chosen: which network, and with which weights.
-        decode: how pixels are decoded; see `topgraft.records.ImageSpec`.
+        decode: how pixels are decoded; see `topgraft.data.samples.ImageSpec`.
         classes: outputs of the head.
         train: images that a baseline's base is learnt from.
         seed: of what is drawn.
-        lap: notes the seconds of the parts; see `topgraft.fitting.stopwatch`.
+        lap: notes the seconds of the parts; see `topgraft.system.timing.stopwatch`.
         sha256: what the file of weights must have; any if empty.
 
     Raises:
-        WeightsError: it has another one; see also `topgraft.weights.load_network`.
+        WeightsError: it has another one; see also `topgraft.models.weights.load.load_network`.
     """
     record = find_network(chosen.backbone)
     network = load_network(

@@ -144,6 +144,6 @@ class Classifier(nn.Module):
 def load_pretrained(
     backbone: str, weights: str | Path | None = None, *, classes: int | None = None, folder: Path | None = None
 ) -> Classifier:
-    """A network with weights as a `Classifier`, in evaluation mode; see `topgraft.weights.load_network`."""
+    """A network with weights as a `Classifier`, in evaluation mode; see `topgraft.models.weights.load.load_network`."""
     network = load_network(backbone, weights, classes=classes, folder=folder)
     return Classifier(network.chain, network.spec).eval()

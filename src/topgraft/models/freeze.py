@@ -16,7 +16,7 @@ def apply(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None]) -> 
 
     Args:
         groups: the network's groups by name.
-        rows: `topgraft.plan.table` of the same names; None freezes.
+        rows: `topgraft.strategies.plan.table` of the same names; None freezes.
     """
     for name, module in groups.items():
         for parameter in module.parameters():

@@ -90,7 +90,7 @@ def create_network(
             ``(32, 32, 3)``; the weights' own if None.
         classes: outputs. The weights' own top is kept if it has as many, or if None; else a new one is made, its
             kernel and bias uniform within ±1/√features as PyTorch's own.
-        channels: 3 for RGB, 1 for grey; see `topgraft.weights.load_network`.
+        channels: 3 for RGB, 1 for grey; see `topgraft.models.weights.load.load_network`.
         data_format: ``channels_first`` (N×C×H×W) or ``channels_last`` (N×H×W×C).
         rescale_inputs: inputs are 0…1, and the network takes them times 255 minus the RGB means 123.68, 116.78 and
             103.94, as TensorFlow Models' ResNet does.

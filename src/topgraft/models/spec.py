@@ -52,7 +52,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Fetched:
-    """Published weights that came from elsewhere than the table of `topgraft.published`.
+    """Published weights that came from elsewhere than the table of `topgraft.models.weights.published`.
 
     Attributes:
         tensors: by the names of the backbone's first convention.
@@ -70,7 +70,7 @@ class Demand:
     """What alone can run a base, where not every engine can.
 
     Attributes:
-        engine: a key of `topgraft.engines.ENGINES`.
+        engine: a key of `topgraft.features.engines.ENGINES`.
         precision: ``bf16`` or ``fp32``.
         device: ``cpu`` or ``cuda``.
         why: the reason, as a clause that a user is shown.
@@ -103,7 +103,8 @@ class Backbone:
         initialise: ``initialise(chain, generator)`` draws every parameter as the authors did; see `random_chain`.
         conventions: ways in which its weights are written; files are matched against them in this order.
         untrained: how pixels are made for random weights, at the size it was published for.
-        weights: names in `topgraft.published.WEIGHTS`; the first is the default. Empty where none are published.
+        weights: names in `topgraft.models.weights.published.WEIGHTS`; the first is the default. Empty where none are
+            published.
         top_name: what its authors call the last layer.
         l2: coefficient of Σw² that its authors add to the loss, over the kernels of convolutions and the kernels
             and biases of dense layers (no ½: Keras's meaning); 0 for none.
@@ -114,8 +115,8 @@ class Backbone:
         fetch: gets the default weights where `weights` is empty; it raises `topgraft.errors.WeightsError`.
         notes: what a user should know of how the network is used here, one sentence each.
         learn: where the base is learnt from the training images instead of published; see
-            `topgraft.dictionary`. A fit does this first.
-        solver: how the head is solved on features: a key of `topgraft.phases.SOLVERS`.
+            `topgraft.models.build`. A fit does this first.
+        solver: how the head is solved on features: a key of `topgraft.training.head_phase.SOLVERS`.
         demand: what alone can run the base; None where every engine can.
         libraries: distributions beside PyTorch whose version changes what the base computes.
         require: raises `topgraft.errors.UsageError` where one of them cannot be imported; asked before the work.

@@ -78,7 +78,7 @@ def as_json(settings: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return os.fspath(value)
-    if isinstance(value, tuple):  # phases, as `topgraft.plan.read_phases` takes them
+    if isinstance(value, tuple):  # phases, as `topgraft.strategies.plan_file.read_phases` takes them
         return [
             {"name": p.name, "epochs": p.epochs, "lr": p.lr, "rules": {r.pattern: r.lr_multiplier for r in p.rules}}
             for p in value

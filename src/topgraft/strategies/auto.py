@@ -10,7 +10,7 @@ from .history import EpochRecord, paired_difference, standing, unpack
 from .plan import Phase, Rule, shares
 
 _STRIDE = 1.4
-"""A rung of the unfreeze_schedule costs at least so many times the one above it: thawing one more cheap layer decides nothing."""
+"""Least ratio of the cost of a candidate to that of the candidate above it: one more cheap layer decides nothing."""
 
 _SHARE = 0.9
 """Share of the time left that a phase may be predicted to take; the rest is for what predictions miss."""
@@ -23,7 +23,7 @@ _FROM = "from "
 
 
 def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
-    """The head; then one rung of the unfreeze_schedule after the other, from the group that the probes suggest_lr.
+    """The head; then one candidate after the other, from the group that the probes suggest.
 
     It stops where a rung loses what was known, or is clearly worse than the best until then, by more than one standard
     error of the paired difference, or where no further one fits into the budget. A rung that would leave too little

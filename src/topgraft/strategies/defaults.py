@@ -32,7 +32,8 @@ ants and bees, near to it, the first pass takes it from 94.8 to 89.5 % of 153 at
 
 FAR_ABOVE = 10
 """How many times the default a learning rate may be before a user is warned: the factor by which the range test stays
-below the first rate that spoils the loss (`topgraft.rates.MARGIN`). From published weights a little over 3 times is
+below the first rate that spoils the loss (`topgraft.training.sgd.lr_finder.MARGIN`). From published weights a little
+over 3 times is
 already too much for some images, and right for others (`PRETRAINED_RATES`)."""
 
 

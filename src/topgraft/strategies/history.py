@@ -71,7 +71,8 @@ class EpochRecord(Shown, overview=epoch):
     """One line of ``history.jsonl``: what one epoch, or one solve of the head, did.
 
     For a solve, `epoch` is 0, and each head tried has a record: `normalization`, and C as `strength` or γ as
-    `shrinkage`, as in `topgraft.head.HeadSettings`; `chosen` marks the one that was kept. For an epoch, one of the
+    `shrinkage`, as in `topgraft.training.head.logistic.HeadSettings`; `chosen` marks the one that was kept. For an
+    epoch, one of the
     `epochs` of the phase's schedule, `train_loss` is the mean over its steps with the penalty on weights, `val_loss`
     is without, and `curve` has pairs of step and mean loss of the steps before it. `seconds` of the epochs of a phase
     add up to its wall time, preparation included.
@@ -103,7 +104,7 @@ class EpochRecord(Shown, overview=epoch):
 
 
 def pack(right: NDArray[np.bool_]) -> str:
-    """One bit for each image, in hex: `topgraft.records.EpochRecord.hits`."""
+    """One bit for each image, in hex: `topgraft.strategies.history.EpochRecord.hits`."""
     return np.packbits(right).tobytes().hex()
 
 

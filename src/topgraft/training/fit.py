@@ -54,7 +54,7 @@ class Trained:
     """What training leaves: its records, and the features of the validation images under the trained network.
 
     Attributes:
-        records, outcome: see `topgraft.train.train`.
+        records, outcome: see `topgraft.training.loop.train`.
         rows, samples: of the validation images that could be read.
         before: features of the same images under the published base, if they were needed; else None.
         unreadable: images that could not, and why.
@@ -94,7 +94,7 @@ def train_network(
     Args:
         classifier: changed in place.
         splits: train and validation are used.
-        chosen, resolved: see `topgraft.runs.fit_settings`.
+        chosen, resolved: see `topgraft.training.replay.fit_settings`.
         seconds: gets the seconds of each part.
         began: when the fit began, by ``time.perf_counter``: what its budget is counted from.
         later: what comes after training beside validating, which its budget is for too.
@@ -103,7 +103,7 @@ def train_network(
         DataError: images that cannot be learnt from.
         UsageError: a strategy that cannot work for this network.
         CheckpointError, UsageError: what is to be resumed is damaged, or had other settings.
-        TrainingStalledError: see `topgraft.steps.run_phase`.
+        TrainingStalledError: see `topgraft.training.sgd.epochs.run_phase`.
     """
     lap = stopwatch(seconds)
     saved = saved_state(chosen, splits)

@@ -29,7 +29,8 @@ from .wise_ft import SHARES, Trade, limit_tuning, require_answers, require_halve
 
 
 def original_network(chosen: verbs.FitSettings, classifier: Classifier, network: Network) -> PretrainedReference:
-    """The published network that a fit has started from; see `topgraft.original.find_reference`."""
+    """The published network that a fit has started from; see
+    `topgraft.evaluation.pretrained_reference.find_reference`."""
     return find_reference(
         chosen.backbone,
         network.build,
@@ -221,7 +222,7 @@ def _without(trained: Trained, chosen: verbs.FitSettings) -> Trained:
 def never_touched(backbone: str, weights: str) -> Forgetting | None:
     """What a fit that trained the head alone has forgotten: nothing; None where there was nothing to forget.
 
-    That the base did not change was proven by hash while the head was solved (`topgraft.freeze`).
+    That the base did not change was proven by hash while the head was solved (`topgraft.models.freeze`).
     """
     return None if weights in (RANDOM, LEARNT) else Forgetting(backbone, weights, True, 0.0)
 

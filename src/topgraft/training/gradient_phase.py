@@ -103,7 +103,8 @@ def _whole(records: Sequence[EpochRecord], phase: Phase, images: int) -> bool:
 def check_rate(
     job: Job, now: TrainingState, entry: EpochRecord, material: TrainingInputs, steps: StepChoices, before: int | None
 ) -> None:
-    """Say after the first epoch at a rate that it is too high, where it is; see `topgraft.high_rates.too_high`."""
+    """Say after the first epoch at a rate that it is too high, where it is; see
+    `topgraft.training.sgd.high_rates.too_high`."""
     train, val, labels = job.inputs.train, job.inputs.val, material.labels.numpy()
     judging = np.concatenate([train, val]) if entry.folds else val
     text = too_high(entry, labels[train], labels[judging], before, steps)

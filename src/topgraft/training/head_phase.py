@@ -25,7 +25,8 @@ SOLVERS: Mapping[str, Callable[..., HeadChoice]] = {
     "logistic": choose_head,
     "svm": choose_svm,
 }
-"""How a head is solved on features, by name; see `topgraft.selection.choose_head` for what all of them take."""
+"""How a head is solved on features, by name; see `topgraft.training.head.selection.choose_head` for what all of them
+take."""
 
 
 # --- The three kinds of phases --------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class Preparation:
         classifier: on the CPU, in evaluation mode, where a method is called.
         samples: train, then validation.
         train_images: how many of them are train.
-        chosen, resolved: see `topgraft.runs.fit_settings`.
+        chosen, resolved: see `topgraft.training.replay.fit_settings`.
         decisions: phase → the decision to train from the cache or not, for the run's config.
         failed: index of a sample → why it cannot be read.
     """

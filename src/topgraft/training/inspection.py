@@ -184,7 +184,8 @@ class TableRow:
 
 @dataclass(frozen=True, repr=False)
 class PlannedPhase(Shown, overview=planned_phase):
-    """One phase of a plan: passes over the images, base rate, multiplier of each group; see `topgraft.plan.Phase`."""
+    """One phase of a plan: passes over the images, base rate, multiplier of each group; see
+    `topgraft.strategies.plan.Phase`."""
 
     name: str
     epochs: int

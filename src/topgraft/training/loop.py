@@ -33,7 +33,8 @@ class Outcome:
     Attributes:
         phases: name → learning-rate multiplier of each group (None: frozen), in order.
         selection: ``by`` (``validation`` or ``out-of-fold``), ``images`` that selected, and what they chose: the
-            ``phase``, and how its head was solved (see `topgraft.head.HeadSettings`), or the ``epoch`` and the ``lr``
+            ``phase``, and how its head was solved (see `topgraft.training.head.logistic.HeadSettings`), or the
+            ``epoch`` and the ``lr``
             that it ran at.
         taken: the phases that were trained, in order; those that were only tried in folds are not among them.
         interrupted: whether Ctrl-C ended it; the best state until then is what stands.
@@ -71,7 +72,7 @@ def train(
 
     Raises:
         TopgraftError: a frozen group changed, or the strategy had no phase at all.
-        TrainingStalledError: see `topgraft.steps.run_phase`.
+        TrainingStalledError: see `topgraft.training.sgd.epochs.run_phase`.
     """
     began = time.perf_counter()
     if inputs.features is not None and choices.solver == "logistic":

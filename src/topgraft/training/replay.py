@@ -104,13 +104,13 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[verbs.FitSettings, Resolve
 
 
 def resolve(chosen: verbs.EngineSettings, network: Backbone) -> Resolved:
-    """What the fixed rule of `topgraft.engines.choose` gives on this machine."""
+    """What the fixed rule of `topgraft.features.engines.choose.choose` gives on this machine."""
     engine = engine_for(network, chosen)
     return Resolved(engine, choose.choose("torch", chosen.precision, engine.device).precision)
 
 
 def engine_for(network: Backbone, chosen: verbs.EngineSettings) -> base.EngineChoice:
-    """The engine for a network's base; see `topgraft.engines.choose`.
+    """The engine for a network's base; see `topgraft.features.engines.choose.choose`.
 
     Raises:
         UsageError: as there; or what the base computes with is not installed.

@@ -61,7 +61,7 @@ def saved_state(chosen: verbs.FitSettings, splits: Splits) -> Checkpoint | None:
 
 
 def require_as_before(place: Path, saved: Mapping[str, Any], chosen: verbs.FitSettings, where: str) -> None:
-    """Refuse to go on with other settings than a fit began with; see `topgraft.checkpoint.require_same`.
+    """Refuse to go on with other settings than a fit began with; see `topgraft.training.resume.require_same`.
 
     Another spelling of a path is the same place, and a setting that there was none of then counts as its default.
 
@@ -120,7 +120,7 @@ def keep_state(
         path: the file.
         state: of the training.
         chosen, splits, resolved: of the fit.
-        prepared: what was measured and decided; see `topgraft.preparing.Preparation.state`.
+        prepared: what was measured and decided; see `topgraft.training.input_factory.Preparation.state`.
 
     Raises:
         CheckpointError: it cannot be written, as the disk is full; the state before is whole.

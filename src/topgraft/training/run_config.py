@@ -56,10 +56,10 @@ def run_config(
     resolved: Resolved,
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """All that ``config.json`` says of a run, beside what `topgraft.artifact` adds.
+    """All that ``config.json`` says of a run, beside what `topgraft.artifacts.save` adds.
 
     Args:
-        extra: what training found beside its outcome; see `topgraft.fitting.Trained`.
+        extra: what training found beside its outcome; see `topgraft.training.fit.Trained`.
     """
     import torch
 

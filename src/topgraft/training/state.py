@@ -119,7 +119,8 @@ class TrainingState:
 
     `facts` are what the strategy was told last; `number` is that of the phase under way, or of the last one;
     `standing` is that of the state `best` on the validation images; `head` is how the head was solved
-    (`topgraft.head.HeadSettings`); `folds` are the records of those folds of a phase under way that are done, and
+    (`topgraft.training.head.logistic.HeadSettings`); `folds` are the records of those folds of a phase under way
+    that are done, and
     `fold` those of the one that is not; `position` is where a phase, or fold, under way was when it was interrupted,
     and `lead` are the seconds of the phase that it does not count; `remarks` are what a user should be told about the
     phases until then; `before_refit` are logits of the validation images by the head that was solved without them, of
@@ -217,7 +218,7 @@ class TrainChoices:
         refit: solve the head again on train and validation together.
         seed: of everything random.
         steps: how phases step that do; its class weights are filled in here.
-        find_lr: take the rate that a range test suggests; see `topgraft.rates`.
+        find_lr: take the rate that a range test suggests; see `topgraft.training.sgd.lr_finder`.
         solver: how the head is solved on features: a key of `SOLVERS`.
     """
 

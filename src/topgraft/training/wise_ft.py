@@ -113,7 +113,7 @@ def interpolate(
     At 0 and 1 the floating tensors are bit for bit the original's and the tuned ones.
 
     Args:
-        original, tuned: parameters and buffers of one base; see `topgraft.original.base_state`.
+        original, tuned: parameters and buffers of one base; see `topgraft.evaluation.pretrained_reference.base_state`.
         share: 0 to 1.
 
     Raises:
@@ -191,13 +191,14 @@ def limit_tuning(
 
     Args:
         classifier: tuned; on the CPU, in evaluation mode.
-        original: with its own classifier; see `topgraft.original.find_reference`.
+        original: with its own classifier; see `topgraft.evaluation.pretrained_reference.find_reference`.
         train, val: labelled images of the new task; classes are the outputs of `classifier`.
         at_most: points that may be lost, 0 to 100, of source top-1, or, without a source, of agreement with the
             original network's answers on `val`.
-        choice, workers, folder, libraries: see `topgraft.features.open_base`. Only the original's features are cached.
-        source: labelled images of the original task; see `topgraft.original.source_samples`.
-        class_weight, seed: see `topgraft.selection.choose_head`.
+        choice, workers, folder, libraries: see `topgraft.features.frozen_base.open_base`. Only the original's
+            features are cached.
+        source: labelled images of the original task; see `topgraft.evaluation.pretrained_reference.source_samples`.
+        class_weight, seed: see `topgraft.training.head.selection.choose_head`.
         shares: ascending, from 0 to at most 1.
 
     Raises:
@@ -253,7 +254,7 @@ def limit_tuning(
 
 
 def put(state: Mapping[str, torch.Tensor], classifier: Classifier) -> None:
-    """Copy values of `topgraft.original.base_state` into a classifier."""
+    """Copy values of `topgraft.evaluation.pretrained_reference.base_state` into a classifier."""
     there = classifier.groups.state_dict()
     with torch.no_grad():
         for key, value in state.items():
@@ -299,7 +300,8 @@ def short_trade(trade: Trade) -> str:
     chosen = trade.chosen
     what = "source top-1" if trade.judged_by == "source" else "agreement with the original answers"
     return (
-        f"kept {formatting.share(chosen.share, 0)} of the tuning: validation top-1 {formatting.share(chosen.target.value)} "
+        f"kept {formatting.share(chosen.share, 0)} of the tuning: "
+        f"validation top-1 {formatting.share(chosen.target.value)} "
         f"(n = {chosen.target.n:,}, used for selection); of {what}, "
         f"{points(chosen.lost_reported)} on images that did not choose; {trade.at_most:g} allowed"
     )

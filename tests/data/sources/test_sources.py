@@ -64,7 +64,8 @@ def test_a_folder_with_a_data_sets_name_is_mentioned(tmp_path: Path, monkeypatch
 
 
 def test_sources_import_neither_torch_nor_scikit_learn():
-    code = "import sys, topgraft.data.sources, topgraft.data.splits, topgraft.data.survey, topgraft.system.download; print(*sys.modules)"
+    modules = "topgraft.data.sources, topgraft.data.splits, topgraft.data.survey, topgraft.system.download"
+    code = f"import sys, {modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "topgraft.data.sources.folder" in loaded
     assert not {"torch", "sklearn", "requests"} & set(loaded)

@@ -27,8 +27,8 @@ from topgraft.system.hardware import processor_features
 
 def with_kinds(monkeypatch: pytest.MonkeyPatch, **changes: dict[str, object]) -> None:
     """The table, with the named parts of some engines replaced."""
-    table = {name: replace(kind, **changes.get(name, {})) for name, kind in engines.ENGINES.items()}
-    monkeypatch.setattr(engines, "ENGINES", table)
+    for name, kind in engines.ENGINES.items():
+        monkeypatch.setitem(engines.ENGINES, name, replace(kind, **changes.get(name, {})))
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, *, openvino: bool = True, cuda: bool = False, bf16: bool = True) -> None:

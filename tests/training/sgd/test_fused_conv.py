@@ -1,4 +1,4 @@
-"""FusedGroups layers compute what the network does, and where they cannot, they are not there."""
+"""Fused layers compute what the network does, and where they cannot, they are not there."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceKind:
-    """A row of `topgraft.sources.SOURCES`.
+    """A row of `topgraft.data.sources.SOURCES`.
 
     Attributes:
         form: what a user writes for it, for help texts.

@@ -27,7 +27,7 @@ class EngineChoice:
     """An engine and everything about it that can change a result. JSON-able: a run's config holds it.
 
     Attributes:
-        name: a key of `topgraft.engines.ENGINES`.
+        name: a key of `topgraft.features.engines.ENGINES`.
         precision: arithmetic of the products: ``bf16`` or ``fp32``; sums are float32 in both.
         device: ``cpu`` or ``cuda``.
         batch_size: images that the network sees at a time; a shorter batch is filled up.
@@ -89,7 +89,8 @@ class EngineKind:
         precisions: what a device can compute in here, best first.
         batch_size: images at a time on a device.
         tolerance: by precision.
-        build: ``build(choice, prefix, input_size=…, key=…, folder=…)``; see `topgraft.engines.build_engine`.
+        build: ``build(choice, prefix, input_size=…, key=…, folder=…)``; see
+            `topgraft.features.engines.choose.build_engine`.
     """
 
     package: str

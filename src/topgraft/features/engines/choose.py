@@ -49,7 +49,7 @@ def choose(
         engine: ``auto``, a key of `ENGINES`, or ``fastest``: the best that ``topgraft devices --measure`` saw.
         precision: ``auto``, ``bf16`` or ``fp32``.
         device: ``auto``, ``cpu`` or ``cuda``.
-        folder: where a measurement is kept; `topgraft.folders.cache_folder` if None.
+        folder: where a measurement is kept; `topgraft.system.files.cache_folder` if None.
         demand: what alone can run this base. ``auto`` and ``fastest`` then are that.
 
     Raises:

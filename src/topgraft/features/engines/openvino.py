@@ -37,14 +37,14 @@ _FORMAT = "1"  # of the files below
 
 @dataclass(frozen=True)
 class OpenvinoEngine:
-    """A compiled network. See `topgraft.engines.spec.Engine`."""
+    """A compiled network. See `topgraft.features.engines.base.Engine`."""
 
     choice: EngineChoice
     version: str
     compiled: Any
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Rows]:
-        """See `topgraft.engines.spec.Engine.run`."""
+        """See `topgraft.features.engines.base.Engine.run`."""
         shape = tuple(self.compiled.output(0).shape)[1:]
         size = self.choice.batch_size
         streams = self.compiled.get_property("NUM_STREAMS")
@@ -166,7 +166,7 @@ def batch_size(device: str) -> int:
 
 
 def build(choice: EngineChoice, prefix: nn.Module, input_size: int, key: str, folder: Path) -> OpenvinoEngine:
-    """See `topgraft.engines.build_engine`. The compiled network is kept in `folder`."""
+    """See `topgraft.features.engines.choose.build_engine`. The compiled network is kept in `folder`."""
     version = str(installed_version("openvino"))
     openvino = import_openvino()
     core = openvino.Core()

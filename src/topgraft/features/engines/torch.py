@@ -42,7 +42,7 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class TorchEngine:
-    """PyTorch. See `topgraft.engines.spec.Engine`.
+    """PyTorch. See `topgraft.features.engines.base.Engine`.
 
     Attributes:
         choice, version: as there.
@@ -54,7 +54,7 @@ class TorchEngine:
     network: Network
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Rows]:
-        """See `topgraft.engines.spec.Engine.run`."""
+        """See `topgraft.features.engines.base.Engine.run`."""
         ahead: tuple[NDArray[np.int64], list[_Started]] | None = None
         for batch in batches:
             started = [self._start(part) for _, part in parts(batch, self.choice.batch_size)]
@@ -134,7 +134,7 @@ def batch_size(device: str) -> int:
 
 
 def build(choice: EngineChoice, prefix: nn.Module, input_size: int, key: str, folder: Path) -> TorchEngine:
-    """See `topgraft.engines.build_engine`. Nothing is kept on disk."""
+    """See `topgraft.features.engines.choose.build_engine`. Nothing is kept on disk."""
     # A copy: the caller's modules keep their device and memory layout.
     network = copy.deepcopy(prefix).eval()
     moved: nn.Module = network.to(device=choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

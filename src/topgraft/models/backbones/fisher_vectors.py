@@ -1,6 +1,6 @@
 """The state of the art of 2010: dense SIFT descriptors, a learnt dictionary, Fisher vectors over a spatial pyramid.
 
-The linear support vector machine that follows is the head; `topgraft.svm` solves it.
+The linear support vector machine that follows is the head; `topgraft.training.head.svm` solves it.
 
 Lowe, Distinctive Image Features from Scale-Invariant Keypoints (2004): the descriptor, computed by OpenCV.
 Arandjelović and Zisserman, Three things everyone should know to improve object retrieval (2012): its square root.

@@ -4,7 +4,7 @@ He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, https://ar
 depths: its table 1. The paper counts the first convolution and the pool as stage 1; here they are ``stem``, and the
 paper's stages 2 to 5 (``res2`` … ``res5``, ``conv2_x`` … ``conv5_x``) are ``stage1`` … ``stage4``, as torchvision's
 ``layer1`` … ``layer4``. Layers here have no number of a stage; where they have, groups have the same numbers: see
-`topgraft.backbones.resnet_notes`.
+`topgraft.models.backbones.resnet_tf`.
 
 ResNet-50 is published in several graphs, which are told apart by `Form`:
 

@@ -9,7 +9,8 @@ Three formats, told apart by content (https://keras.io/guides/serialization_and_
   ``layer_names`` and ``weight_names`` say what is where; a whole model has it all under ``model_weights``.
 
 A damaged HDF5 file can make the library that reads it wait for ever, and nothing in the same process can stop it. So
-a process of its own finds out where the arrays lie (`topgraft.keras_layout`), and here only bytes are read.
+a process of its own finds out where the arrays lie (`topgraft.models.weights.keras_hdf5`), and here only bytes are
+read.
 """
 
 from __future__ import annotations

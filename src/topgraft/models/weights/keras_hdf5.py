@@ -1,4 +1,5 @@
-"""Find out where the arrays of a Keras file lie. Run as a program, in a process of its own; see `topgraft.keras_files`.
+"""Find out where the arrays of a Keras file lie. Run as a program, in a process of its own; see
+`topgraft.models.weights.keras`.
 
     python -P keras_layout.py FILE
 

@@ -28,7 +28,7 @@ class Network:
     """A chain with weights in it, in evaluation mode on the CPU.
 
     Attributes:
-        chain: see `topgraft.backbones.Chain`.
+        chain: see `topgraft.models.spec.Chain`.
         build: what it was built by.
         spec: how pixels are made for it.
         weights: name of the weights, ``random``, ``learnt``, or the file's name.
@@ -60,8 +60,10 @@ def load_network(
     """A network with published, random or a file's weights.
 
     Args:
-        backbone: a name that `topgraft.networks.find_network` knows. A baseline's base is random: it is learnt later.
-        weights: a name in `topgraft.published.WEIGHTS`, a file, or ``random``; the backbone's first if None or
+        backbone: a name that `topgraft.models.registry.find_network` knows. A baseline's base is random: it is
+            learnt later.
+        weights: a name in `topgraft.models.weights.published.WEIGHTS`, a file, or ``random``; the backbone's first
+            if None or
             ``imagenet``.
         input_size: side of the images; the weights' own if None. At another size than their own, dense layers
             between the convolutions and the head do not fit and are left out.
@@ -71,7 +73,7 @@ def load_network(
             what the network would see if the grey image stood in all three.
         seed: of random weights.
         keep_top: also keep the published top where it has `classes` outputs.
-        folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
+        folder: of the cache, where downloads are kept; `topgraft.system.files.cache_folder` if None.
 
     Raises:
         UsageError: an unknown name, weights of another network, an impossible size, or the published top asked for
@@ -153,7 +155,7 @@ def open_weights(
         network: what they must fit.
         weights: a name, or a file; the network's first if None or ``imagenet``. A copy of a published file, wherever
             it lies, is known by its hash and treated as if it had been named.
-        folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
+        folder: of the cache, where downloads are kept; `topgraft.system.files.cache_folder` if None.
         input_size: see `match_tensors`.
 
     Raises:

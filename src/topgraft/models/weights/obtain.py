@@ -19,8 +19,8 @@ def locate(name: str, folder: Path | None = None) -> Path | None:
     Runs no code of a package, downloads nothing, and does not read the file: `obtain` checks it.
 
     Args:
-        name: in `topgraft.published.WEIGHTS`.
-        folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
+        name: in `topgraft.models.weights.published.WEIGHTS`.
+        folder: of the cache, where downloads are kept; `topgraft.system.files.cache_folder` if None.
 
     Raises:
         UsageError: there are no weights of that name.
@@ -41,12 +41,12 @@ def obtain(weights: Weights, folder: Path | None = None) -> tuple[Path, str]:
     """The file of published weights, downloaded if need be, and the SHA-256 that it was found to have.
 
     Args:
-        weights: a row of `topgraft.published.WEIGHTS`.
-        folder: of the cache, where downloads are kept; `topgraft.folders.cache_folder` if None.
+        weights: a row of `topgraft.models.weights.published.WEIGHTS`.
+        folder: of the cache, where downloads are kept; `topgraft.system.files.cache_folder` if None.
 
     Raises:
         WeightsError: the package that carries it is not installed, or its file is not the published one.
-        DownloadError: it is not here, and cannot be downloaded; see `topgraft.download.fetch`.
+        DownloadError: it is not here, and cannot be downloaded; see `topgraft.system.download.fetch`.
     """
     path = locate(weights.name, folder)
     found = "" if path is None else file_sha256(path)

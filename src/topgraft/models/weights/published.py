@@ -17,7 +17,7 @@ class Weights:
 
     Attributes:
         name: what users type and what artifacts record.
-        backbone: name of the network in `topgraft.backbones.BACKBONES` that they fit.
+        backbone: name of the network in `topgraft.models.registry.BACKBONES` that they fit.
         convention: name of the backbone's convention that the file is written in.
         file: its name; inside a package its path, with forward slashes.
         sha256: of the whole file, in hex; or the beginning of it that its publisher states.

@@ -4,10 +4,12 @@ Regularised multinomial logistic regression. For each strength C the convex prob
 ``LogisticRegression``: sum of losses + ‖W‖²/2C on normalized features, the intercept free. Two classes are one logistic
 regression there (``‖w‖²`` of one vector w with logits 0 and w·x); as two rows ±w/2 the same penalty is 2‖W‖²/2C.
 Features are rotated to their principal axes; the penalty does not change under rotation, the Hessian becomes nearly
-diagonal, and with fewer images than features the problem shrinks to the rank. `topgraft.solver` then follows the whole
+diagonal, and with fewer images than features the problem shrinks to the rank. `topgraft.training.head.lbfgs` then
+follows the whole
 path from strong to weak, each solution leading to the next.
 
-Discriminants with a shrunken covariance: `topgraft.discriminant`. They are better with few images of a class, and
+Discriminants with a shrunken covariance: `topgraft.training.head.discriminant`. They are better with few images of a
+class, and
 logistic regression with many (docs/decisions/0006-the-head-on-few-photos.md).
 """
 
@@ -48,7 +50,7 @@ class HeadPath(Heads):
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """How a head is solved: by one of `topgraft.normalization.NORMALIZATIONS`, and then in one of two ways.
+    """How a head is solved: by one of `topgraft.models.normalization.NORMALIZATIONS`, and then in one of two ways.
 
     Attributes:
         normalization: of the features; empty where the head takes them as they are.
@@ -102,7 +104,7 @@ def solve_path(
         labels: int64, n, each below `classes`. A class without images gets weights of 0 and a very low bias.
         classes: at least 2.
         strengths: C, ascending, each above 0 and no two equal.
-        normalization: one of `topgraft.normalization.NORMALIZATIONS`.
+        normalization: one of `topgraft.models.normalization.NORMALIZATIONS`.
         class_weight: None, or ``balanced``.
     """
     kind = torch.float64 if features.size <= DOUBLE else torch.float32
@@ -139,7 +141,8 @@ def solve_discriminant_heads(
     normalization: str = "root",
     class_weight: str | None = None,
 ) -> Heads:
-    """Solve the discriminants for every one of `topgraft.discriminant.SHRINKAGES`; see `solve_path` for the arguments.
+    """Solve the discriminants for every one of `topgraft.training.head.discriminant.SHRINKAGES`; see `solve_path`
+    for the arguments.
 
     A class is as probable as it is frequent; ``balanced`` makes all of them alike.
     """

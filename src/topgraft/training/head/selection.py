@@ -164,7 +164,7 @@ def choose_head(
     Args:
         train_features, val_features: float32 n×d, raw; there may be no validation images.
         train_labels, val_labels: int64, n, each below `classes`.
-        classes, strengths, class_weight: see `topgraft.head.solve_path`.
+        classes, strengths, class_weight: see `topgraft.training.head.logistic.solve_path`.
         refit: whether the head that was chosen is solved again on train and validation together.
         seed: seed of the assignment to folds.
     """

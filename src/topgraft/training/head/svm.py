@@ -112,7 +112,8 @@ def choose_svm(
 ) -> HeadChoice:
     """Keep the strength whose scores, each at its best temperature, have the lowest selection log loss.
 
-    Who selects is as in `topgraft.selection.choose_head`: 200 validation images or more, else out-of-fold scores over
+    Who selects is as in `topgraft.training.head.selection.choose_head`: 200 validation images or more, else
+    out-of-fold scores over
     train and validation together. The machines are solved on train alone unless `refit`. The logits of the choice
     are scores divided by its temperature.
     """

@@ -59,7 +59,7 @@ def run_phase(
         classifier: changed in place; on the CPU and in evaluation mode before and after.
         phase: with epochs and rate.
         number: of the phase, from 0.
-        rows: `topgraft.plan.table` of its rules.
+        rows: `topgraft.strategies.plan.table` of its rules.
         material: labelled images, as the first group that trains takes them, or before.
         train, val: indices of those that train and that judge.
         choices: how to step.

@@ -236,9 +236,10 @@ def fold(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None], imag
     folded layers do not compute what the groups do; and where it would not be faster.
 
     Args:
-        groups: the network's, image side first; they may begin with a `topgraft.classifier.Normalise`, or after a
+        groups: the network's, image side first; they may begin with a `topgraft.models.classifier.Normalise`, or
+            after a
             cached boundary. Nothing of them is changed but their modes.
-        rows: `topgraft.plan.table`; a group that is not in it is frozen. All BatchNorm keeps its statistics.
+        rows: `topgraft.strategies.plan.table`; a group that is not in it is frozen. All BatchNorm keeps its statistics.
         images: two of what the first group takes, to try.
     """
     rows = {name: rows.get(name) for name in groups}
@@ -309,7 +310,8 @@ def gradients(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Add the gradient of a batch's loss to the parameters' `grad`; returns the loss, and the right answers.
 
-    What ``soft_cross_entropy(logits, targets).backward()`` adds, but for rounding, which depends on PyTorch's number of threads:
+    What ``soft_cross_entropy(logits, targets).backward()`` adds, except for rounding, which depends on PyTorch's
+    threads:
     each takes a part of the images, and the parts are added in their order.
 
     Args:

@@ -23,7 +23,7 @@ def far_above(rates: Iterable[float], optimizer: str, pretrained: bool) -> list[
 
     Args:
         rates: that phases will have.
-        optimizer: see `topgraft.settings.FitSettings`.
+        optimizer: see `topgraft.settings.verbs.FitSettings`.
         pretrained: whether the weights are published ones.
     """
     default = learning_rate(optimizer, pretrained)

@@ -26,7 +26,7 @@ SPAN = (1e-3, 1e3)
 SMOOTHING = 0.8  # share of the mean until now in the running mean of the loss; a batch is too few images to go by
 RISE = 0.2  # share of the chance loss by which the running mean may be above its lowest value
 MARGIN = 10
-"""How far below the rate that is is_stable no longer the suggested one is. The test takes one step at each rate, and a
+"""How far the suggested rate is below the first unstable one. The test takes one step at each rate, and a
 phase takes hundreds. A range test and what is read from it: Smith, https://arxiv.org/abs/1506.01186, section 3.3."""
 
 
@@ -41,13 +41,13 @@ def lr_range_test(
 ) -> tuple[float | None, list[tuple[float, float]]]:
     """The suggested learning rate, and the rates of the test with the smoothed loss at each.
 
-    None where the time ended the test and all rates until then were is_stable: they say nothing of those above.
+    None where the time ended the test and all rates until then were stable: they say nothing about those above.
 
     It runs on a copy; the classifier is left as it is.
 
     Args:
-        classifier: on the CPU; what it trains is set by `topgraft.freeze.apply`.
-        rows: `topgraft.plan.table` of the phase's rules.
+        classifier: on the CPU; what it trains is set by `topgraft.models.freeze.apply`.
+        rows: `topgraft.strategies.plan.table` of the phase's rules.
         material, train: what the phase trains on.
         choices: how it steps.
         usual: the default rate of its optimizer.
@@ -92,18 +92,19 @@ def smooth(losses: list[float]) -> list[float]:
 
 
 def is_stable(losses: list[float], chance: float) -> bool:
-    """Whether the last rate of a test is is_stable still: the running mean is a number, and not far above its lowest."""
+    """Whether training is stable at the last rate: the running mean of the loss is finite and not far above its
+    lowest."""
     means = smooth(losses)
     return math.isfinite(means[-1]) and means[-1] <= min(means) + RISE * chance
 
 
 def suggest_lr(rates: list[float], losses: list[float], chance: float) -> float:
-    """A tenth of the first rate that is is_stable no longer; of the last, if all are. Two digits: it is no finer than that.
+    """A tenth of the first unstable rate, or of the last one if all are stable, rounded to two digits.
 
     Args:
         rates: ascending.
         losses: one for each rate.
-        chance: see `topgraft.stall.chance_loss`.
+        chance: see `topgraft.training.sgd.divergence.chance_loss`.
     """
     first = next((rate for at, rate in enumerate(rates) if not is_stable(losses[: at + 1], chance)), rates[-1])
     return float(f"{first / MARGIN:.1e}")

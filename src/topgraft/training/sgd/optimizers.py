@@ -26,7 +26,7 @@ def make_optimizer(
 
     Args:
         groups: the network's groups by name.
-        rows: `topgraft.plan.table` of the same names; frozen groups get no optimizer state.
+        rows: `topgraft.strategies.plan.table` of the same names; frozen groups get no optimizer state.
         name: ``adam``, ``adamw`` or ``sgd``.
         lr: base rate.
         l2: coefficient of Σw² over `penalised` parameters, a term of the loss. Its gradient, 2·l2·w, is what these

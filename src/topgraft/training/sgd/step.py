@@ -26,18 +26,18 @@ class StepChoices:
     """How a phase steps.
 
     Attributes:
-        optimizer, batch_size: see `topgraft.settings.FitSettings`.
+        optimizer, batch_size: see `topgraft.settings.verbs.FitSettings`.
         precision: ``bf16`` casts the products; softmax, loss, weights and their sums are float32 in any case.
         device: ``cpu`` or ``cuda``.
-        l2: see `topgraft.optim.penalty`.
+        l2: see `topgraft.training.sgd.optimizers.penalty`.
         class_weights: float64, one for each class, or None.
         pretrained: whether the weights know something that can be lost; random ones may rise far above chance and
             come down again.
         updates_batchnorm: whether BatchNorm takes its statistics from the batches, as random weights need.
         stalled: ``stop`` raises where a lower rate learns and this one does not, ``lower`` goes on with that.
         seed: of the order of the images, of dropout, and of mixup.
-        schedule: see `topgraft.optim.schedule`.
-        label_smoothing, mixup: see `topgraft.targets`.
+        schedule: see `topgraft.training.sgd.optimizers.schedule`.
+        label_smoothing, mixup: see `topgraft.training.sgd.losses`.
         ema: share of a step's old mean in the running mean of the weights, which is what is validated and kept;
             0 for the weights themselves.
         l2_sp: pull of the weights towards the published ones, α of α/2·‖w - w₀‖²
@@ -78,13 +78,13 @@ class Run:
 
     Attributes:
         classifier: trains in place.
-        rows: `topgraft.plan.table` of the phase's rules.
+        rows: `topgraft.strategies.plan.table` of the phase's rules.
         material: the images.
         train, val: indices into it.
         choices: how to step.
         started: the network's state before the first step.
         anchor: the state that `StepChoices.l2_sp` pulls to.
-        folded: computes the same faster, where it can; see `topgraft.folding`.
+        folded: computes the same faster, where it can; see `topgraft.training.sgd.fused_conv`.
     """
 
     classifier: Classifier
@@ -104,7 +104,7 @@ class Run:
 
     @property
     def chance(self) -> float:
-        """See `topgraft.stall.chance_loss`."""
+        """See `topgraft.training.sgd.divergence.chance_loss`."""
         return chance_loss(self.material.labels[torch.from_numpy(self.train)].numpy(), self.choices.class_weights)
 
     def optimizer(self, lr: float) -> torch.optim.Optimizer:

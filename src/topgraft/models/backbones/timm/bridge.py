@@ -5,7 +5,7 @@ what it imports, torchvision: the latter fits one build of PyTorch only, and can
 Nothing here imports timm before the first network is asked for.
 
 Networks are divided where timm says that their stages end, and the division is proved on random images before it is
-used; see `topgraft.backbones.timm_chain`. timm's transformers are taken where they have the same interface.
+used; see `topgraft.models.backbones.timm.stages`. timm's transformers are taken where they have the same interface.
 """
 
 from __future__ import annotations
