@@ -18,6 +18,7 @@ from .card import SPLIT_LABELS, headline, share
 from .chance import judged, warned
 from .errors import Stalled
 from .overviews import confused, counted, rate
+from .progress import wrapped
 from .records import SPLIT_NAMES, Evaluation, Fitted, Inspection, Predictions
 from .summary import Summary
 from .survey import Survey
@@ -234,7 +235,9 @@ def lines(found: Sequence[str]) -> None:
     """Text, the last line as the headline."""
     console = _console()
     for number, line in enumerate(found, start=1):
-        console.print(line, style="bold" if number == len(found) else None, highlight=False, markup=False)
+        text = wrapped(line, console.width) if sys.stdout.isatty() else line
+        style = "bold" if number == len(found) else None
+        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _whereabouts(row: Mapping[str, Any]) -> str:
