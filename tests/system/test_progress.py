@@ -87,6 +87,10 @@ def test_a_bar_that_does_not_stay_leaves_no_last_line(clock: list[float], capsys
             clock[0] += 3.0
             bar.advance(50)
     assert len(capsys.readouterr().err.splitlines()) == 1
+    with progress.bar("epoch 2 of 2", 100, stays=False) as bar:
+        clock[0] += 3.0
+        bar.advance(100)
+    assert capsys.readouterr().err == "", "the epoch's own line follows"
 
 
 def test_quiet_is_quiet(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,3 +154,14 @@ def test_a_message_is_whole_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("COLUMNS", "30")
     progress.message("note: " + "word " * 40 + "end\n\n  indented")
     assert capsys.readouterr().err == "note: " + "word " * 40 + "end\n\n  indented\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["right for 10.0 % of 60", "top-1 (n = 60)", "it took 12 s", "C = 0.1 was", "a /path=x b"]
+)
+def test_a_number_and_what_belongs_to_it_stay_on_one_line(text: str) -> None:
+    for width in range(8, 40):
+        lines = progress.wrapped(text, width).splitlines()
+        assert " ".join(line.strip() for line in lines) == text
+        assert not any(line.strip().startswith(("%", "=", "s")) for line in lines)
+        assert not any(line.endswith("=") for line in lines)

@@ -17,6 +17,9 @@ def _origin(backbone: Mapping[str, Any]) -> str:
     )
 
 
+_TABLE = ["| images | top-1 | top-5 | log loss | calibration error | n |", "|---|---|---|---|---|---|"]
+
+
 def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """``README.md`` of an artifact, Markdown.
 
@@ -40,9 +43,7 @@ def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any])
         *([f"{config['kept'][0].upper() + config['kept'][1:]}.", ""] if config.get("kept") else []),
         "## Results",
         "",
-        *(["None yet.", ""] if not results else []),
-        "| images | top-1 | top-5 | log loss | calibration error | n |",
-        "|---|---|---|---|---|---|",
+        *(_TABLE if results else ["None yet."]),
     ]
     for split, entry in results.items():
         top5 = percent(entry["top5"]) if entry["top5"] else "–"

@@ -6,6 +6,7 @@ standard output holds results only.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -53,13 +54,18 @@ def message(text: str) -> None:
     """Print lines on standard error, on a terminal wrapped at words; a path is never broken."""
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
-        text = "\n".join(_wrapped(line, width) for line in text.splitlines())
+        text = "\n".join(wrapped(line, width) for line in text.splitlines())
     print(text, file=sys.stderr, flush=True)
 
 
-def _wrapped(line: str, width: int) -> str:
-    text = line.lstrip()
-    indent = line[: len(line) - len(text)]
+_BOUND = re.compile(r" (?=%|=)|(?<==) |(?<=\d) (?=(?:s|min|h)\b)")  # the spaces in 95 %, n = 60 and 12 s
+_UNBROKEN = "\x1f"  # what stands for them while a line is wrapped
+
+
+def wrapped(line: str, width: int) -> str:
+    """A line wrapped at words to a number of columns; a path, or a number and what belongs to it, is never broken."""
+    text = _BOUND.sub(_UNBROKEN, line.lstrip())
+    indent = line[: len(line) - len(line.lstrip())]
     wrapper = textwrap.TextWrapper(
         width,
         initial_indent=indent,
@@ -67,7 +73,7 @@ def _wrapped(line: str, width: int) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return wrapper.fill(text)
+    return wrapper.fill(text).replace(_UNBROKEN, " ")
 
 
 class Bar:
@@ -93,7 +99,8 @@ class Bar:
         now = time.monotonic()
         if self._first is None and amount:
             self._first = now, amount
-        if self._silent or now - self._started < _SHOW_AFTER:
+        ended = not self.stays and self.done >= self.total > 0  # and is gone before it is read
+        if self._silent or ended or now - self._started < _SHOW_AFTER:
             return
         if not sys.stderr.isatty():
             if now - self._last_line >= _LINE_EVERY or self._shown < 0:

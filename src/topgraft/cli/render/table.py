@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from topgraft.system.formatting import share
+from topgraft.system.progress import wrapped
 
 PLAIN_WIDTH = 160  # columns where the output is no terminal: nothing is cut off in a file or a pipe
 
@@ -22,7 +23,9 @@ def lines(found: Sequence[str]) -> None:
     """Text, the last line as the headline."""
     console = make_console()
     for number, line in enumerate(found, start=1):
-        console.print(line, style="bold" if number == len(found) else None, highlight=False, markup=False)
+        text = wrapped(line, console.width) if sys.stdout.isatty() else line
+        style = "bold" if number == len(found) else None
+        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def millions(value: int | None, digits: int) -> str:
