@@ -16,7 +16,7 @@ CLASSES = ("ant", "bee")
 
 def against(right: list[int], labels: list[int], where: str = "my photos") -> chance.LargestClass:
     answers = np.array(right, dtype=bool)
-    return chance.against_largest_class(answers, np.array(labels), CLASSES, "test images", where)
+    return chance.against_largest_class(answers, np.array(labels, dtype=np.int64), CLASSES, "test images", where)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,12 @@ def test_where_even_a_perfect_model_could_not_be_clearly_better_nothing_can_be_t
     assert five.better is None
     assert five.message.startswith("100 test images, 5 of them not ant, are too few to tell")
     assert against([1] * 100, [0] * 94 + [1] * 6).better is True
+
+
+def test_without_images_nothing_judges() -> None:
+    found = against([], [])
+    assert (found.n, found.share, found.p, found.better) == (0, 0.0, 1.0, None)
+    assert found.message.startswith("there are no test images to judge the model by")
 
 
 def test_images_that_have_no_folder_are_looked_at_in_python() -> None:

@@ -83,7 +83,9 @@ def against_largest_class(
     name, share = classes[largest], int(counts[largest]) / max(n, 1)
     look = "tg.survey" if where in ("", "arrays") else f"topgraft data {shlex.quote(where)}"
     message = ""
-    if mcnemar(others, 0) > SIGNIFICANT:
+    if not n:
+        better, message = None, f"there are no {images} to judge the model by. Add photos, and look at them: {look}"
+    elif mcnemar(others, 0) > SIGNIFICANT:
         better = None
         message = (
             f"{n:,} {images}, {others:,} of them not {name}, are too few to tell whether the model is better than "
