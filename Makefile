@@ -37,9 +37,10 @@ demo: setup  ## the main job on real scanned digits, offline: fit, evaluate, pre
 test: setup  ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2
 
-check: setup  ## lint, format, types, import contracts, dependencies
+check: setup  ## lint, format, types, generated signatures, import contracts, dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/generate_api.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src

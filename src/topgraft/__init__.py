@@ -12,8 +12,6 @@ Importing this package imports no torch: the verbs are loaded when they are firs
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
@@ -90,18 +88,6 @@ __all__ = [
     "summary",
     "survey",
 ]
-
-
-class _Package(ModuleType):
-    """A package whose verbs are not hidden by its modules: importing `topgraft.evaluation.evaluate` must not rebind
-    the verb."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _VERBS and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -14,10 +14,12 @@ import topgraft as tg
 from topgraft.cli import main
 from topgraft.errors import UsageError
 from topgraft.settings import verbs
-from topgraft.settings.fields import as_json, default, make
+from topgraft.settings.fields import as_json, changed, default, from_arguments, make
 
 VERBS = [
     ("open_images", "data", verbs.OpenSettings),
+    ("survey", "data", verbs.OpenSettings),
+    ("forgetting", "forgetting", verbs.ForgettingSettings),
     ("fit", "fit", verbs.FitSettings),
     ("evaluate", "evaluate", verbs.EvaluateSettings),
     ("predict", "predict", verbs.PredictSettings),
@@ -34,10 +36,26 @@ def test_python_and_command_line_take_the_same_choices(verb: str, command: str, 
     parser = main._parser()
     subparser = next(a for a in parser._actions if a.choices and "fit" in a.choices).choices[command]
     flags = {flag for action in subparser._actions for flag in action.option_strings}
-    shown = {"quiet"} | {entry.name for entry in fields(kind) if entry.metadata["flag"]}
+    shown = {"quiet"} | {entry.name for entry in fields(kind) if entry.metadata["notation"].flag}
     assert {"--" + name.rstrip("_").replace("_", "-") for name in choices if name in shown} <= flags
     assert not {"--" + name.replace("_", "-") for name in choices if name not in shown} & flags
     assert all(name in (getattr(tg, verb).__doc__ or "") for name in choices)
+
+
+def test_an_argument_at_its_default_counts_as_not_given() -> None:
+    arguments = {entry.name: default(entry) for entry in fields(verbs.PredictSettings)} | {"images": "a.jpg"}
+    assert changed(verbs.PredictSettings, arguments) == {}
+    assert changed(verbs.PredictSettings, {**arguments, "top_k": 3, "engine": "torch"}) == {
+        "top_k": 3,
+        "engine": "torch",
+    }
+    assert from_arguments(verbs.PredictSettings, {**arguments, "top_k": 3}) == verbs.PredictSettings(top_k=3)
+
+
+def test_false_is_not_taken_for_zero() -> None:
+    arguments = {entry.name: default(entry) for entry in fields(verbs.OpenSettings)}
+    with pytest.raises(UsageError, match="split_seed must be a whole number, not False"):
+        from_arguments(verbs.OpenSettings, {**arguments, "split_seed": False})
 
 
 def test_as_json_writes_out_every_choice() -> None:

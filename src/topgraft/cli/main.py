@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import Field, asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -20,6 +20,8 @@ from topgraft._version import __version__
 from topgraft.errors import TopgraftError, UsageError
 from topgraft.settings import fields as settings
 from topgraft.settings.verbs import (
+    HEADINGS,
+    OUTPUT,
     EvaluateSettings,
     FeaturesSettings,
     FitSettings,
@@ -135,29 +137,34 @@ def _verb(
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     parser.set_defaults(run=run, kind=kind)
-    parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
-    parser.add_argument("--quiet", action="store_true", help=progress.QUIET_HELP)
-    for entry in fields(kind) if kind is not None else ():
-        if not entry.metadata["flag"]:
-            continue
-        hint = settings.base_type(get_type_hints(kind)[entry.name])
-        flag = settings.flag_of(entry.name)
-        text = entry.metadata["help"].replace("%", "%%")
-        default = settings.default(entry)
-        # Absent flags stay absent, so that a replayed run's settings are overridden only by what was typed.
-        if hint is bool:
-            parser.add_argument(flag, dest=entry.name, action="store_true", default=argparse.SUPPRESS, help=text)
-            continue
-        parser.add_argument(
-            flag,
-            dest=entry.name,
-            type=str if entry.metadata["read"] else hint,
-            default=argparse.SUPPRESS,
-            choices=entry.metadata["options"] or None,
-            metavar=None if entry.metadata["options"] else {int: "N", float: "X", Path: "PATH"}.get(hint, "NAME"),
-            help=text if default is None else f"{text}; default: {default}",
-        )
+    groups = {heading: parser.add_argument_group(heading) for heading in HEADINGS}
+    if kind is not None:
+        for entry in fields(kind):
+            if entry.metadata["notation"].flag:
+                add_option(groups[settings.heading(kind, entry.name)], kind, entry)
+    groups[OUTPUT].add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+    groups[OUTPUT].add_argument("--quiet", action="store_true", help=progress.QUIET_HELP)
     return parser
+
+
+def add_option(group: argparse._ArgumentGroup, kind: type[Any], entry: Field[Any]) -> None:
+    """Add the flag of a setting. An absent flag stays absent, so that only typed flags override a replayed run."""
+    flag, text = settings.flag_of(entry.name), entry.metadata["help"].replace("%", "%%")
+    hint = settings.base_type(get_type_hints(kind)[entry.name])
+    if hint is bool:
+        group.add_argument(flag, dest=entry.name, action="store_true", default=argparse.SUPPRESS, help=text)
+        return
+    default, options = settings.default(entry), entry.metadata["options"]
+    metavar = entry.metadata["notation"].metavar or {int: "N", float: "X", Path: "PATH"}.get(hint, "NAME")
+    group.add_argument(
+        flag,
+        dest=entry.name,
+        type=str if entry.metadata["read"] else hint,
+        default=argparse.SUPPRESS,
+        choices=options or None,
+        metavar=None if options else metavar,
+        help=text if default is None else f"{text}; default: {default}",
+    )
 
 
 def _whole(text: str) -> int:

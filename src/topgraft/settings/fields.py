@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -15,24 +15,38 @@ from topgraft.errors import UsageError
 S = TypeVar("S")
 
 
+@dataclass(frozen=True)
+class Notation:
+    """How the value of an option is written.
+
+    Attributes:
+        metavar: what stands for it in the command line's help; empty for that of its type.
+        python: the type that Python takes, as source text; empty for that of the field.
+        flag: False where the command line sets the value itself.
+    """
+
+    metavar: str = ""
+    python: str = ""
+    flag: bool = True
+
+
 def choice(
     default: Any,
     help: str,
     options: tuple[str, ...] = (),
     low: int | None = None,
-    flag: bool = True,
     share: bool = False,
     read: Callable[[Any], Any] | None = None,
+    notation: Notation = Notation(),  # it cannot change
 ) -> Any:
-    """What a choice is; see `_checked`.
+    """Declare an option as a dataclass field; `make` checks its values.
 
     Args:
         low: the least whole number; what a fraction must be above.
-        flag: False where the command line knows the value from elsewhere.
         share: a fraction from 0 up to, but not including, 1.
-        read: makes the value of what was given, or raises.
+        read: makes the value from what a user wrote, or raises.
     """
-    metadata = {"help": help, "options": options, "low": low, "flag": flag, "share": share, "read": read}
+    metadata = {"help": help, "options": options, "low": low, "share": share, "read": read, "notation": notation}
     return field(default=default, metadata=metadata)
 
 
@@ -48,13 +62,47 @@ def make(kind: type[S], given: Mapping[str, Any]) -> S:
         UsageError: an unknown name, a value of the wrong kind, out of range or not among the options.
     """
     known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
-    for name in given:
+    require_known(given, known)
+    hints = get_type_hints(kind)
+    return kind(**{name: _checked(known[name], hints[name], value) for name, value in given.items()})
+
+
+def require_known(names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a name that is not known, with the known name that is closest to it.
+
+    Raises:
+        UsageError: the name, and which ones there are.
+    """
+    known = list(known)
+    for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; the settings are {', '.join(known)}"
             raise UsageError(f"there is no setting named {name}{hint}")
-    hints = get_type_hints(kind)
-    return kind(**{name: _checked(known[name], hints[name], value) for name, value in given.items()})
+
+
+def changed(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options among a function's arguments that are not at their defaults.
+
+    Python cannot tell a default that was written from one that was not: an option at its default counts as not given.
+    """
+    defaults = {entry.name: default(entry) for entry in fields(kind)}
+    return {
+        name: values[name]
+        for name, usual in defaults.items()
+        if not (type(values[name]) is type(usual) and values[name] == usual)
+    }
+
+
+def from_arguments(kind: type[S], values: Mapping[str, Any]) -> S:
+    """The settings record of a verb from the arguments of its Python function, others ignored; see `make`."""
+    return make(kind, changed(kind, values))
+
+
+def heading(kind: type[Any], name: str) -> str:
+    """The group of an option in help texts: the ``heading`` of the record that declares it."""
+    owner = next(parent for parent in kind.__mro__ if name in parent.__annotations__)
+    return str(owner.heading)  # type: ignore[attr-defined]
 
 
 def base_type(hint: Any) -> type:
