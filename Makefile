@@ -37,13 +37,14 @@ demo: setup  ## the main job on real scanned digits, offline: fit, evaluate, pre
 test: setup  ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2
 
-check: setup  ## lint, format, types, generated signatures, import contracts, dependencies
+check: setup  ## lint, format, types, generated signatures, import contracts, dependencies, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/generate_api.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
+	$(BIN)/codespell
 
 bench: setup  ## measure; the scripts that need real photos say how to give them
 	$(BIN)/python -m benchmarks

@@ -1,4 +1,4 @@
-"""What every benchmark prints beside its numbers."""
+"""What every benchmark prints with its numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def machine() -> str:
     from topgraft.features.benchmark import describe_machine
 
     found = describe_machine()
-    # Others on the machine make a number worth less; so the load before the start stands beside it.
+    # Others on the machine make a number worth less; so the load before the start is printed with it.
     load = f"load {os.getloadavg()[0]:.1f}, " if hasattr(os, "getloadavg") else ""
     installed = ", ".join(version for version in found["engines"].values() if version)
     return (

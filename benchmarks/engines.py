@@ -4,7 +4,7 @@
     python -m benchmarks.engines --batch-sizes    # also how many images the network should see at a time
 
 Eager float32 is what the usual loops run: batches of 32, channels first. The runs take turns, and a ratio is
-taken between neighbours, so that the machine's noise meets both sides. Needs nothing but what Topgraft installs.
+taken between neighbors, so that the machine's noise meets both sides. Needs nothing but what Topgraft installs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from topgraft.features.benchmark import Spread, Work
 from topgraft.features.engines import base, choose
 from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier, load_pretrained
-from topgraft.models.summary import summarise
+from topgraft.models.summary import summarize
 from topgraft.system.cores import usable_cores
 from topgraft.system.hardware import has_bf16
 
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     classifier = load_pretrained(benchmark.BACKBONE)
     side = classifier.spec.input_size
     prefix = classifier.prefix("stage7")
-    work = summarise(benchmark.BACKBONE, side, 1000)
+    work = summarize(benchmark.BACKBONE, side, 1000)
     multiply_adds = sum(layer.multiply_adds for layer in work.layers if layer.group != "head")
     choices = choose.possible()
     kinds = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if has_bf16() else {})}

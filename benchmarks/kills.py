@@ -1,12 +1,12 @@
-"""Kill `topgraft fit … --resume` at random moments until it ends, and compare it with a fit that nobody killed.
+"""Kill `topgraft fit … --resume` at random moments until it ends, and compare it with a fit that was not killed.
 
     python -m benchmarks.kills digits -- --backbone resnet18 --weights random --strategy full --epochs 3
     python -m benchmarks.kills WHERE --kills 50 --seed 0 -- FIT'S OWN FLAGS
 
 A fit is started with `--resume` into a folder and killed (SIGKILL) after a time drawn evenly between nothing and the
-seconds of the fit that nobody kills, again and again, until once it ends by itself; then the next fit, until so many
-kills are done. Every kill is followed by a start that goes on. Counted are the fits that end in the same bytes of
-model.safetensors and in the same history, and the finished epochs that were run again: a start must go on exactly
+seconds of the uninterrupted fit, again and again, until once it ends by itself; then the next fit, until so many
+kills are done. Every kill is followed by a start that continues. Counted are the fits that end in the same bytes of
+model.safetensors and in the same history, and the finished epochs that were run again: a start must continue exactly
 from the last checkpoint, and checkpoints never go back. A damaged checkpoint ends the benchmark. Each fit has a cache
 of its own, so that kills also meet a cache that is half full.
 """
@@ -70,7 +70,7 @@ def position_of(found: dict[str, Any] | None) -> Position | None:
 
 
 def checkpointed(out: Path) -> Position | None:
-    """Where the checkpoint that is there goes on; None if there is none.
+    """Where the checkpoint that is there continues; None if there is none.
 
     Raises:
         topgraft.CheckpointError: it is damaged.
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("where", nargs="?", default="digits", help="what fit takes")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--minutes", type=float, default=0.02, help="between checkpoints, beside each epoch's")
+    parser.add_argument("--minutes", type=float, default=0.02, help="between checkpoints, besides each epoch's")
     parser.epilog = "What stands behind -- are flags of fit."
     given = sys.argv[1:] if arguments is None else arguments
     end = given.index("--") if "--" in given else len(given)
@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     identical = [fit for fit in fits if fit.tensors == tensors]
     resumed = sum(position is not None for fit in fits for position in fit.found)
     print(
-        f"{kills} kills in {len(fits)} fits, {resumed} of them with a checkpoint to go on from, "
+        f"{kills} kills in {len(fits)} fits, {resumed} of them with a checkpoint to continue from, "
         f"{kills - resumed} before the first one or after the last\n"
         f"resumes whose fit ended in the same bytes: {sum(fit.kills for fit in identical)} of {kills}; "
         f"fits with the same history: {sum(fit.history == history for fit in fits)} of {len(fits)}\n"

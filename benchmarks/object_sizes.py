@@ -62,7 +62,7 @@ def mistakes(folder: Path) -> dict[str, Callable[[], Any]]:
 
     def unconnected() -> None:
         os.environ.pop("TOPGRAFT_OFFLINE")
-        cifar.BASE_URL, download._PAUSES = "http://127.0.0.1:9/", (0.0,)  # the port of discard, where nobody listens
+        cifar.BASE_URL, download._PAUSES = "http://127.0.0.1:9/", (0.0,)  # the port of discard, where nothing listens
         try:
             tg.open_images("cifar10", data_dir=folder)
         finally:

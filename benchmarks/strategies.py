@@ -4,7 +4,7 @@
     TOPGRAFT_DATA=… python -m benchmarks.strategies --sets sign-digits --seeds 0 --backbone resnet50_v1 --weights F
 
 Accuracy is on the test images where the set has some, which chose nothing; on hymenoptera it is on the validation
-images, which did. Forgetting is the top-1 lost on 1,000 labelled ImageNet images, under the published classifier.
+images, which did. Forgetting is the top-1 lost on 1,000 labeled ImageNet images, under the published classifier.
 Features of the published base are cached by the first strategy; the seconds of the others are without them.
 """
 

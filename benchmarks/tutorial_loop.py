@@ -2,7 +2,7 @@
 
 The recipe of https://docs.pytorch.org/tutorials/beginner/transfer_learning_tutorial.html ("ConvNet as fixed feature
 extractor", and "Finetuning the ConvNet", where every parameter trains): random resized crop and flip in training,
-resize 256 and centre crop 224 in validation, SGD 1e-3 with momentum 0.9, a step schedule, the best epoch by validation
+resize 256 and center crop 224 in validation, SGD 1e-3 with momentum 0.9, a step schedule, the best epoch by validation
 kept. The network is the same EfficientNet-Lite0 with the same weights, float32, eager. The tutorial's own batches are
 of 4.
 """
@@ -41,7 +41,7 @@ class Photos(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         path, label = self.items[index]
         image = Image.open(path).convert("RGB")
-        image = random_crop(image) if self.training else centre_crop(image)
+        image = random_crop(image) if self.training else center_crop(image)
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(224, 224, 3)
         return pixels, label
 
@@ -61,7 +61,7 @@ def random_crop(image: Image.Image) -> Image.Image:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else image
 
 
-def centre_crop(image: Image.Image) -> Image.Image:
+def center_crop(image: Image.Image) -> Image.Image:
     """Shorter side to 256, the central 224×224."""
     width, height = image.size
     scale = 256 / min(width, height)

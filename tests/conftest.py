@@ -30,7 +30,7 @@ def timm() -> Iterator[ModuleType]:
             pytest.skip(f"{package} is not installed: pip install --no-deps -r tests/requirements-reference.txt")
     import torch
 
-    # torchvision's compiled operators do not load beside PyTorch's CPU build, and its import fails where these
+    # torchvision's compiled operators do not load with PyTorch's CPU build, and its import fails where these
     # two names are unknown. Defined without an implementation, they let it import; nothing here calls them.
     library = torch.library.Library("torchvision", "FRAGMENT")
     # A build for CUDA has them from torchvision, which would end the process if they were defined twice.

@@ -15,7 +15,7 @@ from topgraft.data.loader import batches
 from topgraft.evaluation.results import FittedClassifier
 
 
-def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def colors(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Images that are rather red, green or blue."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % 3
@@ -26,7 +26,7 @@ def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model() -> FittedClassifier:
-    return tg.fit(colours(30, 0), strategy="head")
+    return tg.fit(colors(30, 0), strategy="head")
 
 
 def write(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
@@ -37,44 +37,44 @@ def write(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
 
 
 def test_the_path_of_the_readme(model: FittedClassifier, tmp_path: Path) -> None:
-    photos = tg.open_images(colours(30, 0))
+    photos = tg.open_images(colors(30, 0))
     result = tg.evaluate(model, photos.test)
     assert (result.split, result.metrics.n, result.used_for_selection) == ("test", len(photos.test), False)
     assert result.metrics.top1.low <= result.metrics.top1.value == 1.0
     tg.save(model, tmp_path / "run")
     again = tg.load(tmp_path / "run")
-    images = colours(3, 5)[0]
+    images = colors(3, 5)[0]
     answers = list(tg.predict(again, images))
     assert [answer.classes[0] for answer in answers] == ["0", "1", "2"]
     assert answers == list(tg.predict(model, images))
 
 
 def test_a_fit_ends_with_its_result_on_standard_error_unless_it_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    model = tg.fit(colours(30, 0), strategy="head")
+    model = tg.fit(colors(30, 0), strategy="head")
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""
     assert lines[-1].startswith("top-1 (validation, used for selection): 100.0 %")
     assert "3 classes; train 18, validation 6, test 6 (not decoded by the fit)" in lines
     assert not any(line.startswith("saved") for line in lines)
-    quiet = tg.fit(colours(30, 0), strategy="head", quiet=True)
+    quiet = tg.fit(colors(30, 0), strategy="head", quiet=True)
     assert capsys.readouterr() == ("", "")
     assert "quiet" not in quiet.config["settings"]
     assert quiet.config["settings"] == model.config["settings"]
 
 
 def test_a_few_new_photos_are_enough_to_evaluate_on(model: FittedClassifier, tmp_path: Path) -> None:
-    folder = write(tmp_path / "new", *colours(4, 7))
+    folder = write(tmp_path / "new", *colors(4, 7))
     result = tg.evaluate(model, folder)
     assert (result.metrics.n, result.split, result.where) == (4, "test", str(folder))
-    one = write(tmp_path / "one", colours(1, 8)[0], np.array([0]))
+    one = write(tmp_path / "one", colors(1, 8)[0], np.array([0]))
     assert tg.evaluate(model, one).metrics.n == 1
     with pytest.raises(tg.DataError, match="fewer than 3 different images"):
         tg.open_images(folder)
 
 
 def test_images_that_were_used_are_left_out_unless_asked_for(model: FittedClassifier) -> None:
-    photos = tg.open_images(colours(30, 0))
+    photos = tg.open_images(colors(30, 0))
     samples = [photos.train[0], *photos.test]
     result = tg.evaluate(model, samples)
     assert (result.seen, result.metrics.n) == ((photos.train[0].name,), len(photos.test))
@@ -85,19 +85,19 @@ def test_images_that_were_used_are_left_out_unless_asked_for(model: FittedClassi
 
 
 def test_features_of_a_source_too_small_to_be_divided(tmp_path: Path) -> None:
-    found = tg.extract_features(write(tmp_path / "photos", *colours(2, 9)))
+    found = tg.extract_features(write(tmp_path / "photos", *colors(2, 9)))
     assert (found.features.shape, found.splits) == ((2, 1280), ("undivided", "undivided"))
     assert (found.classes, found.labels.tolist()) == (("0", "1"), [0, 1])
 
 
 def test_a_survey_takes_what_is_open_already() -> None:
-    photos = tg.open_images(colours(30, 0))
-    assert tg.survey(photos) == tg.survey(colours(30, 0))
+    photos = tg.open_images(colors(30, 0))
+    assert tg.survey(photos) == tg.survey(colors(30, 0))
     assert tg.survey(photos).problem is None
 
 
 def test_arrays_to_predict_are_checked(model: FittedClassifier) -> None:
-    images = colours(2, 3)[0]
+    images = colors(2, 3)[0]
     assert len(tg.predict(model, images[0])) == 1
     assert len(tg.predict(model, [images[0], images[1][..., 0]])) == 2
     for wrong in (images.astype(np.float32), [images[0], "a.png"], np.zeros((2, 2, 2, 2, 2), np.uint8)):
@@ -109,7 +109,7 @@ def test_an_artifact_is_inspected_with_its_own_images(model: FittedClassifier, t
     tg.save(model, tmp_path / "arrays")
     with pytest.raises(tg.UsageError, match="fitted to arrays"):
         tg.inspect(tmp_path / "arrays")
-    folder = write(tmp_path / "photos", *colours(30, 0))
+    folder = write(tmp_path / "photos", *colors(30, 0))
     tg.save(tg.fit(folder, limit=12, strategy="head"), tmp_path / "run")
     shown = tg.inspect(tmp_path / "run")
     assert shown.stations[-1].shape == (6, 3)  # six of twelve are train
@@ -123,7 +123,7 @@ def test_choices_that_do_not_exist_are_named(model: FittedClassifier) -> None:
     with pytest.raises(tg.UsageError, match="split must be one of"):
         tg.evaluate(model, "digits", split="dev")
     with pytest.raises(tg.UsageError, match="no backbone"):
-        tg.extract_features(colours(30, 0), backbone="resnet5")
+        tg.extract_features(colors(30, 0), backbone="resnet5")
 
 
 def test_a_number_of_classes_is_asked_for_in_the_summary() -> None:
@@ -132,7 +132,7 @@ def test_a_number_of_classes_is_asked_for_in_the_summary() -> None:
 
 
 def test_logits_from_the_cache_are_those_of_the_whole_network(tmp_path: Path) -> None:
-    photos = tg.open_images(colours(30, 0))
+    photos = tg.open_images(colors(30, 0))
     model = tg.fit(photos, engine="torch", precision="fp32", cache_dir=tmp_path, strategy="head")
     cached = tg.evaluate(model, photos, engine="torch", precision="fp32", cache_dir=tmp_path)
     (batch,) = batches(photos.test, model.spec, batch_size=64, workers=0)
@@ -145,7 +145,7 @@ def test_logits_from_the_cache_are_those_of_the_whole_network(tmp_path: Path) ->
 
 
 def test_a_fit_decodes_no_test_image() -> None:
-    photos = tg.open_images(colours(30, 0))
+    photos = tg.open_images(colors(30, 0))
     gone = tuple(replace(s, array=None, path=Path("nowhere"), digest=f"{n:064x}") for n, s in enumerate(photos.test))
     model = tg.fit(replace(photos, test=gone), strict=True, strategy="head")
     assert model.unreadable == ()

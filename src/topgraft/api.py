@@ -25,7 +25,7 @@ from topgraft.evaluation.evaluate import evaluate as score
 from topgraft.evaluation.forgetting import Forgetting, settled
 from topgraft.evaluation.forgetting import measure as compare
 from topgraft.evaluation.predict import predict as answer
-from topgraft.evaluation.predict import unlabelled
+from topgraft.evaluation.predict import unlabeled
 from topgraft.evaluation.pretrained_reference import reference_of, source_samples
 from topgraft.evaluation.results import Cost, Evaluation, FittedClassifier, Predictions
 from topgraft.evaluation.unseen import leave_out_seen, select_unseen
@@ -66,7 +66,7 @@ def open_images(
     strict: bool = False,
     quiet: bool = False,
 ) -> Splits:
-    """Find labelled images and divide them into train, validation and test.
+    """Find labeled images and divide them into train, validation and test.
 
     Args:
         where: a folder of class folders; a CSV file; ``digits``, ``cifar10``, ``cifar100`` or
@@ -78,7 +78,7 @@ def open_images(
         quiet: show no progress and no notes.
 
     Raises:
-        DataError: nothing that can be learnt from; the message says what to do.
+        DataError: nothing that can be learned from; the message says what to do.
         UsageError: an unknown or impossible choice.
     """
     chosen = from_arguments(verbs.OpenSettings, locals())
@@ -209,7 +209,7 @@ def fit(
         quiet: show no progress and no notes.
 
     Raises:
-        DataError: images that cannot be learnt from.
+        DataError: images that cannot be learned from.
         UsageError: an unknown or impossible choice.
         WeightsError: the network's weights are damaged or do not fit.
         DownloadError: they are not here, and cannot be downloaded.
@@ -293,7 +293,7 @@ def evaluate(
     cache_dir: StrPath | None = None,
     quiet: bool = False,
 ) -> Evaluation:
-    """Accuracy with its interval, and the other numbers, on labelled images that the model has not used.
+    """Accuracy with its interval, and the other numbers, on labeled images that the model has not used.
 
     An artifact knows every image that it was fitted or selected with, by content. Those are named in the
     result's `seen` and left out, unless `include_seen`. In a source without splits of its own, ``test``
@@ -374,7 +374,7 @@ def forgetting(
 ) -> Forgetting:
     """How much of its original task a fitted model's base still does, under the published network's own classifier.
 
-    With a source of labelled images of that task: accuracy before and after. Without one: agreement with the original
+    With a source of labeled images of that task: accuracy before and after. Without one: agreement with the original
     network's answers, and similarity of features, on your own images. A base that is as published has lost exactly 0,
     and no image is opened.
 
@@ -412,12 +412,12 @@ def forgetting(
     if found is not None:
         return found
     own: list[Sample] = []
-    labelled: tuple[Sample, ...] = ()
+    labeled: tuple[Sample, ...] = ()
     opened: list[Splits] = []
     if source is not None:
         opened.append(_whole(source, chosen))
         everything = [s for part in opened[0].parts.values() for s in part]
-        labelled = source_samples(everything, opened[0].classes, before)
+        labeled = source_samples(everything, opened[0].classes, before)
     if images is not None:
         opened.append(_whole(images, chosen))
         own = [s for part in opened[-1].parts.values() for s in part if model.seen.get(s.digest) != "train"]
@@ -429,8 +429,8 @@ def forgetting(
         before,
         replay.engine_for(record, chosen),
         own=own,
-        source=labelled,
-        where=opened[0].where if labelled else "",
+        source=labeled,
+        where=opened[0].where if labeled else "",
         workers=chosen.workers,
         folder=chosen.cache_dir,
         libraries=record.libraries,
@@ -475,7 +475,7 @@ def predict(
         the answers in order, and the images that could not be read with the reason.
     """
     chosen = from_arguments(verbs.PredictSettings, locals())
-    return answer(model, unlabelled(images), _base_of(model, chosen), chosen.top_k)
+    return answer(model, unlabeled(images), _base_of(model, chosen), chosen.top_k)
 
 
 @with_quiet

@@ -22,11 +22,11 @@ class WeightsError(TopgraftError):
 
 
 class ArtifactError(TopgraftError):
-    """An artifact that is damaged, is from a newer version, or is no artifact."""
+    """An artifact that is damaged, is from a newer version, or is not an artifact."""
 
 
 class CheckpointError(TopgraftError):
-    """The state of an unfinished fit that is damaged, or does not fit what is to go on from it."""
+    """The state of an unfinished fit that is damaged, or does not fit what is to continue from it."""
 
 
 class DownloadError(TopgraftError):
@@ -42,7 +42,7 @@ class ImageError(TopgraftError):
 
 
 class NotANumberError(TopgraftError):
-    """Training has come to weights whose answers are no numbers."""
+    """Training has come to weights whose answers are not numbers."""
 
 
 class OutOfTimeError(TopgraftError):

@@ -62,14 +62,14 @@ def wilson(k: int, n: int) -> Interval:
         ValueError: k is negative or larger than n.
     """
     if not 0 <= k <= n:
-        raise ValueError(f"{k} of {n} is no proportion")
+        raise ValueError(f"{k} of {n} is not a proportion")
     if n == 0:
         return Interval(0.0, 0.0, 1.0, 0)
     p, z2 = k / n, Z_95 * Z_95
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    center = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     # At the ends the formula gives 0 or 1 up to rounding; the value lies inside its interval in every case.
-    return Interval(p, 0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half), n)
+    return Interval(p, 0.0 if k == 0 else max(0.0, center - half), 1.0 if k == n else min(1.0, center + half), n)
 
 
 def paired_loss(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Difference:
@@ -84,15 +84,15 @@ def paired_loss(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Differen
         ValueError: arrays of different lengths.
     """
     if before.shape != after.shape:
-        raise ValueError(f"{len(before)} and {len(after)} answers are no pairs")
+        raise ValueError(f"{len(before)} and {len(after)} answers are not pairs")
     n = len(before)
     if n == 0:
         return Difference(0.0, -1.0, 1.0, 0)
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
     total = n + 2
-    centre = (lost - gained) / total
-    half = Z_95 * math.sqrt((lost + gained + 1) / total - centre * centre) / math.sqrt(total)
-    return Difference((lost - gained) / n, max(-1.0, centre - half), min(1.0, centre + half), n)
+    center = (lost - gained) / total
+    half = Z_95 * math.sqrt((lost + gained + 1) / total - center * center) / math.sqrt(total)
+    return Difference((lost - gained) / n, max(-1.0, center - half), min(1.0, center + half), n)
 
 
 def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

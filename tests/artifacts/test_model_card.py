@@ -47,7 +47,7 @@ def test_top5_is_shown_where_there_is_one() -> None:
 def test_it_says_of_what_and_how() -> None:
     text = card()
     for part in (
-        "# photos\n", "3 classes: ant, bee, Käfer.", "**tiny**", "licence: MIT", "**head**", "Source: `photos`",
+        "# photos\n", "3 classes: ant, bee, Käfer.", "**tiny**", "license: MIT", "**head**", "Source: `photos`",
         "train 3, validation 5, test 1", "resized to 36 (bilinear)", "32 × 32 pixels", "(BGR)", "Note: one note.",
         'tg.load("photos")',
         "topgraft predict photos photo.jpg",

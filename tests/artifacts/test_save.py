@@ -249,7 +249,7 @@ def test_a_network_that_this_version_lacks_is_named(saved: Path, monkeypatch: py
 
 def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ArtifactError, match="is no Topgraft artifact"):
+        with pytest.raises(ArtifactError, match="is not a Topgraft artifact"):
             load.load(folder)
 
 
@@ -453,12 +453,12 @@ def test_a_folder_with_nothing_but_a_history_is_of_an_unfinished_fit(tmp_path: P
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "history.jsonl").write_text("")
-    with pytest.raises(UsageError, match=r"--resume goes on .*--overwrite starts anew"):
+    with pytest.raises(UsageError, match=r"--resume continues .*--overwrite starts again"):
         check_target(folder, overwrite=False)
     check_target(folder, overwrite=False, resume=True)
     check_target(folder, overwrite=True)
     (folder / "mine.txt").write_text("")
-    with pytest.raises(UsageError, match="holds files and is no Topgraft artifact"):
+    with pytest.raises(UsageError, match="holds files and is not a Topgraft artifact"):
         check_target(folder, overwrite=True)
 
 
@@ -466,7 +466,7 @@ def test_an_unfinished_fit_is_gone_on_with_or_started_anew(tmp_path: Path) -> No
     folder = unfinished(tmp_path / "run")
     (folder / f".{CHECKPOINT_FILE}-0123456789ab.tmp").write_bytes(b"half")
     with pytest.raises(
-        UsageError, match=r"checkpoint of an unfinished fit; --resume goes on .*--overwrite starts anew"
+        UsageError, match=r"checkpoint of an unfinished fit; --resume continues .*--overwrite starts again"
     ):
         check_target(folder, overwrite=False)
     assert not is_finished(folder)

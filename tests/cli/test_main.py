@@ -27,10 +27,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Red and blue images; one cannot be read, one is there under two labels, and one folder has no split's name."""
     root = tmp_path_factory.mktemp("photos")
     for split, count in (("train", 6), ("test", 3)):
-        for label, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+        for label, color in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
             (root / split / label).mkdir(parents=True)
             for number in range(count):
-                pixels = np.full((40, 40, 3), np.add(colour, number + 9 * (split == "test")), np.uint8)
+                pixels = np.full((40, 40, 3), np.add(color, number + 9 * (split == "test")), np.uint8)
                 Image.fromarray(pixels).save(root / split / label / f"{number}.png")
     (root / "train" / "red" / "bad.png").write_bytes(b"")
     (root / "train" / "blue" / "twice.png").write_bytes((root / "train" / "red" / "0.png").read_bytes())
@@ -40,7 +40,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "colours"
+    out = tmp_path_factory.mktemp("runs") / "colors"
     assert main.main(["fit", "--strategy", "head", str(photos), "--out", str(out), "--quiet"]) == 0
     return out
 
@@ -161,7 +161,7 @@ def test_with_no_checkpoint_it_starts_anew_and_says_so(
 ) -> None:
     code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--resume")
     assert code == 0
-    assert err.splitlines()[0] == f"{tmp_path / 'run'} holds no checkpoint to go on from; starting anew"
+    assert err.splitlines()[0] == f"{tmp_path / 'run'} holds no checkpoint to continue from; starting again"
     said = json.loads(
         ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "other", "--resume", "--json")[1]
     )
@@ -173,7 +173,7 @@ def test_a_finished_fit_is_left_as_it_is(
 ) -> None:
     before = contents(run)
     code, out, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", run, "--resume")
-    assert (code, out, err) == (0, f"{run} is finished; there is nothing to go on with\n", "")
+    assert (code, out, err) == (0, f"{run} is finished; there is nothing to continue\n", "")
     monkeypatch.chdir(photos.parent)
     code, out, _ = ask(
         capsys, "fit", "--strategy", "head", photos.name, "--out", run, "--resume", "--json", "--workers", "1"
@@ -224,7 +224,7 @@ def test_an_unfinished_fit_is_not_begun_again_unasked(
     state = tmp_path / "run" / CHECKPOINT_FILE
     state.write_bytes(b"")
     code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run")
-    assert (code, "--resume goes on with it, --overwrite starts anew" in err) == (2, True)
+    assert (code, "--resume continues it, --overwrite starts again" in err) == (2, True)
     assert state.exists()
     assert ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path / "run", "--overwrite")[0] == 0
     assert not state.exists()
@@ -277,7 +277,7 @@ def test_a_second_ctrl_c_says_whether_there_is_something_to_go_on_from(
     monkeypatch.setattr("topgraft.api.run_fit", interrupted)
     code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", out)
     assert code == 130
-    assert ("--resume goes on" in err) == kept
+    assert ("--resume continues" in err) == kept
 
 
 def test_a_fit_that_ctrl_c_stopped_leaves_its_best_epoch_and_its_checkpoint(
@@ -298,7 +298,7 @@ def test_a_fit_that_ctrl_c_stopped_leaves_its_best_epoch_and_its_checkpoint(
     code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", out)
     assert code == 130
     assert err.splitlines()[-1] == (
-        f"topgraft: stopped by Ctrl-C after epoch 2; {out} holds the best epoch; --resume goes on"
+        f"topgraft: stopped by Ctrl-C after epoch 2; {out} holds the best epoch; --resume continues"
     )
     assert (out / CHECKPOINT_FILE).read_bytes() == b"state"
     code, said, _ = ask(

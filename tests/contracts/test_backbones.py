@@ -24,7 +24,7 @@ from topgraft.training.sgd.losses import soft_targets
 CLASSES = 7
 SPEC = ImageSpec(32, 32, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
-# The scope puts the tests of one backbone side by side, so that its weights are drawn once and soon let go.
+# The scope puts the tests of one backbone side by side, so that its weights are drawn once and soon released.
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES, scope="module")
 every_weights = pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
 
@@ -200,7 +200,7 @@ def test_weights_are_described_completely(weights: Weights) -> None:
     assert weights.classes > 1
     assert 0.5 < weights.top1 < 1
     assert weights.top5 is None or weights.top1 < weights.top5 < 1
-    assert weights.licence
+    assert weights.license
     assert weights.source
     spec = weights.spec
     assert 32 <= spec.input_size <= spec.resize_size <= 2 * spec.input_size

@@ -11,7 +11,7 @@ from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES, BASELINES, find_network
 from topgraft.models.spec import Backbone, Build, random_chain
 from topgraft.models.weights.load import load_network
-from topgraft.models.weights.names import LEARNT
+from topgraft.models.weights.names import LEARNED
 from topgraft.strategies import STRATEGIES
 from topgraft.strategies.facts import HEAD, Facts
 from topgraft.training.head_phase import SOLVERS
@@ -110,8 +110,8 @@ def test_every_strategy_has_a_table_for_its_groups(baseline: Backbone, strategy:
 
 
 @every_baseline
-def test_loading_it_says_that_it_is_yet_to_be_learnt(baseline: Backbone) -> None:
+def test_loading_it_says_that_it_is_yet_to_be_learned(baseline: Backbone) -> None:
     network = load_network(baseline.name, classes=CLASSES)
-    assert network.weights == LEARNT
+    assert network.weights == LEARNED
     assert network.build.classes == CLASSES
     assert choose.choose(demand=baseline.demand).name in ENGINES

@@ -44,8 +44,8 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     images, labels = load_digits(return_X_y=True)
     made = []
     for pixels in images[:DIGITS]:
-        grey = Image.fromarray((255 - pixels.reshape(8, 8) * (255 / 16)).astype(np.uint8))
-        made.append(np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")))
+        gray = Image.fromarray((255 - pixels.reshape(8, 8) * (255 / 16)).astype(np.uint8))
+        made.append(np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")))
     return np.stack(made), labels[:DIGITS].astype(np.int64)
 
 
@@ -131,7 +131,7 @@ def test_a_row_depends_on_its_image_alone(
     engine: base.Engine, computed: NDArray[np.float32], pixels: NDArray[np.uint8]
 ) -> None:
     order = np.random.default_rng(1).permutation(30)
-    again = run(engine, pixels[:30][order], size=7)  # other neighbours, other places, short batches
+    again = run(engine, pixels[:30][order], size=7)  # other neighbors, other places, short batches
     assert np.array_equal(again, computed[:30][order])
 
 
@@ -159,7 +159,7 @@ def test_a_caller_may_stop_and_start_again(
 ) -> None:
     first = engine.run(cut(pixels[:40], 4))
     indices, rows = next(first)
-    second = engine.run(cut(pixels[:8], 4))  # beside the first
+    second = engine.run(cut(pixels[:8], 4))  # at the same time as the first
     next(second)
     first.close()  # type: ignore[attr-defined]
     assert np.array_equal(rows, computed[indices])

@@ -66,7 +66,7 @@ def phases(strategy: str, backbone: Backbone, lr: float) -> list[Phase]:
     groups = backbone.groups
     base = [group for group in groups if group != "head"]
     middle = base[len(base) // 2]
-    # A gap: what is frozen here is no prefix, so that gradients run through it.
+    # A gap: what is frozen here is not a prefix, so that gradients run through it.
     gap = (Rule(base[-1], None), Rule("*", 1.0)) if len(base) > 1 else (Rule("head", 1.0), Rule("*", None))
     own = (Phase("gap", gap, 1, lr), Phase("head alone", (Rule("head", 1.0), Rule("*", None)), 1, lr))
     facts = Facts(
@@ -112,13 +112,13 @@ def norms(group: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [layer for layer in group.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
-def normalised() -> list[Backbone]:
+def normalized() -> list[Backbone]:
     """Small ones with BatchNorm."""
     small = [backbone for backbone in BACKBONES.values() if backbone.learn is None and size(backbone) <= LARGE]
     return [backbone for backbone in small if any(norms(group) for group in built(backbone).values())]
 
 
-@pytest.mark.parametrize("backbone", normalised(), ids=lambda backbone: backbone.name)
+@pytest.mark.parametrize("backbone", normalized(), ids=lambda backbone: backbone.name)
 def test_batchnorm_takes_statistics_beside_groups_whose_bits_stay(backbone: Backbone) -> None:
     classifier = Classifier(copy.deepcopy(drawn(backbone.name)), SPEC).eval()
     groups = dict(classifier.groups.items())

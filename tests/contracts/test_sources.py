@@ -127,7 +127,7 @@ def test_its_samples_are_flat_or_in_given_splits(source: Source, where: Any):
     assert source.where == ("arrays" if isinstance(where, tuple) else str(where))
 
 
-def test_its_samples_are_named_labelled_and_known_by_content(source: Source):
+def test_its_samples_are_named_labeled_and_known_by_content(source: Source):
     assert len({sample.name for sample in source.samples}) == len(source.samples) > 0
     assert {sample.label for sample in source.samples} <= set(range(len(source.classes)))
     for sample in source.samples:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 from scipy.stats import ks_2samp
-from support.image_files import cmyk, grey, jpeg, oriented, saved
+from support.image_files import cmyk, gray, jpeg, oriented, saved
 
-from topgraft.data.augment import AUGMENTATIONS, Augmentation, View, draw_crop, load_view, recolour
+from topgraft.data.augment import AUGMENTATIONS, Augmentation, View, draw_crop, load_view, recolor
 from topgraft.data.decode import decode, decoded
 from topgraft.data.preprocess import FILTERS, load_pixels
 from topgraft.data.samples import ImageSpec
@@ -23,7 +23,7 @@ from topgraft.errors import ImageError
 
 SPEC = ImageSpec(32, 36, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 FULL = replace(SPEC, decode="full")
-WHOLE = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=False, colour=0.0)
+WHOLE = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=False, color=0.0)
 DIGEST = hashlib.sha256(b"an image").hexdigest()
 
 
@@ -158,7 +158,7 @@ def test_what_is_drawn_is_the_same_in_every_process_and_version() -> None:
     array = slopes(640, 480)
     (left, top, right, bottom) = boxes[0]
     cut = Image.fromarray(array).resize((32, 32), FILTERS["bilinear"], box=(left, top, right, bottom))
-    found = load_view(array, FULL, View(replace(AUGMENTATIONS["strong"], flip=False, colour=0.0), 0, 1), DIGEST)
+    found = load_view(array, FULL, View(replace(AUGMENTATIONS["strong"], flip=False, color=0.0), 0, 1), DIGEST)
     assert np.array_equal(found, np.asarray(cut))
 
 
@@ -178,8 +178,8 @@ def test_what_cannot_be_read_is_an_image_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", [SPEC, FULL])
-@pytest.mark.parametrize("data", [jpeg(grey()), jpeg(cmyk()), saved(grey(), "PNG"), saved(cmyk(), "TIFF")])
-def test_grey_and_cmyk_files_are_flattened_as_for_the_plain_crop(data: bytes, spec: ImageSpec) -> None:
+@pytest.mark.parametrize("data", [jpeg(gray()), jpeg(cmyk()), saved(gray(), "PNG"), saved(cmyk(), "TIFF")])
+def test_gray_and_cmyk_files_are_flattened_as_for_the_plain_crop(data: bytes, spec: ImageSpec) -> None:
     upright = np.asarray(decode(data))
     assert np.array_equal(
         load_view(data, spec, view("strong"), DIGEST), load_view(upright, spec, view("strong"), DIGEST)
@@ -203,7 +203,7 @@ def test_a_crop_is_drawn_on_the_upright_image(value: int) -> None:
 @pytest.mark.parametrize("size", [(3024, 3024), (1025, 770), (220, 310), (9, 2000)])
 def test_a_jpeg_is_shrunk_as_far_as_its_crop_allows(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     data = jpeg(Image.fromarray(slopes(*size)))
-    drawn = replace(AUGMENTATIONS["strong"], colour=0.0)
+    drawn = replace(AUGMENTATIONS["strong"], color=0.0)
     sizes: list[tuple[int, int]] = []
 
     @contextmanager
@@ -229,7 +229,7 @@ def test_a_jpeg_is_shrunk_as_far_as_its_crop_allows(monkeypatch: pytest.MonkeyPa
     assert (len(set(sizes)) > 1) == (min(size) > 9)
 
 
-def test_colours_are_those_of_pillow() -> None:
+def test_colors_are_those_of_pillow() -> None:
     image = Image.fromarray(slopes(64, 64) // 2 + 40)  # far from 0 and 255, where the steps would be cut one by one
     for factors in ((1.3, 1.0, 1.0), (1.0, 0.6, 1.0), (1.0, 1.0, 1.4), (0.8, 1.2, 0.7), (1.1, 0.9, 1.3)):
         expected = image
@@ -237,20 +237,20 @@ def test_colours_are_those_of_pillow() -> None:
             (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors, strict=True
         ):
             expected = enhance(expected).enhance(factor)
-        apart = np.abs(np.asarray(recolour(image, *factors)).astype(int) - np.asarray(expected))
+        apart = np.abs(np.asarray(recolor(image, *factors)).astype(int) - np.asarray(expected))
         assert apart.max() <= 3, factors  # Pillow rounds three times, and the mean
-    assert np.array_equal(np.asarray(recolour(image, 1.0, 1.0, 1.0)), np.asarray(image))
-    black = recolour(image, 0.0, 1.0, 1.0)
+    assert np.array_equal(np.asarray(recolor(image, 1.0, 1.0, 1.0)), np.asarray(image))
+    black = recolor(image, 0.0, 1.0, 1.0)
     assert np.asarray(black).max() == 0
 
 
-def test_colours_differ_from_view_to_view_and_stay_in_their_range() -> None:
+def test_colors_differ_from_view_to_view_and_stay_in_their_range() -> None:
     flat = np.full((40, 40, 3), 100, dtype=np.uint8)
-    strong = replace(AUGMENTATIONS["strong"], colour=0.4)
+    strong = replace(AUGMENTATIONS["strong"], color=0.4)
     means = [float(load_view(flat, SPEC, View(strong, 0, k), DIGEST).mean()) for k in range(200)]
-    assert 60 <= min(means) < 70 < 130 < max(means) <= 140  # grey of one colour: only its brightness shows
+    assert 60 <= min(means) < 70 < 130 < max(means) <= 140  # gray of one color: only its brightness shows
     white = np.full((40, 40, 3), 255, dtype=np.uint8)
-    assert load_view(white, SPEC, View(replace(strong, colour=3.0), 0, 0), DIGEST).dtype == np.uint8
+    assert load_view(white, SPEC, View(replace(strong, color=3.0), 0, 0), DIGEST).dtype == np.uint8
 
 
 def test_the_plain_crop_is_untouched_by_views() -> None:

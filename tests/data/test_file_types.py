@@ -1,4 +1,4 @@
-"""A file that is no image is told by its first bytes."""
+"""A file that is not an image is told by its first bytes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from topgraft.data.file_types import name_other
         (b"image,label\na.png,cat\n", "is text"),
         ("Käfer ".encode() * 400, "is text"),
         (("x" * 1023 + "ä").encode(), "is text"),  # the last character is cut in two
-        (b"\xff\xfe\x01\x02binary", "is no image in a format that can be read"),
-        (b"\x01\x02\x03", "is no image in a format that can be read"),
+        (b"\xff\xfe\x01\x02binary", "is not an image in a format that can be read"),
+        (b"\x01\x02\x03", "is not an image in a format that can be read"),
     ],
 )
 def test_the_reason_says_what_it_is(data: bytes, start: str) -> None:

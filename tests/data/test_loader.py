@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.small import SPEC, coloured
+from support.small import SPEC, colored
 
 from topgraft.data.augment import AUGMENTATIONS, View, load_view
 from topgraft.data.hashing import digest_bytes
@@ -19,7 +19,7 @@ VIEW = View(AUGMENTATIONS["strong"], 0, 3)
 
 def files(folder: Path, count: int) -> list[Sample]:
     made = []
-    for sample in coloured(count):
+    for sample in colored(count):
         path = folder / f"{sample.name.replace('/', '-')}.png"
         Image.fromarray(sample.array).resize((40, 30)).save(path)
         made.append(Sample(path.name, sample.label, path=path, digest=digest_bytes(path.read_bytes())))

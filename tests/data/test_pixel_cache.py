@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.small import SPEC, coloured, pixels_of
+from support.small import SPEC, colored, pixels_of
 
 from topgraft.data.augment import AUGMENTATIONS, View, load_view
 from topgraft.data.pixel_cache import epoch, fits, open_pixels
@@ -15,7 +15,7 @@ from topgraft.training.sgd.step import shuffled
 
 
 def with_a_damaged_file(folder: Path) -> list[Sample]:
-    samples = coloured(10)
+    samples = colored(10)
     bad = folder / "bad.png"
     Image.new("RGB", (20, 20)).save(bad)
     bad.write_bytes(bad.read_bytes()[:40])
@@ -25,7 +25,7 @@ def with_a_damaged_file(folder: Path) -> list[Sample]:
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_an_epoch_brings_every_image_with_its_label_in_order(keep: bool) -> None:
-    samples = coloured(11)
+    samples = colored(11)
     pixels = pixels_of(samples, keep)
     order = np.array([3, 0, 10, 7, 5, 1])
     found = list(epoch(pixels, order, 4))
@@ -66,7 +66,7 @@ def test_pixels_are_kept_up_to_a_gigabyte() -> None:
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_view_is_decoded_anew_and_leaves_what_is_kept_alone(keep: bool) -> None:
-    samples = coloured(8)
+    samples = colored(8)
     pixels = pixels_of(samples, keep)
     order = np.array([5, 2, 7, 0, 1])
     plain = torch.cat([part for part, _ in epoch(pixels, order, 2)])
@@ -83,7 +83,7 @@ def test_a_view_is_decoded_anew_and_leaves_what_is_kept_alone(keep: bool) -> Non
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_what_cannot_be_decoded_for_a_view_is_noted(keep: bool, tmp_path: Path) -> None:
-    samples = coloured(4)
+    samples = colored(4)
     path = tmp_path / "changing.png"
     Image.new("RGB", (20, 20)).save(path)
     samples[1] = Sample("changing.png", 0, path=path, digest="ab" * 32)

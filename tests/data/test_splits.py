@@ -228,7 +228,7 @@ def test_a_limited_given_split_follows_the_content():
     assert set(names(divide(source, limit=30).train)) == set(names(divide(backwards, limit=30).train))
 
 
-def test_unlabelled_images_cannot_be_divided():
+def test_unlabeled_images_cannot_be_divided():
     with pytest.raises(DataError, match="x has no label"):
         divide(Source("photos", CLASSES, flat=(*several("all", 5, 5), replace(sample("x", 0), label=None))))
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from support.fitted import TINY, write_weights
-from support.small import coloured, small_classifier
+from support.small import colored, small_classifier
 
 import topgraft as tg
 from topgraft.cli import main
@@ -57,10 +57,10 @@ def features(n: int, width: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("n", "d", "e"), [(30, 5, 7), (6, 20, 3), (6, 20, 30)])
-def test_cka_is_the_normalised_hsic_of_linear_kernels(n: int, d: int, e: int) -> None:
+def test_cka_is_the_normalized_hsic_of_linear_kernels(n: int, d: int, e: int) -> None:
     x, y = features(n, d, 0), features(n, e, 1)
-    centre = np.eye(n) - 1 / n
-    k, m = (centre @ (f.astype(np.float64) @ f.T) @ centre for f in (x, y))
+    center = np.eye(n) - 1 / n
+    k, m = (center @ (f.astype(np.float64) @ f.T) @ center for f in (x, y))
     expected = np.trace(k @ m) / np.sqrt(np.trace(k @ k) * np.trace(m @ m))
     assert linear_cka(x, y) == pytest.approx(expected, rel=1e-9)
 
@@ -91,14 +91,14 @@ def test_a_base_that_never_moved_has_lost_exactly_0_and_nothing_runs(monkeypatch
     original, tuned = pair()
     tuned.groups.load_state_dict({**tuned.groups.state_dict(), **_base(original.classifier)})  # type: ignore[arg-type]
     monkeypatch.setitem(measure.__globals__, "compute", lambda *_, **__: pytest.fail("an image ran"))
-    found = measure(tuned, original, CHOICE, own=coloured(5), source=coloured(5))
+    found = measure(tuned, original, CHOICE, own=colored(5), source=colored(5))
     assert (found.untouched, found.lost, found.own, found.source) == (True, 0.0, None, None)
     assert "0 points lost" in short(found)
 
 
 def test_own_images_are_compared_under_the_original_classifier(tmp_path: Path) -> None:
     original, tuned = pair()
-    samples = [replace(s, label=None) for s in coloured(24)]
+    samples = [replace(s, label=None) for s in colored(24)]
     found = measure(tuned, original, CHOICE, own=samples, workers=0, folder=tmp_path)
     before, after = (
         run(samples, open_base(each, CHOICE, 0, tmp_path / "direct"), description="").rows
@@ -120,13 +120,13 @@ def test_own_images_are_compared_under_the_original_classifier(tmp_path: Path) -
 
 def test_a_source_is_counted_before_and_after(tmp_path: Path) -> None:
     original, tuned = pair()
-    samples = coloured(40)
+    samples = colored(40)
     assert original.classifier is not None
     rows = run(samples, open_base(original.classifier, CHOICE, 0, tmp_path), description="").rows
     told = head_logits(original.classifier, rows).argmax(1)
     told[:10] = (told[:10] + 1) % OUTPUTS  # so that the original is right on 30 of 40
-    labelled = [replace(s, label=int(label)) for s, label in zip(samples, told, strict=True)]
-    found = measure(tuned, original, CHOICE, source=labelled, where="there", workers=0, folder=tmp_path)
+    labeled = [replace(s, label=int(label)) for s, label in zip(samples, told, strict=True)]
+    found = measure(tuned, original, CHOICE, source=labeled, where="there", workers=0, folder=tmp_path)
     assert found.source is not None
     assert (found.own, found.source.n, found.source.where) == (None, 40, "there")
     assert found.source.top1_before.value == 0.75
@@ -142,7 +142,7 @@ def test_a_source_is_counted_before_and_after(tmp_path: Path) -> None:
 def test_without_a_published_classifier_features_are_compared_all_the_same(tmp_path: Path) -> None:
     original, tuned = pair()
     headless = replace(original, answers=False, why="the published top does not fit")
-    found = measure(tuned, headless, CHOICE, own=coloured(9), workers=0, folder=tmp_path)
+    found = measure(tuned, headless, CHOICE, own=colored(9), workers=0, folder=tmp_path)
     assert found.own is not None
     assert (found.lost, found.own.agreement, found.cannot) == (None, None, "the published top does not fit")
     assert found.own.cosine < 1
@@ -152,7 +152,7 @@ def test_without_a_published_classifier_features_are_compared_all_the_same(tmp_p
 def test_where_there_was_no_task_nothing_is_measured() -> None:
     _, tuned = pair()
     found = measure(
-        tuned, PretrainedReference("small", "random", None, False, "no task before"), CHOICE, own=coloured(3)
+        tuned, PretrainedReference("small", "random", None, False, "no task before"), CHOICE, own=colored(3)
     )
     assert (found.untouched, found.lost, found.cannot) == (False, None, "no task before")
     assert short(found) == "original task: no task before"
@@ -162,7 +162,7 @@ def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
     original, tuned = pair()
     (tmp_path / "bad.png").write_bytes(b"no image")
     bad = Sample("bad.png", 0, path=tmp_path / "bad.png", digest="f" * 64)
-    found = measure(tuned, original, CHOICE, own=[bad, *coloured(4)], workers=0, folder=tmp_path)
+    found = measure(tuned, original, CHOICE, own=[bad, *colored(4)], workers=0, folder=tmp_path)
     assert found.own is not None
     assert (found.own.n, [entry.name for entry in found.unreadable]) == (4, ["bad.png"])
     with pytest.raises(DataError, match="there are no images to compare on"):
@@ -170,7 +170,7 @@ def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of the images to compare"):
         measure(tuned, original, CHOICE, own=[bad], workers=0, folder=tmp_path)
     with pytest.raises(DataError, match="strict"):
-        measure(tuned, original, CHOICE, own=[bad, *coloured(4)], workers=0, folder=tmp_path, strict=True)
+        measure(tuned, original, CHOICE, own=[bad, *colored(4)], workers=0, folder=tmp_path, strict=True)
 
 
 # --- The verb -------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Artifacts of both strategies from one file of weights, and a labelled source of its seven outputs."""
+    """Artifacts of both strategies from one file of weights, and a labeled source of its seven outputs."""
     folder = tmp_path_factory.mktemp("forgetting")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "tiny", TINY)

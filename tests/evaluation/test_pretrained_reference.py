@@ -102,10 +102,10 @@ def test_published_weights_are_found_by_name_where_the_file_is_gone(tmp_path: Pa
 def test_where_there_was_no_task_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     small = Build(input_size=32, classes=2)
     random = find_reference("resnet18", small, SPEC, weights="random", sha256="")
-    learnt = find_reference("descriptor_coding", small, SPEC, weights="learnt", sha256="")
-    assert [found.classifier for found in (random, learnt)] == [None, None]
+    learned = find_reference("descriptor_coding", small, SPEC, weights="learnt", sha256="")
+    assert [found.classifier for found in (random, learned)] == [None, None]
     assert "weights were random" in random.why
-    assert "learnt from your own images" in learnt.why
+    assert "learned from your own images" in learned.why
     assert not untouched(Classifier(build(small), SPEC), random)
 
 

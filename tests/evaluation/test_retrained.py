@@ -1,4 +1,4 @@
-"""A model that was trained on after its fit has no results until it is evaluated anew."""
+"""A model that was trained on after its fit has no results until it is evaluated again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def train_by_hand(made: FittedClassifier) -> None:
 def test_a_model_as_it_was_fitted_keeps_its_results(capsys: pytest.CaptureFixture[str]) -> None:
     made = model()
     assert without_former_results(made) is made
-    made.classifier.train()  # a mode is no weight
+    made.classifier.train()  # a mode is not a weight
     assert without_former_results(made) is made
     older = replace(made, config={**made.config, "classifier_sha256": None})
     train_by_hand(older)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from support.fitted import CHOICE, base_of, fitted
-from support.small import coloured, small_classifier
+from support.small import colored, small_classifier
 
 from topgraft.data.hashing import digest_arrays
 from topgraft.data.samples import Sample
@@ -141,7 +141,7 @@ def test_probes_stand_side_by_side_and_the_network_runs_once_for_their_widths(tm
     base, widths = open_probes(classifier, CHOICE, 0, tmp_path)
     assert widths == {"stem": 8, "stage1": 12}
     assert len(ran) == 1
-    samples = coloured(3)
+    samples = colored(3)
     rows = compute(samples, base, strict=True, description="").rows
     assert rows.shape == (3, 20)
     pixels = torch.from_numpy(np.stack([sample.array for sample in samples if sample.array is not None]))

@@ -59,7 +59,7 @@ def test_a_saved_model_answers_as_before(fitted: tg.FittedClassifier, photos: Pa
     answers = tg.predict(model, [photos / "1" / "03.png"], top_k=1)
     assert answers.predictions[0].classes == ("1",)
     card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
-    assert "learnt from these images alone" in card
+    assert "learned from these images alone" in card
     assert "published network" not in card
     assert tg.inspect(tmp_path / "run").stations[2].name == "base"
 
@@ -107,7 +107,7 @@ def test_looking_verbs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["backbone"] == NAME
     rows = {row["name"]: row for row in tg.list_backbones()}
     row = rows[NAME]
-    assert (row["year"], row["top1"], row["licence"], row["parameters"]) == (2010, None, "–", None)
+    assert (row["year"], row["top1"], row["license"], row["parameters"]) == (2010, None, "–", None)
     assert json.dumps(rows)
     found = tg.summary(NAME, classes=3)
     assert [layer.group for layer in found.layers] == ["base", "head"]

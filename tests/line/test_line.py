@@ -244,7 +244,7 @@ def test_looking_verbs_answer_in_json_and_as_a_table(verb: str, capsys: pytest.C
 def test_a_network_without_published_weights_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row for row in tg.list_backbones()}
     row = rows["alexnet_2012"]
-    assert (row["top1"], row["weights"], row["licence"], row["here"]) == (None, "", "–", False)
+    assert (row["top1"], row["weights"], row["license"], row["here"]) == (None, "", "–", False)
     assert (row["input_size"], row["parameters"], row["year"]) == (224, 60_965_224, 2012)
     assert rows["efficientnet_lite0"]["here"]
     assert rows["efficientnet_lite0"]["top1"] == 0.751

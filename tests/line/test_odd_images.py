@@ -57,8 +57,8 @@ def test_outcome(tmp_path: Path, case: Case, how: str) -> None:
     assert pixels.dtype == np.uint8
     assert min(probe(case.data)) > 0
     # The outer parts: near the edge between the halves a filter or a lossy format mixes them.
-    for part, colour in ((pixels[8:24, :6], case.left), (pixels[8:24, 26:], case.right)):
-        assert abs(part.astype(int) - colour).max() <= case.within, part[0, 0]
+    for part, color in ((pixels[8:24, :6], case.left), (pixels[8:24, 26:], case.right)):
+        assert abs(part.astype(int) - color).max() <= case.within, part[0, 0]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -39,10 +39,10 @@ print(json.dumps({"codes": codes, "asked": asked, "written": written}))
 
 def test_nothing_leaves_the_machine_and_nothing_is_left_behind(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    for label, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+    for label, color in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
         (photos / label).mkdir(parents=True)
         for number in range(6):
-            Image.new("RGB", (40, 40), tuple(np.add(colour, number))).save(photos / label / f"{number}.png")
+            Image.new("RGB", (40, 40), tuple(np.add(color, number))).save(photos / label / f"{number}.png")
     before = {path: path.stat().st_mtime_ns for path in photos.rglob("*")}
     for name in ("home", "temporary", "here", "cache"):
         (tmp_path / name).mkdir()

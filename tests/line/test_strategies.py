@@ -1,4 +1,4 @@
-"""Every strategy through the command line; a fit that is stopped or killed anywhere, and goes on."""
+"""Every strategy through the command line; a fit that is stopped or killed anywhere, and continues."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def stepping(folder: Path) -> Path:
     return path
 
 
-def test_what_may_be_lost_on_a_labelled_source_is_kept_to(
+def test_what_may_be_lost_on_a_labeled_source_is_kept_to(
     photos: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, limit = tmp_path / "run", ["--source", known, "--forget-at-most", 20]
@@ -180,7 +180,7 @@ def test_what_may_be_lost_on_a_labelled_source_is_kept_to(
     assert kept["choosing"]["n"] + kept["reported"]["n"] == 40
 
 
-def test_what_was_lost_on_a_labelled_source_is_told(
+def test_what_was_lost_on_a_labeled_source_is_told(
     photos: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -252,7 +252,7 @@ def equal(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process cannot be sent Ctrl-C there from another")
-def test_ctrl_c_leaves_a_usable_artifact_that_goes_on(
+def test_ctrl_c_leaves_a_usable_artifact_that_continues(
     photos: Path, whole: Path, tmp_path: Path, child: subprocess.Popen[str]
 ) -> None:
     out = tmp_path / "run"
@@ -261,7 +261,7 @@ def test_ctrl_c_leaves_a_usable_artifact_that_goes_on(
     text, errors = child.communicate(timeout=300)
     assert child.returncode == 130, errors
     assert json.loads(text)["finished"] is False
-    assert "--resume goes on" in errors
+    assert "--resume continues" in errors
     config = json.loads((out / "config.json").read_text())
     assert config["finished"] is False
     model = tg.load(out)
@@ -279,7 +279,7 @@ def test_ctrl_c_leaves_a_usable_artifact_that_goes_on(
 
 
 @pytest.mark.parametrize("changes", [1, 3, 8])
-def test_a_killed_fit_goes_on_and_ends_in_the_same_bits(
+def test_a_killed_fit_continues_and_ends_in_the_same_bits(
     photos: Path, whole: Path, tmp_path: Path, child: subprocess.Popen[str], changes: int
 ) -> None:
     out = tmp_path / "run"
@@ -323,9 +323,9 @@ def climbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     return folder, text, said
 
 
-def test_auto_goes_on_by_what_it_knew_when_it_was_stopped(climbed: tuple[Path, str, str]) -> None:
-    """What was measured is in the state: a fit that goes on from it decides as the one that has left it there, whatever
-    the machine does meanwhile."""
+def test_auto_continues_by_what_it_knew_when_it_was_stopped(climbed: tuple[Path, str, str]) -> None:
+    """What was measured is in the state: a fit that resumes from it decides as the stopped one,
+    whatever the machine does meanwhile."""
     folder = climbed[0]
     state = checkpoint.read(folder / "run" / CHECKPOINT_FILE)
     assert state is not None

@@ -29,7 +29,7 @@ def some_pixels(n: int, size: int = 64) -> torch.Tensor:
     return torch.randint(0, 256, (n, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
 
 
-def test_normalise_is_exact_for_every_value() -> None:
+def test_normalize_is_exact_for_every_value() -> None:
     values = torch.arange(256, dtype=torch.uint8)
     x = Normalise(LITE)(values.reshape(1, 16, 16, 1).expand(1, 16, 16, 3))
     expected = (np.arange(256, dtype=np.float32) - np.float32(127.5)) / np.float32(127.5)
@@ -40,13 +40,13 @@ def test_normalise_is_exact_for_every_value() -> None:
     assert (expected[0], expected[255]) == (-1, 1)
 
 
-def test_normalise_uses_each_channels_own_numbers() -> None:
+def test_normalize_uses_each_channels_own_numbers() -> None:
     spec = replace(LITE, mean=(0.0, 0.2, 0.4), std=(1.0, 0.2, 0.1))
     x = Normalise(spec)(torch.tensor([[[[255, 51, 0]]]], dtype=torch.uint8))
     torch.testing.assert_close(x.flatten(), torch.tensor([1.0, 0.0, -4.0]))
 
 
-def test_normalise_turns_rgb_into_bgr_before_its_numbers_apply() -> None:
+def test_normalize_turns_rgb_into_bgr_before_its_numbers_apply() -> None:
     pixels = torch.tensor([[[[10, 20, 30], [255, 0, 123]]]], dtype=torch.uint8)
     x = Normalise(CAFFE)(pixels)
     expected = torch.tensor([[30 - 104, 20 - 117, 10 - 123], [123 - 104, 0 - 117, 255 - 123]], dtype=torch.float32)
@@ -54,7 +54,7 @@ def test_normalise_turns_rgb_into_bgr_before_its_numbers_apply() -> None:
 
 
 @pytest.mark.parametrize("spec", [LITE, CAFFE])
-def test_normalise_leaves_the_channels_last_in_memory(spec: ImageSpec) -> None:
+def test_normalize_leaves_the_channels_last_in_memory(spec: ImageSpec) -> None:
     assert Normalise(spec)(some_pixels(2)).is_contiguous(memory_format=torch.channels_last)
 
 

@@ -31,7 +31,7 @@ def test_the_published_top_is_kept_where_it_has_as_many_outputs() -> None:
     assert 0 < head.weight.abs().max() <= 1280**-0.5
 
 
-def test_it_takes_normalised_floats_and_both_layouts() -> None:
+def test_it_takes_normalized_floats_and_both_layouts() -> None:
     first = tg.create_network(NAME, weights="random", input_size=64, classes=5)
     last = tg.create_network(NAME, weights="random", input_size=64, classes=5, data_format="channels_last")
     x = images()
@@ -63,12 +63,12 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
     assert not torch.equal(states[0]["groups.head.weight"], states[2]["groups.head.weight"])
 
 
-def test_grey_images_see_what_three_equal_channels_see() -> None:
-    colour = tg.create_network(NAME, input_size=64)
-    grey = tg.create_network(NAME, input_size=64, channels=1)
+def test_gray_images_see_what_three_equal_channels_see() -> None:
+    color = tg.create_network(NAME, input_size=64)
+    gray = tg.create_network(NAME, input_size=64, channels=1)
     x = images()[:, :1]
     with torch.inference_mode():
-        torch.testing.assert_close(grey(x), colour(x.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(gray(x), color(x.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
 
 
 def test_a_file_of_weights_goes_anywhere_a_name_goes(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_file_of_weights_goes_anywhere_a_name_goes(tmp_path: Path) -> None:
     [
         ({"data_format": "NHWC"}, "channels_first or channels_last"),
         ({"channels": 2}, "3 channels"),
-        ({"channels": 1, "rescale_inputs": True}, "three colours"),
+        ({"channels": 1, "rescale_inputs": True}, "three colors"),
         ({"input_size": 16}, "too small"),
         ({"input_size": (64, 32)}, "images are squares"),
         ({"classes": 0}, "at least one class"),
@@ -106,12 +106,12 @@ def test_impossible_choices_are_refused(choices: dict[str, object], message: str
 
 def test_a_networks_own_state_dict_can_be_given_back(tmp_path: Path) -> None:
     made = tg.create_network(NAME, weights="random", classes=6, seed=3, channels=1)
-    torch.save(made.state_dict(), tmp_path / "grey.pth")
-    colour = tg.create_network(NAME, tmp_path / "grey.pth", input_size=64)
-    grey = tg.create_network(NAME, tmp_path / "grey.pth", input_size=64, channels=1)
+    torch.save(made.state_dict(), tmp_path / "gray.pth")
+    color = tg.create_network(NAME, tmp_path / "gray.pth", input_size=64)
+    gray = tg.create_network(NAME, tmp_path / "gray.pth", input_size=64, channels=1)
     x = images()[:, :1]
     with torch.inference_mode():
-        torch.testing.assert_close(grey(x), colour(x.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(gray(x), color(x.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-6)
 
 
 def test_weights_and_shape_as_keras_users_write_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,12 @@ from topgraft.models.backbones.efficientnet_lite import InvertedResidual
 from topgraft.models.backbones.layers import named
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build
-from topgraft.models.summary import Layer, Parameters, count_parameters, summarise, trace_layers
+from topgraft.models.summary import Layer, Parameters, count_parameters, summarize, trace_layers
 
 
 def test_totals_of_lite0() -> None:
-    found = summarise("efficientnet_lite0", 224, 1000)
-    # 21,008 channels are normalised, each with a running mean and a running variance.
+    found = summarize("efficientnet_lite0", 224, 1000)
+    # 21,008 channels are normalized, each with a running mean and a running variance.
     assert found.parameters == Parameters(4_694_024, 4_652_008, 42_016)
     assert sum(layer.parameters for layer in found.layers) == 4_694_024
     assert found.multiply_adds == sum(layer.multiply_adds for layer in found.layers) == 385_187_552
@@ -32,7 +32,7 @@ def test_totals_of_lite0() -> None:
 
 
 def test_size_and_classes_change_what_they_should() -> None:
-    found = summarise("efficientnet_lite0", 32, 10)
+    found = summarize("efficientnet_lite0", 32, 10)
     assert found.parameters.total == 4_694_024 - 990 * 1281
     assert found.layers[0].output == (32, 16, 16)
     assert found.layers[-1].output == (10,)
@@ -40,7 +40,7 @@ def test_size_and_classes_change_what_they_should() -> None:
 
 
 def test_a_summary_is_json() -> None:
-    found = json.loads(json.dumps(asdict(summarise("efficientnet_lite0", 64, 3))))
+    found = json.loads(json.dumps(asdict(summarize("efficientnet_lite0", 64, 3))))
     assert found["parameters"].keys() == {"total", "trainable", "not_trainable"}
     assert found["layers"][0]["group"] == "stem"
 
@@ -63,11 +63,11 @@ def test_shapes_alone_give_what_computing_gives(name: str) -> None:
 )
 def test_wrong_wishes(name: str, size: int, classes: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        summarise(name, size, classes)
+        summarize(name, size, classes)
 
 
 class Branches(nn.Module):
-    """Two windows side by side, concatenated by a function that is no layer."""
+    """Two windows side by side, concatenated by a function that is not a layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def test_receptive_fields_go_through_branches_and_pooling() -> None:
         flat=nn.Flatten(),
         head=nn.Linear(4, 2),
     )
-    # The wide branch decides: 2 + 4·2. The pool then spans 16 neighbours that lie 2 pixels apart.
+    # The wide branch decides: 2 + 4·2. The pool then spans 16 neighbors that lie 2 pixels apart.
     assert found == {"first": 2, "narrow": 2, "wide": 10, "last": 14, "pool": 14 + 15 * 2, "flat": 44, "head": 44}
     flattened = fields(first=nn.Conv2d(3, 4, 2, 2), flat=nn.Flatten(), head=nn.Linear(4 * 16 * 16, 2))
     assert flattened == {"first": 2, "flat": 32, "head": 32}
@@ -141,10 +141,10 @@ def test_a_shared_layer_is_counted_once() -> None:
 
 
 def test_a_summary_names_layers_as_their_authors_do() -> None:
-    alexnet = summarise("alexnet", 64, 3).layers
+    alexnet = summarize("alexnet", 64, 3).layers
     assert [(layer.group, layer.name) for layer in alexnet[:2]] == [("stage1", "conv1"), ("stage1", "relu1")]
     assert [(layer.group, layer.name) for layer in alexnet[-2:]] == [("fc", "relu7"), ("head", "fc8")]
-    lite = [layer.name for layer in summarise("efficientnet_lite0", 64, 3).layers]
+    lite = [layer.name for layer in summarize("efficientnet_lite0", 64, 3).layers]
     assert lite[:4] == ["conv", "norm", "act", "0.depthwise.conv"], "other layers end in the same word"
     assert lite[-3:] == ["pool", "flatten", "head"]
     assert lite[-6:-3] == ["last.conv", "last.norm", "last.act"]

@@ -104,7 +104,7 @@ def test_keys_are_equal_where_views_are(one: View, other: View) -> None:
     assert one.key == View(replace(one.augmentation), one.seed, one.number).key
     assert replace(one, number=one.number + 1).key != one.key
     assert replace(one, seed=one.seed + 1).key != one.key
-    for change in ({"flip": not one.augmentation.flip}, {"colour": one.augmentation.colour + 0.1}):
+    for change in ({"flip": not one.augmentation.flip}, {"color": one.augmentation.color + 0.1}):
         assert replace(one, augmentation=replace(one.augmentation, **change)).key != one.key
 
 

@@ -59,7 +59,7 @@ def test_solving_the_head_again_is_kept_from_the_budget() -> None:
 
 
 @pytest.mark.parametrize(("right", "goes_on"), [(300, True), (299, True), (290, False), (200, False)])
-def test_it_goes_on_unless_a_rung_is_clearly_worse(right: int, goes_on: bool) -> None:
+def test_it_continues_unless_a_rung_is_clearly_worse(right: int, goes_on: bool) -> None:
     history = [record(0, 300, epoch=0), record(1, right)]
     assert (next_phase(GROUPS, FACTS, history) is not None) == goes_on
 
@@ -178,7 +178,7 @@ def test_a_rung_that_only_ties_with_the_head_in_folds_is_not_trained(loss: float
         assert first_of(final.rules) == RUNGS[0], "of candidates that tie, the shallowest"
 
 
-def test_random_weights_train_whole_and_a_learnt_base_takes_no_steps() -> None:
+def test_random_weights_train_whole_and_a_learned_base_takes_no_steps() -> None:
     phase = next_phase(GROUPS, replace(FACTS, pretrained=False), ())
     assert phase is not None
     assert set(table(GROUPS, phase.rules).values()) == {1.0}

@@ -88,20 +88,20 @@ def test_phases_are_read_from_a_file_and_from_python(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[phase", r"mine\.toml is no TOML file"),
+        ("[[phase", r"mine\.toml is not a TOML file"),
         ("", r"mine\.toml has no phase"),
         ("phase = []", r"mine\.toml has no phase"),
         ('phase = "head"', r"mine\.toml has no phase"),
         ("phase = [3]", r"phase 1 of .*mine\.toml must be a table"),
-        ("lr = 1\n[[phase]]\nrules = { '*' = 1.0 }", "has lr beside its phases"),
+        ("lr = 1\n[[phase]]\nrules = { '*' = 1.0 }", "has lr besides its phases"),
         ("[[phase]]\nrules = { '*' = 1.0 }\nrate = 1", "phase 1 of .* has rate; it may have name, rules, epochs, lr"),
         ("[[phase]]\nname = 'x'", "phase 1 of .* has no rules"),
         ("[[phase]]\nrules = {}", "has no rules"),
-        ("[[phase]]\nrules = ['*']", "rules of phase 1 .* is no table"),
-        ("[[phase]]\nname = 3\nrules = { '*' = 1.0 }", "name of phase 1 .* is 3, which is no text"),
-        ("[[phase]]\nepochs = 1.5\nlr = 1\nrules = { '*' = 1.0 }", "epochs of .* is 1.5, which is no whole number"),
-        ("[[phase]]\nepochs = true\nlr = 1\nrules = { '*' = 1.0 }", "epochs of .* is True, which is no whole number"),
-        ("[[phase]]\nepochs = 1\nlr = '1'\nrules = { '*' = 1.0 }", "lr of .* is '1', which is no number"),
+        ("[[phase]]\nrules = ['*']", "rules of phase 1 .* is not a table"),
+        ("[[phase]]\nname = 3\nrules = { '*' = 1.0 }", "name of phase 1 .* is 3, which is not text"),
+        ("[[phase]]\nepochs = 1.5\nlr = 1\nrules = { '*' = 1.0 }", "epochs of .* is 1.5, which is not a whole number"),
+        ("[[phase]]\nepochs = true\nlr = 1\nrules = { '*' = 1 }", "epochs of .* is True, which is not a whole number"),
+        ("[[phase]]\nepochs = 1\nlr = '1'\nrules = { '*' = 1.0 }", "lr of .* is '1', which is not a number"),
         ("[[phase]]\nepochs = -1\nlr = 1\nrules = { '*' = 1.0 }", "must not be below 0"),
         ("[[phase]]\nepochs = 1\nlr = nan\nrules = { '*' = 1.0 }", "must not be below 0"),
         ("[[phase]]\nepochs = 1\nlr = inf\nrules = { '*' = 1.0 }", "must not be below 0"),
@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_read_and_what_is_no_list_are_refused(tmp_path: Pa
     with pytest.raises(UsageError, match="cannot be read"):
         read_phases(tmp_path)
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="is no TOML file"):
+    with pytest.raises(UsageError, match="is not a TOML file"):
         read_phases(tmp_path / "bytes.toml")
     for wrong in ({}, {"rules": {"*": 1.0}}, 3, b"x", []):
         with pytest.raises(UsageError, match="rules has no phase"):

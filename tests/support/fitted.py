@@ -45,7 +45,7 @@ TINY = Backbone(
     groups=("stem", "head"),
     feature_width=8,
     build=build,
-    initialise=glorot_uniform,
+    initialize=glorot_uniform,
     conventions=(),
     untrained=SPEC,
 )

@@ -1,4 +1,4 @@
-"""Image files made by hand and by Pillow: one colour on the left half, white on the right."""
+"""Image files made by hand and by Pillow: one color on the left half, white on the right."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-Colour = tuple[int, int, int]
-RED, GREY, BLACK, WHITE = (200, 30, 40), (90, 90, 90), (0, 0, 0), (255, 255, 255)
+Color = tuple[int, int, int]
+RED, GRAY, BLACK, WHITE = (200, 30, 40), (90, 90, 90), (0, 0, 0), (255, 255, 255)
 
 
-def picture(size: tuple[int, int] = (96, 64), colour: Colour = RED) -> Image.Image:
-    """Left half `colour`, right half white."""
+def picture(size: tuple[int, int] = (96, 64), color: Color = RED) -> Image.Image:
+    """Left half `color`, right half white."""
     image = Image.new("RGB", size, WHITE)
-    image.paste(colour, (0, 0, size[0] // 2, size[1]))
+    image.paste(color, (0, 0, size[0] // 2, size[1]))
     return image
 
 
-def grey(colour: Colour = GREY) -> Image.Image:
-    return picture(colour=colour).convert("L")
+def gray(color: Color = GRAY) -> Image.Image:
+    return picture(color=color).convert("L")
 
 
-def transparent(colour: Colour = RED) -> Image.Image:
-    """Left half opaque colour, right half transparent black: white when it lies on white."""
+def transparent(color: Color = RED) -> Image.Image:
+    """Left half opaque color, right half transparent black: white when it lies on white."""
     image = Image.new("RGBA", (96, 64), (0, 0, 0, 0))
-    image.paste((*colour, 255), (0, 0, 48, 64))
+    image.paste((*color, 255), (0, 0, 48, 64))
     return image
 
 
@@ -42,7 +42,7 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def animated(kind: str, **options: Any) -> bytes:
     """The second frame is green."""
-    return saved(picture(), kind, save_all=True, append_images=[picture(colour=(0, 255, 0))], duration=50, **options)
+    return saved(picture(), kind, save_all=True, append_images=[picture(color=(0, 255, 0))], duration=50, **options)
 
 
 def turned(value: int) -> tuple[Image.Image, bytes]:
@@ -102,8 +102,8 @@ def cmyk_without_mark() -> bytes:
 def ycck() -> bytes:
     """As Photoshop writes: the inks as if they were RGB in YCbCr, black inverted, APP14 with transform 2."""
     inks = picture().convert("CMYK").split()
-    colours = Image.merge("RGB", inks[:3]).convert("YCbCr").point(lambda v: 255 - v).split()  # Pillow inverts it back
-    return patched(jpeg(Image.merge("CMYK", (*colours, inks[3]))), b"Adobe", 11, b"\x02")
+    colors = Image.merge("RGB", inks[:3]).convert("YCbCr").point(lambda v: 255 - v).split()  # Pillow inverts it back
+    return patched(jpeg(Image.merge("CMYK", (*colors, inks[3]))), b"Adobe", 11, b"\x02")
 
 
 # --- PNG ---------------------------------------------------------------------------------------------------------
@@ -114,10 +114,10 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(
-    size: tuple[int, int], depth: int, colour: int, rows: bytes, before: bytes = b"", after: bytes = b"", lace: int = 0
+    size: tuple[int, int], depth: int, color: int, rows: bytes, before: bytes = b"", after: bytes = b"", lace: int = 0
 ) -> bytes:
     """A PNG from its parts; `rows` are the filtered scan lines, `before` and `after` chunks around them."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, lace))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, color, 0, 0, lace))
     body = chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + header + before + body + after + chunk(b"IEND", b"")
 
@@ -138,7 +138,7 @@ def interlaced() -> bytes:
 
 
 def key(*values: int) -> bytes:
-    """The colour that is transparent."""
+    """The color that is transparent."""
     return chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
 
 

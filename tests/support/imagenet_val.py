@@ -1,4 +1,4 @@
-"""The labelled ImageNet images of `TOPGRAFT_DATA`, and how many of them a network gets right."""
+"""The labeled ImageNet images of `TOPGRAFT_DATA`, and how many of them a network gets right."""
 
 from __future__ import annotations
 

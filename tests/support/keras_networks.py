@@ -115,7 +115,7 @@ def remove_softmax(keras: ModuleType, model: Any) -> Any:
 
 
 def random_images(count: int, side: int, seed: int) -> np.ndarray:
-    """uint8 count×side×side×3 in RGB: smooth blots of colour, no two alike in brightness or place."""
+    """uint8 count×side×side×3 in RGB: smooth blots of color, no two alike in brightness or place."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 255, (count, 4, 4, 3)).astype(np.float32)
     smooth = coarse.repeat(side // 4, axis=1).repeat(side // 4, axis=2)

@@ -1,6 +1,6 @@
 """Bad and odd image files, each with what must come of it.
 
-A case shows one colour on its left half and white on its right, or has a reason why it cannot be read. Sizes do not
+A case shows one color on its left half and white on its right, or has a reason why it cannot be read. Sizes do not
 matter, as all are resized.
 """
 
@@ -18,17 +18,17 @@ import numpy as np
 from PIL import Image
 from support.image_files import (
     BLACK,
-    GREY,
+    GRAY,
     RED,
     WHITE,
-    Colour,
+    Color,
     animated,
     bitmap,
     box,
     chunk,
     cmyk,
     cmyk_without_mark,
-    grey,
+    gray,
     halves,
     interlaced,
     jpeg,
@@ -53,18 +53,18 @@ LOSSY = 8  # levels of 255 that a lossy format may be off in a flat region
 HEADER = "is damaged (its header is wrong)"
 TRUNCATED = "is truncated: the file ends before the picture does; copy or download it again"
 NO_RANGE = "has values without a defined black and white (signed, 32-bit or floating-point); convert it to 8 or 16 bits"
-NO_FORMAT = "is no image in a format that can be read; convert it to JPEG or PNG"
+NO_FORMAT = "is not an image in a format that can be read; convert it to JPEG or PNG"
 WEB_PAGE = "is a web page or XML, no image; the download probably failed"
 
 
 class Case(NamedTuple):
-    """A file. `reason` is how the reason starts, where it cannot be read; else the colours of its halves."""
+    """A file. `reason` is how the reason starts, where it cannot be read; else the colors of its halves."""
 
     name: str
     data: bytes
     reason: str = ""
-    left: Colour = RED
-    right: Colour = WHITE
+    left: Color = RED
+    right: Color = WHITE
     within: int = 1
 
 
@@ -101,7 +101,7 @@ def jpegs() -> list[Case]:
         "long-comment": with_segment(0xFE, b"x" * 65000),
         "large": jpeg(picture((3000, 2000))),
         "very-wide": jpeg(picture((65500, 8))),
-        "mpo": saved(picture(), "MPO", save_all=True, append_images=[picture(colour=GREY)]),
+        "mpo": saved(picture(), "MPO", save_all=True, append_images=[picture(color=GRAY)]),
     }
     good |= {f"orientation-{value}": oriented(value, "JPEG", quality=95) for value in (*range(10), 99)}
     start = jpeg().index(b"\xff\xc0")
@@ -120,8 +120,8 @@ def jpegs() -> list[Case]:
     }
     return [
         *[Case(f"{name}.jpg", data, within=LOSSY) for name, data in good.items()],
-        Case("grey.jpg", jpeg(grey()), left=GREY, within=LOSSY),
-        Case("grey-progressive.jpg", jpeg(grey(), progressive=True), left=GREY, within=LOSSY),
+        Case("gray.jpg", jpeg(gray()), left=GRAY, within=LOSSY),
+        Case("gray-progressive.jpg", jpeg(gray(), progressive=True), left=GRAY, within=LOSSY),
         *[Case(f"{name}.jpg", data, reason) for name, (data, reason) in bad.items()],
     ]
 
@@ -142,8 +142,8 @@ def pngs() -> list[Case]:
         "alpha": saved(transparent(), "PNG"),
         "palette": saved(picture().quantize(4), "PNG"),
         "palette-alpha": png((16, 4), 8, 3, indexed, palette + chunk(b"tRNS", b"\xff\x00")),
-        "colour-key": png((16, 4), 8, 2, halves(bytes(RED), b"\x01\x02\x03"), key(1, 2, 3)),
-        "16-bit-colour-key": png((16, 4), 16, 2, halves(noisy, b"\x01\x02" * 3), key(258, 258, 258)),
+        "color-key": png((16, 4), 8, 2, halves(bytes(RED), b"\x01\x02\x03"), key(1, 2, 3)),
+        "16-bit-color-key": png((16, 4), 16, 2, halves(noisy, b"\x01\x02" * 3), key(258, 258, 258)),
         "animated": animated("PNG"),
         "orientation-6": oriented(6, "PNG"),
         "orientation-behind-the-pixels": png(
@@ -159,13 +159,13 @@ def pngs() -> list[Case]:
         "high": saved(picture((2, 5000)), "PNG"),
         "wide": saved(picture((5000, 2)), "PNG"),
     }
-    greys = {
-        "grey": saved(grey(), "PNG"),
-        "grey-16-bit": png((16, 4), 16, 0, halves(b"\x5a\xff", b"\xff\xff")),
-        "grey-alpha": saved(transparent(GREY).convert("LA"), "PNG"),
-        "grey-alpha-16-bit": png((16, 4), 16, 4, halves(b"\x5a\xff\xff\xff", b"\x00" * 4)),
-        "grey-key": png((16, 4), 8, 0, halves(b"\x5a", b"\x07"), key(7)),
-        "grey-key-16-bit": png((16, 4), 16, 0, halves(b"\x5a\xff", b"\x07\x01"), key(0x0701)),
+    grays = {
+        "gray": saved(gray(), "PNG"),
+        "gray-16-bit": png((16, 4), 16, 0, halves(b"\x5a\xff", b"\xff\xff")),
+        "gray-alpha": saved(transparent(GRAY).convert("LA"), "PNG"),
+        "gray-alpha-16-bit": png((16, 4), 16, 4, halves(b"\x5a\xff\xff\xff", b"\x00" * 4)),
+        "gray-key": png((16, 4), 8, 0, halves(b"\x5a", b"\x07"), key(7)),
+        "gray-key-16-bit": png((16, 4), 16, 0, halves(b"\x5a\xff", b"\x07\x01"), key(0x0701)),
     }
     black = {
         "1-bit": png((16, 4), 1, 0, halves(b"\x00", b"\xff", 1)),
@@ -179,13 +179,13 @@ def pngs() -> list[Case]:
         "no-pixels": (png((8, 8), 8, 2, b""), TRUNCATED),
         "bad-checksum-of-the-header": (patched(eight, b"IHDR", 17, b"\x00\x00"), "is damaged (broken PNG file"),
         "bad-checksum-of-pixels": (patched(eight, b"IDAT", 12, b"\x00\x00\x00"), "is damaged ("),
-        "unknown-colours": (png((16, 4), 8, 5, halves(bytes(RED), b"\xff" * 3)), HEADER),
+        "unknown-colors": (png((16, 4), 8, 5, halves(bytes(RED), b"\xff" * 3)), HEADER),
         "truncated": (saved(picture(), "PNG")[:-40], TRUNCATED),
         "signature-only": (eight[:8], HEADER),
         "text-bomb": (png((16, 4), 8, 2, halves(bytes(RED), b"\xff" * 3), text), "may be a decompression bomb ("),
     }
     cases = [Case(f"{name}.png", data) for name, data in good.items()]
-    cases += [Case(f"{name}.png", data, left=GREY) for name, data in greys.items()]
+    cases += [Case(f"{name}.png", data, left=GRAY) for name, data in grays.items()]
     cases += [Case(f"{name}.png", data, left=BLACK) for name, data in black.items() if name != "1-bit-key"]
     cases += [Case(f"{name}.png", data, reason) for name, (data, reason) in bad.items()]
     return [
@@ -204,7 +204,7 @@ def tiffs() -> list[Case]:
         "lzw": saved(picture(), "TIFF", compression="tiff_lzw"),
         "deflate": saved(picture(), "TIFF", compression="tiff_adobe_deflate"),
         "16-bit": tiff((16,) * 3, 2, struct.pack("<3H", *(v * 256 + 9 for v in RED)) * 8 + b"\xff" * 48),
-        "pages": saved(picture(), "TIFF", save_all=True, append_images=[picture(colour=GREY)]),
+        "pages": saved(picture(), "TIFF", save_all=True, append_images=[picture(color=GRAY)]),
         "cmyk": saved(cmyk(), "TIFF"),
         "alpha": saved(transparent(), "TIFF"),
         "palette": saved(picture().quantize(4), "TIFF"),
@@ -216,12 +216,12 @@ def tiffs() -> list[Case]:
         "orientation-6": oriented(6, "TIFF"),
         "orientation-8": oriented(8, "TIFF"),
     }
-    greys = {
-        "grey-16-bit": tiff((16,), 1, wide_row(0x5AFF, 0xFFFF)),
-        "grey-16-bit-from-the-other-end": tiff((16,), 1, wide_row(0x5AFF, 0xFFFF, ">H"), ">"),
-        "grey-16-bit-counted-from-white": tiff((16,), 0, wide_row(0xA5FF, 0)),
-        "grey-12-bit": tiff((12,), 1, b"\x5a\xf5\xaf" * 4 + b"\xff" * 12),
-        "grey-counted-from-white": tiff((8,), 0, b"\xa5" * 8 + b"\x00" * 8),
+    grays = {
+        "gray-16-bit": tiff((16,), 1, wide_row(0x5AFF, 0xFFFF)),
+        "gray-16-bit-from-the-other-end": tiff((16,), 1, wide_row(0x5AFF, 0xFFFF, ">H"), ">"),
+        "gray-16-bit-counted-from-white": tiff((16,), 0, wide_row(0xA5FF, 0)),
+        "gray-12-bit": tiff((12,), 1, b"\x5a\xf5\xaf" * 4 + b"\xff" * 12),
+        "gray-counted-from-white": tiff((8,), 0, b"\xa5" * 8 + b"\x00" * 8),
     }
     bad = {
         "float": (tiff((32,), 1, wide_row(0, 1, "<f"), t339=3), NO_RANGE),
@@ -238,8 +238,8 @@ def tiffs() -> list[Case]:
     }
     return [
         *[Case(f"{name}.tif", data) for name, data in good.items()],
-        *[Case(f"{name}.tif", data, left=GREY) for name, data in greys.items()],
-        Case("fax.tif", saved(grey(BLACK).convert("1"), "TIFF", compression="group4"), left=BLACK),
+        *[Case(f"{name}.tif", data, left=GRAY) for name, data in grays.items()],
+        Case("fax.tif", saved(gray(BLACK).convert("1"), "TIFF", compression="group4"), left=BLACK),
         Case("jpeg-inside.tif", saved(picture(), "TIFF", compression="jpeg"), within=LOSSY),
         Case("lab.tif", saved(Image.new("LAB", (9, 9), (255, 128, 128)), "TIFF"), left=WHITE),
         *[Case(f"{name}.tif", data, reason) for name, (data, reason) in bad.items()],
@@ -296,11 +296,11 @@ def other_formats() -> list[Case]:
     return [
         *cases,
         Case("plain.webp", saved(picture(), "WEBP", quality=95), within=LOSSY),
-        Case("grey.pgm", saved(grey(), "PPM"), left=GREY),
-        Case("16-bit.pgm", b"P5 16 4 65535\n" + (b"\x5a\xff" * 8 + b"\xff" * 16) * 4, left=GREY),
+        Case("gray.pgm", saved(gray(), "PPM"), left=GRAY),
+        Case("16-bit.pgm", b"P5 16 4 65535\n" + (b"\x5a\xff" * 8 + b"\xff" * 16) * 4, left=GRAY),
         Case("bits.pbm", b"P4 16 4\n" + b"\xff\x00" * 4, left=BLACK),
-        Case("bits.bmp", saved(grey(BLACK).convert("1"), "BMP"), left=BLACK),
-        Case("16-bit.jp2", saved(Image.fromarray(np.full((9, 9), 0x5AFF, np.uint16)), "JPEG2000"), "", GREY, GREY),
+        Case("bits.bmp", saved(gray(BLACK).convert("1"), "BMP"), left=BLACK),
+        Case("16-bit.jp2", saved(Image.fromarray(np.full((9, 9), 0x5AFF, np.uint16)), "JPEG2000"), "", GRAY, GRAY),
     ]
 
 
@@ -315,7 +315,7 @@ def no_images() -> list[Case]:
         "page-after-a-line.jpg": (b"\xef\xbb\xbf\r\n  <HTML><body>403</body></HTML>", WEB_PAGE),
         "denied.jpg": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", WEB_PAGE),
         "drawing.svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "is SVG, a drawing; export"),
-        "notes.jpg": (b"these are no pixels", "is text, no image"),
+        "notes.jpg": (b"these are not pixels", "is text, no image"),
         "notes-in-greek.jpg": ("εικόνα".encode() * 300, "is text, no image"),
         "data.json": (json.dumps({"error": "not found"}).encode(), "is text, no image"),
         "drawing.xpm": (b'/* XPM */ static char *a[] = {"1 1 1 1", "a c #ff0000", "a"};', "is text, no image"),

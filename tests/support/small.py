@@ -1,4 +1,4 @@
-"""A network and images small enough to train in a second: squares whose colour is their class."""
+"""A network and images small enough to train in a second: squares whose color is their class."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def small_classifier(seed: int = 0, classes: int = CLASSES) -> Classifier:
     return Classifier(chain, SPEC).eval()
 
 
-def coloured(count: int, seed: int = 0, classes: int = CLASSES) -> list[Sample]:
-    """Labelled images whose strongest channel is their label, under noise."""
+def colored(count: int, seed: int = 0, classes: int = CLASSES) -> list[Sample]:
+    """Labeled images whose strongest channel is their label, under noise."""
     generator = np.random.default_rng(seed)
     samples = []
     for number in range(count):

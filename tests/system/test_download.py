@@ -221,7 +221,7 @@ def test_a_server_that_is_busy_is_tried_again(site: Site, tmp_path: Path, status
 
 def test_without_a_network_the_message_says_where_to_put_the_file(site: Site, tmp_path: Path):
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        url = f"http://127.0.0.1:{server.server_port}/data.bin"  # closed below: nobody listens there
+        url = f"http://127.0.0.1:{server.server_port}/data.bin"  # closed below: nothing listens there
     with pytest.raises(DownloadError) as raised:
         fetch(url, known_hash=SHA, folder=tmp_path, file_name="data.bin")
     assert "there is no connection to the server" in str(raised.value)

@@ -1,4 +1,4 @@
-"""A checkpoint comes back as it was, or is named as damaged; an optimizer goes on as if it had not stopped."""
+"""A checkpoint comes back as it was, or is named as damaged; an optimizer continues as if it had not stopped."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def step(classifier: torch.nn.Module, optimizer: torch.optim.Optimizer, numbers:
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("before", [0, 1, 3])
-def test_an_optimizer_goes_on_as_if_it_had_not_stopped(name: str, before: int, tmp_path: Path) -> None:
+def test_an_optimizer_continues_as_if_it_had_not_stopped(name: str, before: int, tmp_path: Path) -> None:
     whole, optimizer = training(name)
     step(whole, optimizer, range(5))
 

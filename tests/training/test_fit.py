@@ -36,13 +36,13 @@ def rows(*kept: int) -> FeatureRows:
 
 def test_rows_are_parted_into_train_and_validation() -> None:
     samples = [Sample(str(n), n % 2) for n in range(6)]  # four of train, two of validation
-    train, val = fit.labelled(rows(0, 1, 3, 5), samples, 4, ("ant", "bee"))
+    train, val = fit.labeled(rows(0, 1, 3, 5), samples, 4, ("ant", "bee"))
     assert (train.labels.tolist(), val.labels.tolist()) == ([0, 1, 1], [1])
     assert np.array_equal(np.concatenate([train.rows, val.rows]), rows(0, 1, 3, 5).rows)
     with pytest.raises(DataError, match="no training image of the class ant can be read"):
-        fit.labelled(rows(1, 3, 5), samples, 4, ("ant", "bee"))
+        fit.labeled(rows(1, 3, 5), samples, 4, ("ant", "bee"))
     with pytest.raises(DataError, match="no validation image can be read"):
-        fit.labelled(rows(0, 1), samples, 4, ("ant", "bee"))
+        fit.labeled(rows(0, 1), samples, 4, ("ant", "bee"))
 
 
 def test_laps_are_the_seconds_between_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from topgraft.errors import UsageError
 from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier
 from topgraft.models.weights.load import Network, load_network
-from topgraft.models.weights.names import LEARNT, RANDOM
+from topgraft.models.weights.names import LEARNED, RANDOM
 from topgraft.settings import fields, verbs
 from topgraft.training import fit, forgetting_limit
 from topgraft.training.cost.budget import RemainingWork
@@ -56,7 +56,7 @@ def test_a_head_has_forgotten_exactly_nothing() -> None:
     found = never_touched("efficientnet_lite0", "imagenet")
     assert found is not None
     assert found.lost == 0.0
-    assert never_touched("x", RANDOM) is never_touched("x", LEARNT) is None
+    assert never_touched("x", RANDOM) is never_touched("x", LEARNED) is None
     config = as_config(found, None)
     assert config["trade"] is None
     assert config["forgetting"]["lost"] == 0.0

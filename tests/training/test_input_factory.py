@@ -26,7 +26,7 @@ from topgraft.training import input_factory
 from topgraft.training.cost.budget import RemainingWork
 from topgraft.training.cost.cache_decision import CacheDecision
 from topgraft.training.cost.group_costs import GroupCost
-from topgraft.training.head import Labelled
+from topgraft.training.head import Labeled
 from topgraft.training.head.probes import probe
 from topgraft.training.input_factory import Preparation
 from topgraft.training.inputs import CachedActivations, PixelInputs
@@ -35,9 +35,9 @@ from topgraft.training.replay import Resolved
 CHOICE = EngineChoice("torch", "fp32", "cpu", 4, threads=1)
 
 
-def labels(count: int) -> Labelled:
+def labels(count: int) -> Labeled:
     found = np.arange(count, dtype=np.int64) % 3
-    return Labelled(np.zeros((count, 1), dtype=np.float32), found)
+    return Labeled(np.zeros((count, 1), dtype=np.float32), found)
 
 
 @pytest.mark.parametrize("val", [30, 240])
@@ -106,12 +106,12 @@ def test_familiarity_is_how_sure_the_published_classifier_is(
     assert pixels is not None
     with torch.inference_mode():
         expected = float(torch.softmax(whole(pixels), 1).max(1).values.mean())
-    pair = Labelled(computed.rows[:8], np.arange(8) % 3)
+    pair = Labeled(computed.rows[:8], np.arange(8) % 3)
     assert found._familiarity(pair) == pytest.approx(expected, abs=0.01)
     with torch.inference_mode():
         features = classifier.features(pixels).numpy()
     np.testing.assert_allclose(computed.rows[:8], features, atol=0.02 * np.abs(features).max())
-    narrow = Labelled(computed.rows[:8, :7], pair.labels)
+    narrow = Labeled(computed.rows[:8, :7], pair.labels)
     assert found._familiarity(narrow) is None
 
 
@@ -135,10 +135,10 @@ def test_a_resumed_fit_decides_about_caching_as_it_did(
     assert again.decisions == first.decisions
     # The other way round, so that it cannot have been chance; and what was decided stays decided.
     dear = {**found, "costs": [[name, 1.0, *rest] for name, _, *rest in found["costs"]], "decode": 1.0, "engine": 1e-6}
-    anew, decided = {**dear, "decisions": []}, [{**found["decisions"][0], "cached": True, "keys": ["another"]}]
+    fresh, decided = {**dear, "decisions": []}, [{**found["decisions"][0], "cached": True, "keys": ["another"]}]
     for change, cached in (
-        (anew, True),
-        ({**anew, "free": 0}, False),
+        (fresh, True),
+        ({**fresh, "free": 0}, False),
         ({**dear, "free": 0, "decisions": decided}, True),
     ):
         other = ready(classifier, samples, tmp_path / "third")
@@ -146,7 +146,7 @@ def test_a_resumed_fit_decides_about_caching_as_it_did(
         capsys.readouterr()
         other.material(phase, rows)
         assert other.decisions[phase.name]["cached"] == cached
-        assert ("cached anew" in capsys.readouterr().err) == (change["decisions"] == decided), "another key than before"
+        assert ("cached again" in capsys.readouterr().err) == (change["decisions"] == decided), "another key"
 
 
 def test_a_phase_gets_activations_or_pixels_as_decided(
@@ -204,7 +204,7 @@ def test_for_a_gpu_a_thread_reads_ahead_and_views_that_fail_are_named(
 
 
 @pytest.mark.parametrize("folds", [0, 5])
-def test_where_the_cache_cannot_be_kept_a_phase_goes_on_with_pixels(
+def test_where_the_cache_cannot_be_kept_a_phase_continues_with_pixels(
     classifier: Classifier, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: int
 ) -> None:
     def full(*given: Any, **more: Any) -> Any:
@@ -223,7 +223,7 @@ def test_a_plan_tells_seconds_for_every_group(classifier: Classifier, samples: l
     found = ready(classifier, samples, tmp_path)
     found._costs = {name: GroupCost(1.0, 2.0, 9) for name in classifier.groups}
     found._store, found._free = 1e-12, 1 << 40
-    pair = Labelled(np.zeros((8, 1280), dtype=np.float32), np.arange(8) % 3), labels(4)
+    pair = Labeled(np.zeros((8, 1280), dtype=np.float32), np.arange(8) % 3), labels(4)
     facts = found.plan(Facts(8, 4, 3, epochs=5), pair, {}, 0.0, RemainingWork())
     base = [name for name in classifier.groups if name != "head"]
     assert list(facts.epoch_seconds) == base

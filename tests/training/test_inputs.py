@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.small import coloured, pixels_of
+from support.small import colored, pixels_of
 
 from topgraft.data.augment import AUGMENTATIONS
 from topgraft.errors import DataError
@@ -25,7 +25,7 @@ def batches(material: Any, order: np.ndarray = ORDER, size: int = 2, at: int | N
 
 
 def test_batches_come_in_the_order_with_their_labels() -> None:
-    pixels = pixels_of(coloured(9, 1))
+    pixels = pixels_of(colored(9, 1))
     assert pixels.kept is not None
     found = batches(PixelInputs(pixels))
     assert [len(labels) for _, labels in found] == [2, 2, 1]
@@ -34,7 +34,7 @@ def test_batches_come_in_the_order_with_their_labels() -> None:
 
 
 def test_an_epoch_has_views_of_its_own_whatever_the_order() -> None:
-    pixels = pixels_of(coloured(9, 1))
+    pixels = pixels_of(colored(9, 1))
     material = PixelInputs(pixels, AUGMENTATIONS["strong"], seed=3)
     one, again, two = (torch.cat([i for i, _ in batches(material, at=at)]) for at in (1, 1, 2))
     assert torch.equal(one, again)
@@ -51,19 +51,19 @@ def test_an_epoch_has_views_of_its_own_whatever_the_order() -> None:
 @pytest.mark.parametrize("alone", [False, True])
 def test_an_image_that_judges_and_is_gone_is_named(tmp_path: Path, alone: bool) -> None:
     """Left out, it would shift what is compared image by image."""
-    samples = coloured(9, 1)
+    samples = colored(9, 1)
     samples[7] = replace(samples[7], array=None, path=tmp_path / "gone.png", name="gone.png")
     judged = pixels_of(samples[6:]) if alone else None
     material = PixelInputs(pixels_of(samples, keep=False), None, 0, judged, first=6)
     assert [len(labels) for _, labels in batches(material, np.array([6, 8]))] == [2]
-    with pytest.raises(DataError, match=r"gone\.png(.|\n)*go on with --resume"):
+    with pytest.raises(DataError, match=r"gone\.png(.|\n)*continue with --resume"):
         batches(material, np.array([6, 7, 8]))
     assert [len(labels) for _, labels in batches(material, np.array([0, 7]), at=1)] == [1], "it is left out of training"
 
 
 def test_a_view_that_failed_once_does_not_end_what_judges_the_image_later(tmp_path: Path) -> None:
     """As in folds, where all images train and judge in turn."""
-    samples = coloured(4, 1)
+    samples = colored(4, 1)
     samples[3] = replace(samples[3], array=None, path=tmp_path / "late.png", name="late.png")
     material = PixelInputs(pixels_of(samples, keep=False), AUGMENTATIONS["crop"])
     material.pixels.failed.clear()
@@ -73,7 +73,7 @@ def test_a_view_that_failed_once_does_not_end_what_judges_the_image_later(tmp_pa
 
 
 def test_images_that_judge_may_be_kept_alone() -> None:
-    samples = coloured(9, 1)
+    samples = colored(9, 1)
     loose, judged = pixels_of(samples, keep=False), pixels_of(samples[6:])
     material = PixelInputs(loose, AUGMENTATIONS["crop"], 0, judged, first=6)
     order = np.array([8, 6])

@@ -19,7 +19,7 @@ from topgraft.strategies.facts import Facts
 from topgraft.strategies.history import EpochRecord
 from topgraft.strategies.plan import Phase
 from topgraft.training import head_phase, loop
-from topgraft.training.head import Labelled
+from topgraft.training.head import Labeled
 from topgraft.training.inputs import Inputs, PixelInputs
 from topgraft.training.loop import Outcome, drain, train
 from topgraft.training.sgd.step import StepChoices
@@ -28,12 +28,12 @@ from topgraft.training.state import TrainChoices
 CHOICES = TrainChoices(None, False, 0, StepChoices("adam", 16, "fp32", "cpu"))
 
 
-def some(count: int, seed: int) -> Labelled:
+def some(count: int, seed: int) -> Labeled:
     """Rows of three classes that a linear head can tell apart."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % 3
-    centres = np.random.default_rng(9).normal(size=(3, 8)) * 2
-    return Labelled((centres[labels] + random.normal(size=(count, 8))).astype(np.float32), labels.astype(np.int64))
+    centers = np.random.default_rng(9).normal(size=(3, 8)) * 2
+    return Labeled((centers[labels] + random.normal(size=(count, 8))).astype(np.float32), labels.astype(np.int64))
 
 
 def solve(classifier: Classifier, val: int = 240, **options: Any) -> tuple[list[EpochRecord], Outcome]:
@@ -130,10 +130,10 @@ def test_the_strategy_hears_the_facts_and_what_was_done() -> None:
 
 
 def test_a_phase_that_steps_trains_on_pixels_and_its_best_epoch_is_selected() -> None:
-    from support.small import coloured, pixels_of, small_classifier
+    from support.small import colored, pixels_of, small_classifier
 
     classifier = small_classifier()
-    material = PixelInputs(pixels_of([*coloured(60, 1), *coloured(30, 2)]))
+    material = PixelInputs(pixels_of([*colored(60, 1), *colored(30, 2)]))
     inputs = Inputs(material=lambda phase, rows: material, train=np.arange(60), val=np.arange(60, 90))
     facts = Facts(60, 30, 3, epochs=3, lr=0.01, pretrained=False)
     records, outcome = drain(train(classifier, STRATEGIES["full"], facts, inputs, CHOICES))

@@ -1,4 +1,4 @@
-"""Several phases: the best state of all stays, folds only try, and a fit that was stopped anywhere goes on."""
+"""Several phases: the best state of all stays, folds only try, and a fit that was stopped anywhere continues."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.small import Noted, coloured, pixels_of, same, small_classifier, state_of
+from support.small import Noted, colored, pixels_of, same, small_classifier, state_of
 
 from topgraft.errors import NotANumberError, OutOfTimeError, TrainingStalledError
 from topgraft.metrics import wilson
@@ -25,7 +25,7 @@ from topgraft.strategies.history import EpochRecord, pack, standing
 from topgraft.strategies.plan import Phase, Rule
 from topgraft.training import checkpoint, cross_validation, explain, gradient_phase
 from topgraft.training.checkpoint import Checkpoint
-from topgraft.training.head import Labelled
+from topgraft.training.head import Labeled
 from topgraft.training.inputs import Inputs, PixelInputs
 from topgraft.training.loop import Outcome, drain, train
 from topgraft.training.sgd import epochs
@@ -42,24 +42,24 @@ FACTS = Facts(TRAIN, VAL, 3, epochs=2, lr=0.003, probes={"stem": 0.5, "stage1": 
 
 @pytest.fixture(scope="module")
 def pixels() -> PixelInputs:
-    return PixelInputs(pixels_of([*coloured(TRAIN, 1), *coloured(VAL, 2)]))
+    return PixelInputs(pixels_of([*colored(TRAIN, 1), *colored(VAL, 2)]))
 
 
 @pytest.fixture(scope="module")
 def many() -> PixelInputs:
     """So many validation images that those alone judge the head, as they judge epochs."""
-    return PixelInputs(pixels_of([*coloured(TRAIN, 1), *coloured(SELECTION_MINIMUM, 2)]))
+    return PixelInputs(pixels_of([*colored(TRAIN, 1), *colored(SELECTION_MINIMUM, 2)]))
 
 
-def features(classifier: Classifier, pixels: PixelInputs) -> tuple[Labelled, Labelled]:
+def features(classifier: Classifier, pixels: PixelInputs) -> tuple[Labeled, Labeled]:
     assert pixels.pixels.kept is not None
     with torch.inference_mode():
         rows = classifier.features(pixels.pixels.kept).numpy()
     labels = pixels.labels.numpy()
-    return Labelled(rows[:TRAIN], labels[:TRAIN]), Labelled(rows[TRAIN:], labels[TRAIN:])
+    return Labeled(rows[:TRAIN], labels[:TRAIN]), Labeled(rows[TRAIN:], labels[TRAIN:])
 
 
-def blinded(pair: tuple[Labelled, Labelled]) -> tuple[Labelled, Labelled]:
+def blinded(pair: tuple[Labeled, Labeled]) -> tuple[Labeled, Labeled]:
     noise = np.random.default_rng(0)
     one, other = (replace(part, rows=noise.normal(size=part.rows.shape).astype(np.float32)) for part in pair)
     return one, other
@@ -193,7 +193,7 @@ def never_the_same(groups: Sequence[str], facts: Facts, history: Sequence[EpochR
     ],
     ids=["rules", "steps at once", "tried and trained", "auto"],
 )
-def test_it_goes_on_from_every_checkpoint(
+def test_it_continues_from_every_checkpoint(
     pixels: PixelInputs, tmp_path: Path, strategy: Strategy | str, facts: Facts, ema: float, batch: int
 ) -> None:
     choices = replace(CHOICES, steps=replace(CHOICES.steps, ema=ema, batch_size=batch))
@@ -223,7 +223,7 @@ def test_it_goes_on_from_every_checkpoint(
 
 
 class Clock:
-    """Seconds that pass beside the real ones, so that a test need not wait."""
+    """Seconds that pass besides the real ones, so that a test need not wait."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real, self.passed = time.perf_counter, 0.0
@@ -302,7 +302,7 @@ def slow_auto(
     """Seconds that ``auto`` takes where a batch takes a thousand and a state two thousand; what it did."""
     with monkeypatch.context() as patch:
         clock = Clock(patch)
-        material = PixelInputs(pixels_of([*coloured(TRAIN, 1), *coloured(val, 2)]))
+        material = PixelInputs(pixels_of([*colored(TRAIN, 1), *colored(val, 2)]))
         epoch = 1000.0 * (TRAIN // 2) * wrong
         seconds = {"stem": epoch, "stage1": epoch / 2}
         facts = replace(FACTS, val_images=val, epochs=5, budget=budget, epoch_seconds=seconds)
@@ -343,7 +343,7 @@ def test_a_rung_whose_cache_takes_too_long_to_fill_is_given_up(
     monkeypatch: pytest.MonkeyPatch, val: int, late: str
 ) -> None:
     clock, given = Clock(monkeypatch), list[float | None]()
-    material = PixelInputs(pixels_of([*coloured(TRAIN, 1), *coloured(val, 2)]))
+    material = PixelInputs(pixels_of([*colored(TRAIN, 1), *colored(val, 2)]))
     facts = replace(FACTS, val_images=val, epochs=5, budget=1e5, epoch_seconds={"stem": 1000.0, "stage1": 500.0})
     pair = features(small_classifier(), material)
     if late == "after its folds":  # so that there is much to gain above the head
@@ -411,7 +411,7 @@ def test_a_fold_that_leaves_one_class_alone_answers_none(pixels: PixelInputs) ->
     pair = features(small_classifier(), pixels)
     rows = np.concatenate([part.rows for part in pair])
     inputs = Inputs(
-        (Labelled(rows[train_at], of[train_at]), Labelled(rows[val_at], of[val_at])),
+        (Labeled(rows[train_at], of[train_at]), Labeled(rows[val_at], of[val_at])),
         lambda phase, table: pixels, train_at, val_at,
     )  # fmt: skip
 
@@ -615,7 +615,7 @@ def test_a_rung_that_stalls_leaves_the_one_that_folds_have_chosen(
     assert outcome.selection["phase"] == "from stage1"
     assert untried(("stem", "stage1", "head"), replace(facts, stalled=outcome.stalled), records) is None
     after = next(state for state in kept if state.state["facts"]["stalled"])
-    again = replace(facts, stalled=("from stem",))  # as whoever resumes takes them from the state
+    again = replace(facts, stalled=("from stem",))  # as a resumed fit takes them from the state
     _, ended = fit(small_classifier(), pixels, "auto", again, choices=choices, blind=True, resumed=after)
     assert [replace(phase, seconds=None) for phase in ended.taken] == [
         replace(phase, seconds=None) for phase in outcome.taken

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.fitted import CHOICE
-from support.small import coloured
+from support.small import colored
 
 from topgraft.data.samples import Splits
 from topgraft.errors import CheckpointError, UsageError
@@ -20,7 +20,7 @@ from topgraft.training.checkpoint import Checkpoint
 from topgraft.training.replay import Resolved
 from topgraft.training.resume import keep_state, require_weights, saved_state
 
-SPLITS = Splits("photos", ("a", "b", "c"), tuple(coloured(9, 1)), tuple(coloured(6, 2)), ())
+SPLITS = Splits("photos", ("a", "b", "c"), tuple(colored(9, 1)), tuple(colored(6, 2)), ())
 PREPARED = {"store": 1e-9, "decisions": [{"phase": "top", "cached": True, "keys": ["0123"]}]}
 RESOLVED = Resolved(CHOICE, "fp32", caching={"before": True})
 
@@ -42,14 +42,14 @@ def keep(folder: Path, under_way: Any = None, inner: Any = None) -> None:
 
 def test_what_was_kept_is_found_with_all_that_it_belongs_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert saved_state(choices(tmp_path), SPLITS) is None
-    assert capsys.readouterr().err == f"{tmp_path} holds no checkpoint to go on from; starting anew\n"
+    assert capsys.readouterr().err == f"{tmp_path} holds no checkpoint to continue from; starting again\n"
     keep(tmp_path)
     found = saved_state(choices(tmp_path), SPLITS)
     assert found is not None
     assert torch.equal(found.tensors["best/w"], torch.ones(2))
     assert Resolved.of(found.state["resolved"]) == RESOLVED
     assert found.state["prepared"] == PREPARED
-    with pytest.raises(UsageError, match="is of an earlier fit; resume goes on with it"):
+    with pytest.raises(UsageError, match="is of an earlier fit; resume continues it"):
         saved_state(choices(tmp_path, resume=False), SPLITS)
     with pytest.raises(UsageError, match="give that folder"):
         saved_state(fields.make(verbs.FitSettings, {"resume": True}), SPLITS)
@@ -65,7 +65,7 @@ def test_what_was_kept_is_found_with_all_that_it_belongs_to(tmp_path: Path, caps
         ({**TOP, "folds": 5}, {"now": {"epoch": 3, "step": 0}}, {"phase": 1, "fold": 2, "epoch": 3, "step": 0}),
     ],
 )
-def test_it_says_where_it_goes_on(tmp_path: Path, under_way: Any, inner: Any, position: dict[str, int]) -> None:
+def test_it_says_where_it_continues(tmp_path: Path, under_way: Any, inner: Any, position: dict[str, int]) -> None:
     keep(tmp_path, under_way, inner)
     found = saved_state(choices(tmp_path), SPLITS)
     assert found is not None
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest
             keep(tmp_path)
     keep(tmp_path)
     monkeypatch.setattr(checkpoint, "write", full)
-    with pytest.raises(CheckpointError, match="the state before is whole: make room, and go on with --resume"):
+    with pytest.raises(CheckpointError, match="the state before is whole: make room, and continue with --resume"):
         keep(tmp_path)
     assert saved_state(choices(tmp_path), SPLITS) is not None
 

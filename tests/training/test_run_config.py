@@ -111,7 +111,7 @@ def test_what_a_saved_run_had_gives_way_to_what_is_typed(tmp_path: Path) -> None
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": {}}', '{"settings": {"seed": "x"}}', "null"])
 def test_what_is_no_config_is_wrong_usage(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UsageError, match=r"config\.json is no config\.json of a run"):
+    with pytest.raises(UsageError, match=r"config\.json is not a config\.json of a run"):
         replay.fit_settings({"config": tmp_path})
 
 
@@ -123,9 +123,9 @@ def test_a_missing_config_is_wrong_usage(tmp_path: Path) -> None:
 def test_a_setting_of_another_version_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path)
     config = json.loads(path.read_text())
-    config["settings"]["colour"] = "red"
+    config["settings"]["color"] = "red"
     path.write_text(json.dumps(config))
-    with pytest.raises(UsageError, match="there is no setting named colour"):
+    with pytest.raises(UsageError, match="there is no setting named color"):
         replay.fit_settings({"config": path})
 
 
@@ -217,8 +217,8 @@ def test_a_replay_with_other_weights_is_refused_unless_they_are_given(
     said = rf"mine\.safetensors are not those .* begins with {after[:12]}, not with {before[:12]}; .* give --weights"
     with pytest.raises(WeightsError, match=said):
         tg.fit(photos, config=tmp_path, **given)
-    anew = tg.fit(photos, config=tmp_path, weights=str(file), **given)
-    assert anew.config["backbone"]["weights_sha256"] == after
+    rerun = tg.fit(photos, config=tmp_path, weights=str(file), **given)
+    assert rerun.config["backbone"]["weights_sha256"] == after
 
 
 def test_another_network_may_have_any_weights(tmp_path: Path) -> None:

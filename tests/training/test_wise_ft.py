@@ -1,4 +1,4 @@
-"""On the line between two bases: its ends are exact, the limit is honoured, and the half that chose is not reported."""
+"""On the line between two bases: its ends are exact, the limit is honored, and the half that chose is not reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.small import coloured, small_classifier
+from support.small import colored, small_classifier
 
 from topgraft.data.samples import Sample
 from topgraft.errors import DataError, UsageError
@@ -24,7 +24,7 @@ from topgraft.training.wise_ft import SHARES, Trade, halves, interpolate, limit_
 
 CHOICE = EngineChoice("torch", "fp32", "cpu", 8, threads=1)
 OUTPUTS = 4
-TRAIN, VAL = coloured(30, seed=1), coloured(24, seed=2)
+TRAIN, VAL = colored(30, seed=1), colored(24, seed=2)
 
 
 def pair() -> tuple[PretrainedReference, Classifier]:
@@ -43,7 +43,7 @@ def pair() -> tuple[PretrainedReference, Classifier]:
 
 def told(original: PretrainedReference, count: int, folder: Path) -> list[Sample]:
     """Images with the original's own answers for labels: it is right on all of them."""
-    samples = coloured(count, seed=5)
+    samples = colored(count, seed=5)
     assert original.classifier is not None
     rows = run(samples, open_base(original.classifier, CHOICE, 0, folder / "told"), description="").rows
     labels = head_logits(original.classifier, rows).argmax(1)
@@ -85,7 +85,7 @@ def test_bases_of_other_tensors_are_refused() -> None:
 
 
 def test_halves_are_equal_and_keep_equal_images_together() -> None:
-    samples = coloured(21) + coloured(21)
+    samples = colored(21) + colored(21)
     chosen = halves(samples)
     assert chosen.sum() == 22
     assert (chosen[:21] == chosen[21:]).all()

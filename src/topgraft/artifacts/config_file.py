@@ -28,7 +28,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ArtifactError(
-            f"{folder} is no Topgraft artifact: there is no config.json in it; give the folder that fit made"
+            f"{folder} is not a Topgraft artifact: there is no config.json in it; give the folder that fit made"
         )
     try:
         config = json.loads(read_text(path))

@@ -14,16 +14,16 @@ def check_target(folder: Path, overwrite: bool, resume: bool = False) -> None:
     """Whether an artifact may be written there; asked before the work.
 
     A folder with a checkpoint in it, or with the artifact of a fit that was stopped, is an unfinished fit.
-    With `overwrite` its checkpoint is removed; so is what killed writes have left there and beside it, in any case.
+    With `overwrite` its checkpoint is removed; so is what killed writes have left there and next to it, in any case.
 
     Args:
         folder: the artifact's.
-        overwrite: replace the artifact that is there, or start an unfinished fit anew.
-        resume: go on with an unfinished fit.
+        overwrite: replace the artifact that is there, or start an unfinished fit again.
+        resume: continue an unfinished fit.
 
     Raises:
         UsageError: it exists and is not empty, and `overwrite` was not asked for; it is an unfinished fit, and neither
-            was; or it is no artifact.
+            was; or it is not an artifact.
     """
     require_free(folder, overwrite, resume)
     state = checkpoint_file(folder)
@@ -49,15 +49,17 @@ def require_free(folder: Path, overwrite: bool, resume: bool) -> None:
         if resume:
             return
         raise UsageError(
-            f"{folder} holds the checkpoint of an unfinished fit; --resume goes on with it, --overwrite starts anew"
+            f"{folder} holds the checkpoint of an unfinished fit; --resume continues it, --overwrite starts again"
         )
     if not overwrite:
         raise UsageError(f"{folder} exists and is not empty; give another folder, or --overwrite to replace it")
-    raise UsageError(f"{folder} holds files and is no Topgraft artifact; it will not be replaced. Give another folder")
+    raise UsageError(
+        f"{folder} holds files and is not a Topgraft artifact; it will not be replaced. Give another folder"
+    )
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the folder holds an artifact whose fit has come to its end, so that there is nothing to go on with.
+    """Whether the folder holds an artifact whose fit has come to its end, so that there is nothing to continue.
 
     Raises:
         ArtifactError: a damaged artifact, or one from a newer version.
@@ -68,7 +70,7 @@ def is_finished(folder: Path) -> bool:
 def _is_unfinished(folder: Path) -> bool:
     """A fit into this folder was stopped, and its artifact, or the one that it is to replace, may be there."""
     if not (folder / "config.json").is_file():
-        return False  # without an artifact, other files beside a checkpoint are somebody's own
+        return False  # without an artifact, other files next to a checkpoint are the user's
     return checkpoint_file(folder).exists() or read_config(folder).get("finished") is False
 
 

@@ -10,10 +10,10 @@ from topgraft.system.formatting import SPLIT_LABELS, image_counts, percent, spli
 
 def _origin(backbone: Mapping[str, Any]) -> str:
     if backbone["weights"] == "learnt":
-        return f"with the baseline **{backbone['name']}**, learnt from these images alone,"
+        return f"with the baseline **{backbone['name']}**, learned from these images alone,"
     return (
         f"from the published network **{backbone['name']}** "
-        f"(weights `{backbone['weights']}`, licence: {backbone['licence']})"
+        f"(weights `{backbone['weights']}`, license: {backbone['licence']})"
     )
 
 
@@ -75,7 +75,7 @@ def model_card(name: str, config: Mapping[str, Any], results: Mapping[str, Any])
         "## How pixels are made",
         "",
         f"RGB, EXIF orientation applied, shorter side resized to {spec['resize_size']} ({spec['interpolation']}), "
-        f"central {spec['input_size']} × {spec['input_size']} pixels, normalised with mean {spec['mean']} and "
+        f"central {spec['input_size']} × {spec['input_size']} pixels, normalized with mean {spec['mean']} and "
         f"deviation {spec['std']} ({spec['channel_order']}).",
         "",
         "## Use",

@@ -41,7 +41,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_text(path)) if path.is_file() else {}
         if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
-            raise ValueError("it is no mapping of splits to results")
+            raise ValueError("it is not a mapping of splits to results")
     except ValueError as error:
         raise ArtifactError(f"{path} is damaged ({error}); copy the artifact again or refit") from None
     return found

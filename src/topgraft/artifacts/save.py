@@ -34,7 +34,7 @@ from .results import read_results, write_json, write_results
 def save(fitted: FittedClassifier, folder: Path, *, overwrite: bool = False, keep_checkpoint: bool = False) -> Path:
     """Write the artifact: whole or not at all. Returns the folder.
 
-    It is written beside its place and then renamed, so that after a kill or a full disk the previous
+    It is written next to its place and then renamed, so that after a kill or a full disk the previous
     artifact is whole. It takes the place of an unfinished fit, whose checkpoint is gone then.
 
     Args:
@@ -43,7 +43,7 @@ def save(fitted: FittedClassifier, folder: Path, *, overwrite: bool = False, kee
         folder: where.
         overwrite: replace a finished artifact that is there.
         keep_checkpoint: leave the checkpoint that is there, for a fit that was stopped: its config says
-            ``"finished": false``, and `check_target` with `resume` lets it go on.
+            ``"finished": false``, and `check_target` with `resume` lets it continue.
 
     Raises:
         UsageError: see `check_target`.
@@ -63,7 +63,7 @@ def save(fitted: FittedClassifier, folder: Path, *, overwrite: bool = False, kee
         tensors = {key: tensor.contiguous() for key, tensor in fitted.classifier.groups.state_dict().items()}
         try:
             save_file(tensors, draft / "model.safetensors")
-        except SafetensorError as error:  # what it says of a full disk, which is no OSError of Python's
+        except SafetensorError as error:  # what it says of a full disk, which is not an OSError of Python's
             raise OSError(f"{folder} cannot be written: {error}") from None
         with (draft / HISTORY_FILE).open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(map(line_of, fitted.history))
@@ -100,7 +100,7 @@ def save(fitted: FittedClassifier, folder: Path, *, overwrite: bool = False, kee
 
 
 def add_results(folder: Path, evaluation: Evaluation) -> bool:
-    """Keep an evaluation's logits and metrics in an artifact, beside those it has, and renew the model card.
+    """Keep an evaluation's logits and metrics in an artifact, in addition to those it has, and renew the model card.
 
     The validation results that chose the model are not replaced by those of other images, nor by those of images that
     a refit has fitted the head to; False says so.

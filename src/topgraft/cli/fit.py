@@ -1,4 +1,4 @@
-"""``topgraft fit``: fit, save, and say what was done; or go on with a fit that was stopped."""
+"""``topgraft fit``: fit, save, and say what was done; or continue a fit that was stopped."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int
 
     resume = bool(choices.get("resume"))
     if resume and asked.out is None:
-        raise UsageError("--resume needs --out: the folder of the fit that is to go on")
+        raise UsageError("--resume needs --out: the folder of the fit that is to continue")
     if resume and asked.overwrite:
-        raise UsageError("--resume goes on with a fit, and --overwrite starts anew; give one of them")
+        raise UsageError("--resume continues a fit, and --overwrite starts again; give one of them")
     out = asked.out or _free_name(asked.where)
     if resume and folder.is_finished(out):
         return _already_finished(asked, choices, out)
@@ -53,13 +53,13 @@ def fit(asked: argparse.Namespace, choices: dict[str, Any], began: float) -> int
     except KeyboardInterrupt:
         if not checkpoint_file(out).exists():
             raise
-        progress.message(f"topgraft: interrupted; {out} holds how far it came; --resume goes on")
+        progress.message(f"topgraft: interrupted; {out} holds how far it came; --resume continues")
         return 130
     seconds = {"start": start, **model.cost.seconds, "save": time.perf_counter() - saving}
     seconds["total"] = time.perf_counter() - began
     _show(asked, model, out, seconds)
     if stopped:
-        progress.message(f"topgraft: {_how_far(model)}; {out} holds the best epoch; --resume goes on")
+        progress.message(f"topgraft: {_how_far(model)}; {out} holds the best epoch; --resume continues")
         return 130
     return 0
 
@@ -136,12 +136,12 @@ def _already_finished(asked: argparse.Namespace, choices: Mapping[str, Any], out
         found = read_results(out).get("val", {})
         print_json({"artifact": str(out), "finished": True, "resumed_from": None, "top1": found.get("top1")})
     else:
-        print(f"{out} is finished; there is nothing to go on with")
+        print(f"{out} is finished; there is nothing to continue")
     return 0
 
 
 def _agrees(rate: float) -> bool:
-    """Ask on a terminal; elsewhere nobody answers."""
+    """Ask on a terminal; elsewhere there is no answer."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     print(f"Start again with the learning rate {rate:g}? [Y/n] ", end="", file=sys.stderr, flush=True)

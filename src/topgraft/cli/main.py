@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.message("topgraft: interrupted; what the cache holds is not computed again")
         return 130
     except BrokenPipeError:
-        # The reader has gone (`| head`): nothing is wrong, and nobody listens. At its end Python would write what
+        # The reader has gone (`| head`): nothing is wrong, and no output is read. At its end Python would write what
         # is left in the buffer, and fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -82,12 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"topgraft {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
-    fit = _verb(verbs, "fit", _fit, "fit a classifier to labelled images and save it", FitSettings)
+    fit = _verb(verbs, "fit", _fit, "fit a classifier to labeled images and save it", FitSettings)
     fit.add_argument("where", metavar="WHERE", help=WHERE)
     fit.add_argument("--out", type=Path, metavar="DIR", help="folder of the artifact; default: runs/NAME-N")
     fit.add_argument("--overwrite", action="store_true", help="replace the artifact that is there")
 
-    evaluate = _verb(verbs, "evaluate", _evaluate, "accuracy on labelled images", EvaluateSettings)
+    evaluate = _verb(verbs, "evaluate", _evaluate, "accuracy on labeled images", EvaluateSettings)
     evaluate.add_argument("artifact", metavar="DIR", type=Path, help="an artifact that fit has made")
     evaluate.add_argument("where", metavar="WHERE", help=WHERE)
 
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     forgetting = _verb(verbs, "forgetting", _forgetting, "how much of the original task is lost", ForgettingSettings)
     forgetting.add_argument("artifact", metavar="DIR", type=Path, help="an artifact that fit has made")
     forgetting.add_argument("--images", metavar="WHERE", help="your own images; default: those that validated the fit")
-    forgetting.add_argument("--source", metavar="WHERE", help="labelled images of the original task, as ImageNet's")
+    forgetting.add_argument("--source", metavar="WHERE", help="labeled images of the original task, as ImageNet's")
 
     data = _verb(verbs, "data", _data, "look at images before fitting", OpenSettings)
     data.add_argument("where", metavar="WHERE", help=WHERE)
@@ -309,7 +309,7 @@ def _summary(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json(asdict(found))
     else:
-        network.summarised(found)
+        network.summarized(found)
     return 0
 
 
@@ -335,7 +335,7 @@ def entry() -> None:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except (BrokenPipeError, ValueError):  # nobody reads any more, or the stream is closed
+    except (BrokenPipeError, ValueError):  # the reader has gone, or the stream is closed
         pass
     except OSError:  # what was printed has not arrived
         code = code or 1

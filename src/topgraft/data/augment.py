@@ -23,13 +23,13 @@ class Augmentation:
         scale: lowest and highest share of the image's area that a crop has, above 0 and at most 1.
         ratio: lowest and highest width of a crop divided by its height.
         flip: whether every second view is mirrored, left to right.
-        colour: brightness, contrast and saturation are each multiplied by 1 - colour … 1 + colour; 0 keeps them.
+        color: brightness, contrast and saturation are each multiplied by 1 - color … 1 + color; 0 keeps them.
     """
 
     scale: tuple[float, float]
     ratio: tuple[float, float]
     flip: bool
-    colour: float
+    color: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class View:
     def key(self) -> str:
         """All of it in one line; equal where, and only where, the views are."""
         drawn = self.augmentation
-        low, high, narrow, wide, colour = (float(x) for x in (*drawn.scale, *drawn.ratio, drawn.colour))
+        low, high, narrow, wide, color = (float(x) for x in (*drawn.scale, *drawn.ratio, drawn.color))
         return (
-            f"scale {low!r} {high!r} ratio {narrow!r} {wide!r} flip {int(drawn.flip)} colour {colour!r} "
+            f"scale {low!r} {high!r} ratio {narrow!r} {wide!r} flip {int(drawn.flip)} colour {color!r} "
             f"seed {self.seed} number {self.number}"
         )
 
@@ -60,22 +60,22 @@ Box = tuple[int, int, int, int]
 _TRIES = 10  # torchvision's, transforms/transforms.py, RandomResizedCrop.get_params
 
 
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's and torchvision's grey
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's and torchvision's gray
 
 
 # Streams of random numbers, one for each thing that is drawn: the crop alone needs more of them for some images.
-_CROP, _FLIP, _COLOUR = 0, 1, 2
+_CROP, _FLIP, _COLOR = 0, 1, 2
 
 
 def load_view(source: Path | bytes | NDArray[np.uint8], spec: ImageSpec, view: View, digest: str) -> NDArray[np.uint8]:
     """One augmented view: uint8 input_size×input_size×3, RGB.
 
-    A crop (`draw_crop`) is resized to the square in one step, whatever its shape, then mirrored, then recoloured
-    (`recolour`). All that is drawn follows from the view's seed and number and from the digest: never from the order
+    A crop (`draw_crop`) is resized to the square in one step, whatever its shape, then mirrored, then recolored
+    (`recolor`). All that is drawn follows from the view's seed and number and from the digest: never from the order
     of the images, the thread or the process.
 
     Args:
-        source: a file, its bytes, or an array H×W×3 (RGB) or H×W (grey).
+        source: a file, its bytes, or an array H×W×3 (RGB) or H×W (gray).
         spec: size and filter. Under ``scaled`` a JPEG may be shrunk while it is decoded, as long as the crop keeps
             `input_size` pixels each way, and whole blocks may be averaged first where the crop is at least four
             times too large, as in `topgraft.data.preprocess.resize_and_crop`.
@@ -94,7 +94,7 @@ def load_view(source: Path | bytes | NDArray[np.uint8], spec: ImageSpec, view: V
         return draw_crop(width, height, drawn, _generator(view, digest, _CROP))
 
     def shortest_side(width: int, height: int) -> int:
-        # The image's shorter side at which the crop's would be the square's; more where that is no whole number.
+        # The image's shorter side at which the crop's would be the square's; more where that is not a whole number.
         left, top, right, bottom = crop(width, height)
         return -(-min(width, height) * side // min(right - left, bottom - top))
 
@@ -109,10 +109,10 @@ def load_view(source: Path | bytes | NDArray[np.uint8], spec: ImageSpec, view: V
         )
     if drawn.flip and _generator(view, digest, _FLIP).random() < 0.5:
         small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if drawn.colour > 0:
-        low, high = max(0.0, 1 - drawn.colour), 1 + drawn.colour
-        brightness, contrast, saturation = _generator(view, digest, _COLOUR).uniform(low, high, 3).tolist()
-        small = recolour(small, brightness, contrast, saturation)
+    if drawn.color > 0:
+        low, high = max(0.0, 1 - drawn.color), 1 + drawn.color
+        brightness, contrast, saturation = _generator(view, digest, _COLOR).uniform(low, high, 3).tolist()
+        small = recolor(small, brightness, contrast, saturation)
     return np.array(small)
 
 
@@ -142,11 +142,11 @@ def draw_crop(width: int, height: int, augmentation: Augmentation, generator: np
     return left, top, left + across, top + down
 
 
-def recolour(image: Image.Image, brightness: float, contrast: float, saturation: float) -> Image.Image:
+def recolor(image: Image.Image, brightness: float, contrast: float, saturation: float) -> Image.Image:
     """Brightness, then contrast, then saturation, each multiplied; 1 keeps it. RGB in, RGB out.
 
-    Brightness b multiplies every value. Contrast c moves values from the image's mean grey: ``c x + (1 - c) mean``.
-    Saturation s moves them from the pixel's own grey: ``s x + (1 - s) grey``. These are the formulas of torchvision's
+    Brightness b multiplies every value. Contrast c moves values from the image's mean gray: ``c x + (1 - c) mean``.
+    Saturation s moves them from the pixel's own gray: ``s x + (1 - s) gray``. These are the formulas of torchvision's
     ``ColorJitter`` and of Pillow's ``ImageEnhance``. All three are linear, so they are one matrix, and values are
     rounded and cut to 0…255 once, at the end.
     """
@@ -164,14 +164,14 @@ _RATIO = (3 / 4, 4 / 3)
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
-    "crop": Augmentation(scale=(0.5, 1.0), ratio=_RATIO, flip=False, colour=0.0),
-    "standard": Augmentation(scale=(0.35, 1.0), ratio=_RATIO, flip=True, colour=0.0),
-    "strong": Augmentation(scale=(0.08, 1.0), ratio=_RATIO, flip=True, colour=0.4),
+    "crop": Augmentation(scale=(0.5, 1.0), ratio=_RATIO, flip=False, color=0.0),
+    "standard": Augmentation(scale=(0.35, 1.0), ratio=_RATIO, flip=True, color=0.0),
+    "strong": Augmentation(scale=(0.08, 1.0), ratio=_RATIO, flip=True, color=0.4),
 }
 """What may be drawn for a view of an image. No augmentation is the central crop, and has no entry here.
 
 ``strong`` has the crops of Inception, 8 % to 100 % of the area at 3:4 to 4:3 (https://arxiv.org/abs/1409.4842, section
-6), and the colours of ResNet's Torch code, 0.4 (https://github.com/facebookarchive/fb.resnet.torch,
+6), and the colors of ResNet's Torch code, 0.4 (https://github.com/facebookarchive/fb.resnet.torch,
 datasets/imagenet.lua). ``standard`` keeps at least 35 % and flips, as fastai's own example of training does
 (https://github.com/fastai/fastai, nbs/examples/train_imagenette.py). ``crop`` is for what a mirror would falsify, such
 as letters and signs; it keeps at least half, so that little of what is to be told apart is cut away.

@@ -55,11 +55,11 @@ _ON_ITS_SIDE = (5, 6, 7, 8)  # width and height change places
 def decode(source: Path | bytes | NDArray[np.uint8], *, shortest_side: int | None = None) -> Image.Image:
     """The first frame as RGB, upright, 8 bits, on white where it is transparent.
 
-    16 bits become 8 by their upper byte. CMYK becomes RGB by ``(1 - ink)(1 - black)``; colour profiles are not
+    16 bits become 8 by their upper byte. CMYK becomes RGB by ``(1 - ink)(1 - black)``; color profiles are not
     applied, as the published networks were trained without. EXIF orientation is applied.
 
     Args:
-        source: a file, its bytes, or a uint8 array H×W×3 (RGB) or H×W (grey).
+        source: a file, its bytes, or a uint8 array H×W×3 (RGB) or H×W (gray).
         shortest_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 as long as no side falls below this, in pixels.
 
     Raises:
@@ -78,7 +78,7 @@ def decoded(
     Args:
         source: as in `decode`.
         shortest_side: as in `decode`, or a function that makes it of the image's upright width and height. Then the
-            size beside the image is that before it was shrunk; otherwise it is the image's own.
+            size returned with the image is that before it was shrunk; otherwise it is the image's own.
 
     Raises:
         ImageError: it cannot be read; the reason in one line.

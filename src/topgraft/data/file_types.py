@@ -1,4 +1,4 @@
-"""What a file is that is no image, by its first bytes: so that the reason helps. No torch."""
+"""What a file is that is not an image, by its first bytes: so that the reason helps. No torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
 
 
 def name_other(data: bytes) -> str:
-    """The reason why bytes are no image that can be read: one line that says what they are, and what to do.
+    """The reason why bytes are not an image that can be read: one line that says what they are, and what to do.
 
     Args:
         data: the file's bytes; the first thousand are looked at.
@@ -65,7 +65,7 @@ def name_other(data: bytes) -> str:
         return "is a web page or XML, no image; the download probably failed"
     if _is_text(start):
         return "is text, no image"
-    return "is no image in a format that can be read; convert it to JPEG or PNG"
+    return "is not an image in a format that can be read; convert it to JPEG or PNG"
 
 
 def _is_text(start: bytes) -> bool:

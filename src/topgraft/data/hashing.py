@@ -57,7 +57,7 @@ def read_file(path: Path) -> bytes:
     """A whole file.
 
     Raises:
-        ImageError: it is missing, is no regular file, may not be read, or is larger than 2 GiB.
+        ImageError: it is missing, is not a regular file, may not be read, or is larger than 2 GiB.
     """
     try:
         # Unbuffered: one read of the whole file, without a buffer's copy. A named pipe would wait for ever.
@@ -81,7 +81,7 @@ def digest_files(
 
     Args:
         paths: the files.
-        check: called with each file's bytes; it raises ImageError where they are no image.
+        check: called with each file's bytes; it raises ImageError where they are not an image.
         workers: threads; None is one per usable core, 8 at most.
     """
     results: list[str | ImageError] = []

@@ -29,7 +29,7 @@ class _ReadingWarning(Warning, metaclass=_OnlyWhileReading):
     """Stands in a warning filter for every category, but only in a thread that reads an image just now.
 
     Pillow warns of damage that it repairs itself (a corrupt EXIF block, an odd palette), and does not say in which
-    file: nobody is helped. `warnings.catch_warnings` would silence other threads too, and a filter by module
+    file: that helps no user. `warnings.catch_warnings` would silence other threads too, and a filter by module
     would silence what a user's own code asks of Pillow. This filter is inert but for our own reading.
     """
 
@@ -55,7 +55,7 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     lower = text.lower()
     if isinstance(error, Image.DecompressionBombError) or "decompressed data too large" in lower:
-        return f"may be a decompression bomb ({text}); if it is real, save it anew"
+        return f"may be a decompression bomb ({text}); if it is real, save it again"
     if isinstance(error, MemoryError):
         return "needs more memory than there is; shrink it first"
     if "truncated" in lower or "not enough image data" in lower or isinstance(error, EOFError):

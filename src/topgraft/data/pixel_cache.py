@@ -1,4 +1,4 @@
-"""Images to step on: decoded once and kept where they fit into memory, else, or for a view, anew in every epoch."""
+"""Images to step on: decoded once and kept where they fit into memory, else, or for a view, again in every epoch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .loader import batches
 from .samples import ImageSpec, Sample, Unreadable
 
 # Bytes of pixels that are kept, of all splits together: CIFAR's 50,000 images of 32×32 take 0.15 GB, and a gigabyte
-# is what a laptop can spare beside a network that trains.
+# is what a laptop can spare next to a network that trains.
 KEPT_BYTES = 1 << 30
 _BATCH = 256  # images decoded at a time where all are kept
 
@@ -65,7 +65,7 @@ def open_pixels(samples: Sequence[Sample], spec: ImageSpec, *, workers: int, kee
     """The images of a split. Each is decoded once, also if it is not to be kept: to know which cannot be.
 
     Args:
-        samples: labelled.
+        samples: labeled.
         spec: how pixels are made.
         workers: decoding threads.
         keep: hold the pixels; see `fits`.
@@ -93,7 +93,7 @@ def epoch(
         pixels: of one split.
         order: indices into its samples.
         batch_size: the last batch may be smaller, as may one with unreadable images.
-        view: what is drawn at random for each image; it is then decoded anew, whatever is kept. None is the
+        view: what is drawn at random for each image; it is then decoded again, whatever is kept. None is the
             spec's central crop.
     """
     if pixels.kept is not None and view is None:

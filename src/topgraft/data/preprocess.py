@@ -19,7 +19,7 @@ def load_pixels(source: Path | bytes | NDArray[np.uint8], spec: ImageSpec) -> ND
     """The pixels that a network sees: uint8 input_size×input_size×3, RGB. The one way there, for every verb.
 
     Args:
-        source: a file, its bytes, or an array H×W×3 (RGB) or H×W (grey).
+        source: a file, its bytes, or an array H×W×3 (RGB) or H×W (gray).
         spec: size, crop, filter, and whether a JPEG may be shrunk while it is decoded.
 
     Raises:

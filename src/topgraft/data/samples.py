@@ -1,4 +1,4 @@
-"""Frozen records that travel along the line. No behaviour beyond derived values, and no torch."""
+"""Frozen records that travel along the line. No behavior beyond derived values, and no torch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Sample(Shown, overview=overviews.sample):
-    """One labelled image, not yet decoded.
+    """One labeled image, not yet decoded.
 
     Attributes:
         name: what a user is shown and what files record: the path below the source's root with forward
             slashes, or for example ``cifar10/test/17``. Unique within a `Splits`.
-        label: index into the classes; None where unlabelled.
+        label: index into the classes; None where unlabeled.
         path: the image file. Exactly one of `path` and `array` is given.
-        array: uint8, H×W×3 (RGB) or H×W (grey).
+        array: uint8, H×W×3 (RGB) or H×W (gray).
         digest: SHA-256 in hex of the file's bytes, or of an array's shape and bytes.
     """
 
@@ -65,7 +65,7 @@ class Duplicate(Shown, overview=overviews.duplicate):
 
 @dataclass(frozen=True, repr=False)
 class Splits(Shown, overview=overviews.splits):
-    """Labelled images, divided. `tg.open_images` makes it.
+    """Labeled images, divided. `tg.open_images` makes it.
 
     Attributes:
         where: what the user gave to `open_images`, as a string.
@@ -114,7 +114,7 @@ class ImageSpec:
 
     An image is converted to RGB, its shorter side is resized to `resize_size`, the central
     `input_size` × `input_size` square is cropped, values are scaled to 0…1, put into `channel_order`,
-    and normalised per channel: ``(x - mean) / std``.
+    and normalized per channel: ``(x - mean) / std``.
 
     Attributes:
         input_size: side of the square that the network sees, in pixels.

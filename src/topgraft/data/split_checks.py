@@ -31,7 +31,9 @@ def refuse_vanished(gone: Sequence[Unreadable]) -> None:
         DataError: there are some; the message lists them with their reasons.
     """
     if gone:
-        raise DataError(f"{unread(gone)}\nThis was not so when the fit began. Bring them back, and go on with --resume")
+        raise DataError(
+            f"{unread(gone)}\nThis was not so when the fit began. Bring them back, and continue with --resume"
+        )
 
 
 def require_readable(classes: Sequence[str], train: Collection[int], val: Collection[int]) -> None:

@@ -34,8 +34,8 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _BITS, _DNG_VERSION = 258, 50706
 
 
-# What Pillow multiplies grey of less than 8 bits by, so that white is 255.
-_GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
+# What Pillow multiplies gray of less than 8 bits by, so that white is 255.
+_GRAY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 
 
 # --- To upright RGB ----------------------------------------------------------------------------------------------
@@ -65,9 +65,9 @@ def _flatten(image: Any, rawmode: str, tiff: dict[int, Any]) -> Image.Image:
     if mode == "CMYK":
         return _from_cmyk(image)
     if mode in ("1", "L") and isinstance(key, int):
-        grey = np.array(image.convert("L"))
-        grey[grey == key * _GREY_STEPS.get(rawmode, 1)] = 255
-        return Image.fromarray(grey).convert("RGB")
+        gray = np.array(image.convert("L"))
+        gray[gray == key * _GRAY_STEPS.get(rawmode, 1)] = 255
+        return Image.fromarray(gray).convert("RGB")
     if mode == "RGB" and isinstance(key, tuple) and "16" in rawmode:
         image.info["transparency"] = tuple(value >> 8 for value in key)  # as the pixels were
     if image.has_transparency_data or mode in ("La", "RGBa"):
@@ -79,12 +79,12 @@ def _flatten(image: Any, rawmode: str, tiff: dict[int, Any]) -> Image.Image:
 def _from_wide(wide: NDArray[Any], key: object, tiff: dict[int, Any]) -> Image.Image:
     """16 bits to 8, by the upper byte. TIFF may hold 12 bits, or count from white."""
     bits = 12 if tiff.get(_BITS) == (12,) else 16
-    grey = (wide >> (bits - 8)).astype(np.uint8)
+    gray = (wide >> (bits - 8)).astype(np.uint8)
     if tiff.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        grey = 255 - grey
+        gray = 255 - gray
     if isinstance(key, int):
-        grey[wide == key] = 255
-    return Image.fromarray(grey).convert("RGB")
+        gray[wide == key] = 255
+    return Image.fromarray(gray).convert("RGB")
 
 
 def _from_cmyk(image: Any) -> Image.Image:

@@ -16,7 +16,7 @@ from topgraft.system.formatting import SPLIT_LABELS
 from .results import Evaluation
 
 SIGNIFICANT = 0.05
-"""Two-sided p-value above which a model is not clearly better: what the 95 % intervals beside it stand for."""
+"""Two-sided p-value above which a model is not clearly better: what the 95 % intervals next to it stand for."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def evaluate(
     where: str = "",
     before_refit: NDArray[np.float32] | None = None,
 ) -> Evaluation:
-    """Results on samples that are labelled and whose feature rows are given, in the same order.
+    """Results on samples that are labeled and whose feature rows are given, in the same order.
 
     Args:
         before_refit: logits of the same samples, n×classes, by the head before it was fitted to them too; they are

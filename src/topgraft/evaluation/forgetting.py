@@ -1,6 +1,6 @@
 """How much of the original task a tuned base still does: its features under the published network's own classifier.
 
-With labelled images of the original task that is an accuracy, before and after. Without them it is how often the
+With labeled images of the original task that is an accuracy, before and after. Without them it is how often the
 tuned base, under the original classifier, gives the original network's answer on the user's own images, and how alike
 the two networks' features are. Both are said to be what they are: neither is an accuracy.
 """
@@ -33,7 +33,7 @@ from .similarity import Similarity, similarity
 
 @dataclass(frozen=True)
 class Kept:
-    """What labelled images of the original task say.
+    """What labeled images of the original task say.
 
     Attributes:
         n: images.
@@ -84,7 +84,7 @@ class Forgetting(Shown, overview=_overview):
         lost: points, 0 to 100, of source top-1, or of agreement where no source was given; exactly 0 if untouched,
             None where it cannot be measured.
         own: on the user's own images; None if untouched, or if only the source was asked for.
-        source: on labelled images of the original task; None where none were given.
+        source: on labeled images of the original task; None where none were given.
         cannot: what cannot be measured, and why; empty where everything can.
         unreadable: images that were left out, and why.
     """
@@ -147,7 +147,7 @@ def measure(
         original: see `find_reference`.
         choice, workers, folder, libraries: see `topgraft.features.frozen_base.open_base`.
         own: images of the user's own; no labels are needed. None of them if empty.
-        source: labelled images of the original task; see `source_samples`. None of them if empty.
+        source: labeled images of the original task; see `source_samples`. None of them if empty.
         where: their source, as the user gave it.
         strict: raise where an image cannot be decoded.
 
@@ -159,7 +159,7 @@ def measure(
         return found
     if not own and not source:
         raise DataError(
-            "there are no images to compare on. Give some that the model was not trained on, or labelled images of the "
+            "there are no images to compare on. Give some that the model was not trained on, or labeled images of the "
             "original task"
         )
     assert original.classifier is not None

@@ -58,7 +58,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return [*found, *empty]
 
 
-def unlabelled(images: Any) -> list[Sample]:
+def unlabeled(images: Any) -> list[Sample]:
     """Paths, folders, patterns, or uint8 arrays H×W×3 or H×W, one or a sequence, as samples without labels.
 
     Raises:

@@ -90,11 +90,11 @@ def find_reference(
     """
     record = find_network(backbone)
     if record.learn is not None:
-        why = f"the base of {backbone} is learnt from your own images, so it had no task before"
+        why = f"the base of {backbone} is learned from your own images, so it had no task before"
         return PretrainedReference(backbone, weights, None, False, why)
     if weights == RANDOM:
         return PretrainedReference(
-            backbone, weights, None, False, "the weights were random at the start: no task was learnt before"
+            backbone, weights, None, False, "the weights were random at the start: no task was learned before"
         )
     given = _weights_again(weights, sha256, asked)
     top = _published_top(backbone, given, build, folder)
@@ -179,7 +179,7 @@ def output_indices(classes: Sequence[str], outputs: int) -> tuple[int, ...]:
 def source_samples(
     samples: Sequence[Sample], classes: Sequence[str], original: PretrainedReference
 ) -> tuple[Sample, ...]:
-    """Labelled images of the original task, with labels that count the outputs of the original classifier.
+    """Labeled images of the original task, with labels that count the outputs of the original classifier.
 
     Raises:
         UsageError: see `output_indices`; or the original has no classifier.
@@ -188,6 +188,6 @@ def source_samples(
     if original.classifier is None or not original.answers:
         raise UsageError(f"no accuracy on the original task can be measured: {original.why}; leave the source out")
     if not samples:
-        raise DataError("the source holds no images that can be read; give labelled images of the original task")
+        raise DataError("the source holds no images that can be read; give labeled images of the original task")
     outputs = output_indices(classes, original.classifier.head.out_features)
     return tuple(replace(s, label=None if s.label is None else outputs[s.label]) for s in samples)

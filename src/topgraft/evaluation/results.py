@@ -24,7 +24,7 @@ class Evaluation(Shown, overview=overviews.evaluation):
     Attributes:
         split: ``train``, ``val`` or ``test``.
         used_for_selection: True where these images chose anything about the model; the number is then
-            optimistic and is labelled so wherever it is shown.
+            optimistic and is labeled so wherever it is shown.
         names: image names, in order.
         logits: float32, n × classes.
         labels: int64, n.
@@ -84,7 +84,7 @@ class Cost:
 
 @dataclass(frozen=True, repr=False)
 class FittedClassifier(Shown, overview=overviews.fitted):
-    """What `fit` returns. Without behaviour: `evaluate`, `predict` and `save` take it.
+    """What `fit` returns. Without behavior: `evaluate`, `predict` and `save` take it.
 
     Attributes:
         classifier: the `topgraft.models.classifier.Classifier`, an ``nn.Module`` that takes uint8 N×H×W×3.

@@ -21,7 +21,7 @@ class Similarity:
     Attributes:
         n: images.
         agreement: of the best answers under the original classifier, tuned against original base; None where the
-            original has no classifier for these features. It is no accuracy: the original may have been wrong.
+            original has no classifier for these features. It is not an accuracy: the original may have been wrong.
         cosine: mean over the images of the cosine of their two feature vectors, -1 to 1; without interval.
         cka: linear CKA of the two sets of features, 0 to 1; see `linear_cka`. None where it is undefined.
     """
@@ -33,7 +33,7 @@ class Similarity:
 
 
 def linear_cka(x: NDArray[np.floating], y: NDArray[np.floating]) -> float | None:
-    """Linear CKA of two sets of features of the same images, n×d and n×e: ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖), columns centred.
+    """Linear CKA of two sets of features of the same images, n×d and n×e: ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖), columns centered.
 
     From 0 to 1; unchanged by rotation and by one scale for all features. None where all rows of a set are equal.
     With fewer images than features it is too high, and more so the fewer they are.

@@ -17,7 +17,7 @@ class UnseenSelection:
     """Images to evaluate on.
 
     Attributes:
-        samples: labelled by the model's classes.
+        samples: labeled by the model's classes.
         seen: names of those that were asked for and left out, because fitting or selection has used them.
         used: whether some of `samples` were used so.
         notes: about the source, and what of it is not counted.

@@ -45,7 +45,7 @@ def check_suffix(path: Path) -> None:
 def write_features(features: Features, path: Path) -> None:
     """Write features with names, labels and splits, whole or not at all.
 
-    ``.npz`` holds the arrays ``features`` (float32 n×width), ``labels`` (int64; -1 unlabelled), ``names``,
+    ``.npz`` holds the arrays ``features`` (float32 n×width), ``labels`` (int64; -1 unlabeled), ``names``,
     ``splits`` and ``classes``. ``.parquet`` holds the columns name, split, label (the class's name) and
     features (a list of float32).
     """
@@ -84,7 +84,7 @@ class Features(Shown, overview=features):
     Attributes:
         names: image names, in order.
         features: float32, n × feature width.
-        labels: int64, n; -1 where unlabelled.
+        labels: int64, n; -1 where unlabeled.
         splits: the split of each image; ``undivided`` where the source has none and is too small to be divided.
         classes: class names, in label order.
         backbone: name of the backbone that made the features.

@@ -175,7 +175,7 @@ def _results(
             yield batch
 
     decoded = noting(batches(todo, base.spec, batch_size=base.batch_size, workers=base.workers, view=base.view))
-    # The engine is built beside the decoding of the next batches, and not at all where nothing can be decoded.
+    # The engine is built during the decoding of the next batches, and not at all where nothing can be decoded.
     first = next((batch for batch in decoded if len(batch.indices)), None)
     return iter(()) if first is None else base.build().run(chain([first], decoded))
 

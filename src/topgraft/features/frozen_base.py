@@ -166,7 +166,7 @@ def _open(
     graph = f"{weights_digest(prefix.state_dict())} {prefix!r}"
     weights = hashlib.sha256(graph.encode()).hexdigest()
     spec = classifier.spec
-    # A compiled network holds how it normalises, which is not among the weights.
+    # A compiled network holds how it normalizes, which is not among the weights.
     network = f"{weights} {boundary} {spec.mean} {spec.std} {spec.channel_order}"
     engines = (folder or cache_folder()) / "engines"
 

@@ -125,7 +125,7 @@ class FeatureStore:
         return result
 
     def _refresh(self) -> None:
-        """Read the index anew, without the segments that are known to be broken."""
+        """Read the index again, without the segments that are known to be broken."""
         self._places.clear()
         for path in sorted(self.folder.glob("*.rows")):
             found = None if path in self._broken else read_index(path, self.shape)
@@ -174,6 +174,6 @@ class FeatureStore:
 
 
 def _span(places: list[int]) -> slice | list[int]:
-    """Neighbours as a slice, which is copied in one go; rows are mostly asked for in the order they were stored."""
+    """Neighbors as a slice, which is copied in one go; rows are mostly asked for in the order they were stored."""
     run = range(places[0], places[0] + len(places))
     return slice(run.start, run.stop) if places == list(run) else places

@@ -13,7 +13,7 @@ from topgraft.data.loader import batches, decoding_threads
 from topgraft.data.samples import Sample
 from topgraft.errors import WeightsError
 from topgraft.models.weights.load import Network, load_network
-from topgraft.models.weights.names import IMAGENET, LEARNT
+from topgraft.models.weights.names import IMAGENET, LEARNED
 from topgraft.settings import verbs
 from topgraft.system import progress
 
@@ -32,7 +32,7 @@ def learn_codebook(
 ) -> None:
     """Learn the classifier's base in place.
 
-    Images that cannot be decoded are passed over here; whoever runs the base on them names them.
+    Images that cannot be decoded are skipped here; they are named when the base is run.
 
     Args:
         network: whose `learn` is called; it has one.
@@ -76,7 +76,7 @@ def build_classifier(
         chosen: which network, and with which weights.
         decode: how pixels are decoded; see `topgraft.data.samples.ImageSpec`.
         classes: outputs of the head.
-        train: images that a baseline's base is learnt from.
+        train: images that a baseline's base is learned from.
         seed: of what is drawn.
         lap: notes the seconds of the parts; see `topgraft.system.timing.stopwatch`.
         sha256: what the file of weights must have; any if empty.
@@ -96,7 +96,7 @@ def build_classifier(
     if sha256 and network.sha256 != sha256:
         raise WeightsError(
             f"the weights {network.weights} are not those that the run of --config began with: their SHA-256 begins "
-            f"with {network.sha256[:12]}, not with {sha256[:12]}; bring the file back, or give --weights to fit anew "
+            f"with {network.sha256[:12]}, not with {sha256[:12]}; bring the file back, or give --weights to fit again "
             "with these"
         )
     if chosen.weights == IMAGENET:
@@ -104,7 +104,7 @@ def build_classifier(
     classifier = Classifier(network.chain, replace(network.spec, decode=decode)).eval()
     note = lap or (lambda _: None)
     note("network")
-    if network.weights == LEARNT:
+    if network.weights == LEARNED:
         learn_codebook(record, classifier, train, workers=chosen.workers, seed=seed)
         note("dictionary")
     return network, classifier

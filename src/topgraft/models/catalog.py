@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from topgraft.models.weights.names import LEARNT
+from topgraft.models.weights.names import LEARNED
 from topgraft.models.weights.obtain import locate
 from topgraft.models.weights.published import find_weights
 from topgraft.system.quantities import InputSize, image_side
 
 from .registry import BACKBONES, BASELINES, find_network
 from .spec import Backbone
-from .summary import Summary, summarise
+from .summary import Summary, summarize
 
 
 def list_backbones() -> tuple[dict[str, Any], ...]:
-    """One row for each network: name, year, parameters, published top-1, licence, whether its weights are here.
+    """One row for each network: name, year, parameters, published top-1, license, whether its weights are here.
 
-    Of a network without published weights `top1` is None, `weights` is empty and `licence` is a dash. Of one that is
-    learnt from the images, `weights` is ``learnt``, and it has neither parameters nor multiply-adds of its own.
+    Of a network without published weights `top1` is None, `weights` is empty and `license` is a dash. Of one that is
+    learned from the images, `weights` is ``learnt``, and it has neither parameters nor multiply-adds of its own.
     """
     rows = []
     for network in (*BASELINES.values(), *BACKBONES.values()):
         weights = find_weights(network.weights[0]) if network.weights else None
         size, classes = _published_shape(network)
-        described = summarise(network.name, size, classes)
+        described = summarize(network.name, size, classes)
         rows.append(
             {
                 "name": network.name,
@@ -34,8 +34,8 @@ def list_backbones() -> tuple[dict[str, Any], ...]:
                 "input_size": size,
                 "features": network.feature_width,
                 "top1": weights.top1 if weights else None,
-                "weights": weights.name if weights else LEARNT if network.learn else "",
-                "licence": weights.licence if weights else "–",
+                "weights": weights.name if weights else LEARNED if network.learn else "",
+                "license": weights.license if weights else "–",
                 "here": bool(network.learn or (weights and locate(weights.name))),
                 "paper": network.paper,
             }
@@ -46,7 +46,7 @@ def list_backbones() -> tuple[dict[str, Any], ...]:
 def summary(backbone: str, input_size: InputSize | None = None, classes: int | None = None) -> Summary:
     """Layers, output shapes, parameters, multiply-adds of a network; its published size and top if not given."""
     size, published = _published_shape(find_network(backbone))
-    return summarise(backbone, size if input_size is None else image_side(input_size), classes or published)
+    return summarize(backbone, size if input_size is None else image_side(input_size), classes or published)
 
 
 def _published_shape(network: Backbone) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A classifier: normalise the pixels, run the groups of a chain. It knows nothing of training."""
+"""A classifier: normalize the pixels, run the groups of a chain. It knows nothing of training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Normalise(nn.Module):
         self.reverse = spec.channel_order == "BGR"
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalise one batch."""
+        """Normalize one batch."""
         x = pixels.permute(0, 3, 1, 2)
         if self.reverse:
             x = x.flip(1)

@@ -25,7 +25,7 @@ DataFormat = Literal["channels_first", "channels_last"]
 
 
 class PlainNetwork(nn.Module):
-    """A chain without preprocessing: normalised floats in, logits out.
+    """A chain without preprocessing: normalized floats in, logits out.
 
     Attributes:
         groups: name → module in the chain's order; the last is ``head``.
@@ -90,7 +90,7 @@ def create_network(
             ``(32, 32, 3)``; the weights' own if None.
         classes: outputs. The weights' own top is kept if it has as many, or if None; else a new one is made, its
             kernel and bias uniform within ±1/√features as PyTorch's own.
-        channels: 3 for RGB, 1 for grey; see `topgraft.models.weights.load.load_network`.
+        channels: 3 for RGB, 1 for gray; see `topgraft.models.weights.load.load_network`.
         data_format: ``channels_first`` (N×C×H×W) or ``channels_last`` (N×H×W×C).
         rescale_inputs: inputs are 0…1, and the network takes them times 255 minus the RGB means 123.68, 116.78 and
             103.94, as TensorFlow Models' ResNet does.
@@ -104,7 +104,7 @@ def create_network(
     if data_format not in ("channels_first", "channels_last"):
         raise UsageError(f"data_format is channels_first or channels_last, not {data_format!r}")
     if rescale_inputs and channels != 3:
-        raise UsageError("rescale_inputs takes the means of three colours; use channels=3")
+        raise UsageError("rescale_inputs takes the means of three colors; use channels=3")
     side = None if input_size is None else image_side(input_size)
     network = load_network(name, weights, input_size=side, classes=classes, channels=channels, seed=seed, keep_top=True)
     if weights == IMAGENET:

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What one value depends on: a square of `size` pixels; its neighbour's lies `step` pixels further."""
+    """What one value depends on: a square of `size` pixels; its neighbor's lies `step` pixels further."""
 
     size: int = 1
     step: int = 1

@@ -34,7 +34,7 @@ class Build:
     Attributes:
         input_size: side of the images in pixels, at least `SMALLEST_INPUT`.
         classes: outputs of the head, at least 1.
-        channels: of the images: 3, or 1 for grey.
+        channels: of the images: 3, or 1 for gray.
         top: ``own`` ends the base with a pooled or dense vector and makes ``head`` one ``nn.Linear`` on it;
             ``published`` is what the authors had, which is the same in nearly all networks.
         fc: whether the hidden dense layers between the convolutions and the head are kept, where a network has
@@ -57,12 +57,12 @@ class Fetched:
     Attributes:
         tensors: by the names of the backbone's first convention.
         name: of the weights, as artifacts record it.
-        licence: as published; "not stated" where its publisher does not.
+        license: as published; "not stated" where its publisher does not.
     """
 
     tensors: Mapping[str, torch.Tensor]
     name: str
-    licence: str
+    license: str
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Demand:
 
 
 Learn = Callable[[Chain, Iterable[torch.Tensor], int, int], None]
-"""``learn(chain, batches, images, seed)`` learns a base from normalised pixels N×3×H×W, changing it in place."""
+"""``learn(chain, batches, images, seed)`` learns a base from normalized pixels N×3×H×W, changing it in place."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Backbone:
         feature_width: length of the vector before the head, as published.
         build: makes the chain with parameters of no particular values, for images of `SMALLEST_INPUT` pixels a side
             or more. Under ``torch.device("meta")`` it takes no time or memory.
-        initialise: ``initialise(chain, generator)`` draws every parameter as the authors did; see `random_chain`.
+        initialize: ``initialize(chain, generator)`` draws every parameter as the authors did; see `random_chain`.
         conventions: ways in which its weights are written; files are matched against them in this order.
         untrained: how pixels are made for random weights, at the size it was published for.
         weights: names in `topgraft.models.weights.published.WEIGHTS`; the first is the default. Empty where none are
@@ -114,11 +114,11 @@ class Backbone:
             chain's names; see `put_constants`. None where there are none.
         fetch: gets the default weights where `weights` is empty; it raises `topgraft.errors.WeightsError`.
         notes: what a user should know of how the network is used here, one sentence each.
-        learn: where the base is learnt from the training images instead of published; see
+        learn: where the base is learned from the training images instead of published; see
             `topgraft.models.build`. A fit does this first.
         solver: how the head is solved on features: a key of `topgraft.training.head_phase.SOLVERS`.
         demand: what alone can run the base; None where every engine can.
-        libraries: distributions beside PyTorch whose version changes what the base computes.
+        libraries: distributions besides PyTorch whose version changes what the base computes.
         require: raises `topgraft.errors.UsageError` where one of them cannot be imported; asked before the work.
     """
 
@@ -129,7 +129,7 @@ class Backbone:
     groups: tuple[str, ...]
     feature_width: int
     build: Callable[[Build], Chain]
-    initialise: Callable[[Chain, torch.Generator], None]
+    initialize: Callable[[Chain, torch.Generator], None]
     conventions: tuple[Convention, ...]
     untrained: ImageSpec
     weights: tuple[str, ...] = ()
@@ -158,7 +158,7 @@ def random_chain(backbone: Backbone, build: Build, seed: int) -> Chain:
                 if module.affine:
                     nn.init.ones_(module.weight)
                     nn.init.zeros_(module.bias)
-        backbone.initialise(chain, torch.Generator().manual_seed(seed))
+        backbone.initialize(chain, torch.Generator().manual_seed(seed))
     put_constants(backbone, build, chain)
     return chain
 

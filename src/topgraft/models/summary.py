@@ -24,7 +24,7 @@ class Parameters:
     """Numbers that a network holds, counted as Keras does.
 
     Running means and variances of BatchNorm are parameters that are not trainable; the counter of batches that
-    PyTorch keeps beside them is none.
+    PyTorch keeps with them is none.
     """
 
     total: int
@@ -34,7 +34,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer, in the order of computation; also a block that holds parameters of its own beside its layers'.
+    """One layer, in the order of computation; also a block that holds parameters of its own besides its layers'.
 
     Attributes:
         group: the group of the chain that it is in.
@@ -105,7 +105,7 @@ class Summary(Shown, overview=_overview):
     notes: tuple[str, ...] = ()
 
 
-def summarise(backbone: str, input_size: int, classes: int) -> Summary:
+def summarize(backbone: str, input_size: int, classes: int) -> Summary:
     """The summary of a published network at an input size and a number of classes. Loads no weights.
 
     Raises:

@@ -30,7 +30,7 @@ def require_effect(given: Mapping[str, Any], chosen: verbs.FitSettings | verbs.I
         chosen: what came of them.
 
     Raises:
-        UsageError: one has no effect beside the others; says what to do.
+        UsageError: one has no effect with the others; says what to do.
     """
     wrote = {name for name, value in given.items() if value is not None and value is not False}
     strategy = strategy_name(chosen)
@@ -58,7 +58,7 @@ def require_effect(given: Mapping[str, Any], chosen: verbs.FitSettings | verbs.I
 
 
 def strategy_name(chosen: verbs.FitSettings | verbs.InspectSettings) -> str:
-    """Of the strategy that was asked for: whoever gives rules asks for those."""
+    """Of the strategy that was set; rules select the strategy ``rules``."""
     return "rules" if chosen.rules is not None else chosen.strategy
 
 

@@ -41,7 +41,7 @@ def next_phase(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecor
     found = tried(facts, history)
     if facts.folds and _chosen_is_trained(history):
         return None
-    if _goes_on(found) and not facts.stalled:
+    if _continues(found) and not facts.stalled:
         phase = _next_candidate(groups, facts, candidates, history)
         if phase is not None:
             return phase
@@ -95,7 +95,7 @@ def _chosen_is_trained(history: Sequence[EpochRecord]) -> bool:
     return history[-1].phase > 0 and not history[-1].folds
 
 
-def _goes_on(found: Sequence[EpochRecord]) -> bool:
+def _continues(found: Sequence[EpochRecord]) -> bool:
     """Whether the last rung, if one was tried, was not clearly worse than the best before it."""
     return len(found) == 1 or not _worse(found[-1], _best(found[:-1]))
 

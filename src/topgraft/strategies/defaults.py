@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 STRENGTHS: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-10, 1))
-"""Inverse regularisation C of the head, 1e-5 to 1 in half decades, on standardised features with summed losses.
+"""Inverse regularization C of the head, 1e-5 to 1 in half decades, on standardized features with summed losses.
 
 The span holds the best C of a base's 1,280 features from some hundred images up to 50,000, with room at both ends.
 """
@@ -51,7 +51,7 @@ def epochs(images: int, classes: int, pretrained: bool) -> int:
 
     Args:
         images: to train on.
-        classes: how many; each adds to what has to be learnt, so that a hundred classes take one pass more, within
+        classes: how many; each adds to what has to be learned, so that a hundred classes take one pass more, within
             those bounds.
         pretrained: whether the weights are published ones.
     """

@@ -23,7 +23,7 @@ class Facts:
         epochs: passes over the training images in phases that step, as asked or by default.
         lr: learning rate of such phases, as asked or by default.
         pretrained: whether the weights know something; random ones have nothing to keep and no features to solve on.
-        trainable: whether the base can take steps; a baseline's is learnt at once.
+        trainable: whether the base can take steps; a baseline's is learned at once.
         first: the first group that trains under ``partial``, as asked; None leaves it to the probes.
         phases: the user's own, for ``rules``.
         probes: boundary → share of images that a linear head on its pooled activations answers right, out of fold;
@@ -89,7 +89,7 @@ def unfrozen(groups: Sequence[str], first: str) -> tuple[Rule, ...]:
     """Rules that train `first` and all above it, at rates that fall towards the image, and freeze the rest.
 
     Raises:
-        UsageError: `first` is no group, or is the head.
+        UsageError: `first` is not a group, or is the head.
     """
     base = [group for group in groups if group != "head"]
     if first not in base:

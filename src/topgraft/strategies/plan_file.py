@@ -44,10 +44,10 @@ def read_phases(given: Any) -> tuple[Phase, ...]:
         except OSError as error:
             raise UsageError(f"the rules in {where} cannot be read: {error.strerror or error}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{where} is no TOML file ({error}); it has a [[phase]] for each phase") from None
+            raise UsageError(f"{where} is not a TOML file ({error}); it has a [[phase]] for each phase") from None
         entries = document.pop("phase", None)
         if document:
-            raise UsageError(f"{where} has {', '.join(document)} beside its phases; only [[phase]] is known")
+            raise UsageError(f"{where} has {', '.join(document)} besides its phases; only [[phase]] is known")
     if not isinstance(entries, Sequence) or isinstance(entries, str | bytes) or not entries:
         raise UsageError(f"{where} has no phase; write a [[phase]] with rules for each")
     phases = tuple(
@@ -89,7 +89,7 @@ def _phase(given: Any, number: int, source: str) -> Phase:
         if value is not None and not (
             (isinstance(value, kind) and value is not True and value is not False) or (kind is float and whole)
         ):
-            raise UsageError(f"{key} of {where} is {value!r}, which is no {_KINDS[kind]}")
+            raise UsageError(f"{key} of {where} is {value!r}, which is not {_KINDS[kind]}")
     epochs, lr = entry.get("epochs", 0), float(entry.get("lr", 0.0))
     if not entry.get("rules"):
         raise UsageError(f'{where} has no rules; a last rule "*" covers all groups')
@@ -103,7 +103,7 @@ def _phase(given: Any, number: int, source: str) -> Phase:
     return Phase(entry.get("name", f"phase {number}"), rules, epochs, lr)
 
 
-_KINDS: dict[Any, str] = {str: "text", Mapping: "table", int: "whole number", float: "number"}
+_KINDS: dict[Any, str] = {str: "text", Mapping: "a table", int: "a whole number", float: "a number"}
 
 
 def _multiplier(value: Any, where: str) -> float | None:

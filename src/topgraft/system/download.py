@@ -32,7 +32,7 @@ class _Interrupted(Exception):
 def fetch(url: str, *, known_hash: str, folder: Path, file_name: str) -> Path:
     """The path of a file in `folder`, downloaded if it is not there with the known hash.
 
-    A download that is cut goes on where it ended, also in a later process: its bytes are kept beside the target
+    A download that is cut continues where it ended, also in a later process: its bytes are kept next to the target
     as ``.NAME.part``, and the server is asked for the rest of the same version only (``Range`` with ``If-Range``,
     RFC 9110 §13.1.5 and §14). Where the server cannot do that, the file is fetched from its start.
 
@@ -64,7 +64,7 @@ def fetch(url: str, *, known_hash: str, folder: Path, file_name: str) -> Path:
             if error.errno in _FULL:
                 raise DownloadError(
                     f"the disk is full: {url} does not fit into {folder}. Free some space and start again; "
-                    "the download goes on where it ended"
+                    "the download continues where it ended"
                 ) from None
             raise DownloadError(f"{target} cannot be written: {(error.strerror or str(error)).lower()}") from None
     return target
@@ -92,7 +92,7 @@ def _fits(path: Path, known_hash: str) -> bool:
 
 
 def _download(url: str, target: Path) -> Path:
-    """Bring the whole file beside the target, in as many attempts as it takes while each brings something."""
+    """Bring the whole file next to the target, in as many attempts as it takes while each brings something."""
     part = target.with_name(f".{target.name}.part")
     idle = 0
     while True:

@@ -20,7 +20,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 HISTORY_FILE = "history.jsonl"
 """One line for each epoch or solve, in an artifact, and in the folder of an unfinished fit."""
 
-_STALE_SECONDS = 3600.0  # a file or an artifact is written in seconds; what nobody has touched for so long is left over
+_STALE_SECONDS = 3600.0  # a file or an artifact is written in seconds; a file older than that is left over
 
 _REPLACE_TRIES = 20  # × 50 ms: a virus scanner on Windows may hold a new file for some tenths of a second
 
@@ -41,7 +41,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         OSError: as the system says; the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp: that makes files which nobody else may read, whatever the user's umask says.
+    # Not mkstemp: that makes files which other users may not read, whatever the user's umask says.
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(6)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -70,7 +70,7 @@ def is_draft(path: Path, name: str) -> bool:
 
 
 def remove_stale_drafts(target: Path) -> None:
-    """Remove what killed writes of a file or folder have left beside it, unless it may still be in use.
+    """Remove what killed writes of a file or folder have left next to it, unless it may still be in use.
 
     In use is what was touched within the last hour: which process made it cannot be told for sure on shared disks and
     in containers. What cannot be removed stays.
@@ -93,7 +93,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """``os.replace``, tried again for a second where Windows says that somebody has the file open."""
+    """``os.replace``, tried again for a second where Windows says that another process has the file open."""
     for attempt in range(_REPLACE_TRIES):
         try:
             source.replace(target)

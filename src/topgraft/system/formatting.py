@@ -70,7 +70,7 @@ def in_points(share: float) -> str:
 
 
 def shown(path: PurePath | str) -> str:
-    """A path as text with forward slashes. Bytes of a name that are no UTF-8 are shown as ``\\xNN``."""
+    """A path as text with forward slashes. Bytes of a name that are not UTF-8 are shown as ``\\xNN``."""
     text = path.as_posix() if isinstance(path, PurePath) else path
     return os.fsencode(text).decode("utf-8", "backslashreplace") if os.name != "nt" else text
 

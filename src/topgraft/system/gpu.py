@@ -1,4 +1,4 @@
-"""What a GPU needs beside PyTorch's defaults."""
+"""What a GPU needs besides PyTorch's defaults."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gpu_problem() -> str | None:
 
 
 def to_device(batch: torch.Tensor, device: str) -> torch.Tensor:
-    """A batch on a device. A GPU fetches it while the caller goes on: from memory that stays in its place."""
+    """A batch on a device. A GPU fetches it while the caller continues: from memory that stays in its place."""
     return batch if device == "cpu" else batch.pin_memory().to(device, non_blocking=True)
 
 

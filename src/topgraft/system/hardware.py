@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-# Sizes and names are no instruction sets: they tell machines apart that compute alike.
+# Sizes and names are not instruction sets: they tell machines apart that compute alike.
 _NOT_FEATURES = ("architecture", "cpu_name", "num_", "l1", "l2", "l3")
 
 

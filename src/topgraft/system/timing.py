@@ -21,7 +21,7 @@ def counting_from(began: float) -> Iterator[None]:
 
 
 def began() -> float:
-    """The moment that work is counted from, by ``time.perf_counter``; now, where nobody has said."""
+    """The moment that work is counted from, by ``time.perf_counter``; now, where it is not set."""
     found = _began.get()
     return time.perf_counter() if found is None else found
 

@@ -63,7 +63,7 @@ def fill(
     Raises:
         OutOfTimeError: it was not.
         CacheError: it cannot be kept; or a plain image cannot be read, which could be before. A view that cannot be
-            made is left out of the epochs that take it, as where they are drawn anew.
+            made is left out of the epochs that take it, as where they are drawn again.
     """
     plain, *views = bases
     name = plain.store.boundary

@@ -1,4 +1,4 @@
-"""The state of an unfinished fit in one file, so that it goes on after a kill, and ends where it would have ended.
+"""The state of an unfinished fit in one file, so that it continues after a kill, and ends where it would have ended.
 
 The file is a safetensors file (https://huggingface.co/docs/safetensors: eight bytes of length, a JSON header, the
 tensors' bytes) with one metadata key. That key holds the JSON state and a SHA-256 of everything else. It is written
@@ -39,7 +39,7 @@ _DAMAGE = (AttributeError, LookupError, TypeError, ValueError, RuntimeError, Rec
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What an unfinished fit needs to go on.
+    """What an unfinished fit needs to continue.
 
     Attributes:
         tensors: by name, on the CPU and contiguous when they come from `read`.
@@ -123,13 +123,13 @@ def read(path: Path) -> Checkpoint | None:
         tensors = load(data)
     except (*_DAMAGE, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is damaged ({type(error).__name__}: {error}), so the fit cannot go on from there; "
-            "delete it, or start anew with --overwrite"
+            f"{path} is damaged ({type(error).__name__}: {error}), so the fit cannot continue from there; "
+            "delete it, or start again with --overwrite"
         ) from error
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format {version}, made by another Topgraft; this one goes on from format {FORMAT_VERSION}: "
-            "go on with the version that began it, or start anew with --overwrite"
+            f"{path} has format {version}, made by another Topgraft; this one continues from format {FORMAT_VERSION}: "
+            "continue with the version that began it, or start again with --overwrite"
         )
     return Checkpoint({name: tensors[name] for name in sorted(tensors)}, state)
 
@@ -192,7 +192,7 @@ def unpack_optimizer(
         optimizer.load_state_dict({"state": entries, "param_groups": groups})
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"the checkpoint's optimizer does not fit this network ({error}); start anew with --overwrite"
+            f"the checkpoint's optimizer does not fit this network ({error}); start again with --overwrite"
         ) from error
 
 

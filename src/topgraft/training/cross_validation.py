@@ -107,6 +107,6 @@ def try_in_folds(
 
 
 def _complete(records: Sequence[EpochRecord], images: int) -> int:
-    """Epochs that were walked over to the end."""
+    """Epochs that were completed."""
     last = records[-1].train_top1
     return len(records) - (last is None or last.n < images)

@@ -34,7 +34,7 @@ from topgraft.system.quantities import as_seconds
 from topgraft.system.threads import torch_threads
 from topgraft.system.timing import stopwatch
 from topgraft.training.cost.budget import RemainingWork
-from topgraft.training.head import Labelled
+from topgraft.training.head import Labeled
 from topgraft.training.sgd.high_rates import far_above
 from topgraft.training.sgd.step import StepChoices
 
@@ -97,10 +97,10 @@ def train_network(
         chosen, resolved: see `topgraft.training.replay.fit_settings`.
         seconds: gets the seconds of each part.
         began: when the fit began, by ``time.perf_counter``: what its budget is counted from.
-        later: what comes after training beside validating, which its budget is for too.
+        later: what comes after training besides validating, which its budget is for too.
 
     Raises:
-        DataError: images that cannot be learnt from.
+        DataError: images that cannot be learned from.
         UsageError: a strategy that cannot work for this network.
         CheckpointError, UsageError: what is to be resumed is damaged, or had other settings.
         TrainingStalledError: see `topgraft.training.sgd.epochs.run_phase`.
@@ -119,8 +119,8 @@ def train_network(
     first = job.strategy(tuple(classifier.groups), job.facts, ())
     solves = first is None or first.solves_head
     published = None if job.name == "head" else _base_fingerprint(classifier)
-    learnt = _on_features(job, saved, lap, began) if solves else _on_pixels(job, saved, lap, began)
-    records, outcome, preparation, computed, facts = learnt
+    learned = _on_features(job, saved, lap, began) if solves else _on_pixels(job, saved, lap, began)
+    records, outcome, preparation, computed, facts = learned
     facts = replace(facts, stalled=outcome.stalled)
     lap("head" if job.name == "head" else "train")
     untouched = computed is not None and (published is None or _base_fingerprint(classifier) == published)
@@ -196,7 +196,7 @@ class _Job:
 
     @property
     def climbs(self) -> bool:
-        """Whether ``auto`` decides what trains beside the head."""
+        """Whether ``auto`` decides what trains besides the head."""
         return self.name == "auto" and self.facts.pretrained and self.facts.trainable
 
     @property
@@ -237,7 +237,7 @@ class _Job:
 
 
 def strategy_and_facts(chosen: verbs.InspectSettings, splits: Splits) -> tuple[Strategy, Facts]:
-    """What ``fit`` would begin with, for whoever wants to look before."""
+    """What ``fit`` would begin with, to look at before."""
     if strategy_name(chosen) in ("auto", "partial") and chosen.from_ is None and chosen.weights != RANDOM:
         progress.note("fit finds where to cut by probes on your photos; here it is above all but the last group")
     fit = verbs.FitSettings(**{name: getattr(chosen, name) for name in verbs.OF_A_FIT})
@@ -247,7 +247,7 @@ def strategy_and_facts(chosen: verbs.InspectSettings, splits: Splits) -> tuple[S
 _RESERVE = 0.05  # share of a budget for validating and saving, where nothing was measured before
 
 
-_Learnt = tuple[list[EpochRecord], Outcome, Preparation, FeatureRows | None, Facts]
+_Learned = tuple[list[EpochRecord], Outcome, Preparation, FeatureRows | None, Facts]
 
 
 def _facts(chosen: verbs.FitSettings, replayed: Sequence[Phase], splits: Splits) -> Facts:
@@ -259,7 +259,7 @@ def _facts(chosen: verbs.FitSettings, replayed: Sequence[Phase], splits: Splits)
     record = find_network(chosen.backbone)
     pretrained, trainable = chosen.weights != RANDOM, record.learn is None
     if not trainable and (chosen.strategy not in ("auto", "head") or chosen.rules is not None):
-        raise UsageError(f"the base of {record.name} is learnt from the images at once and takes no steps; use head")
+        raise UsageError(f"the base of {record.name} is learned from the images at once and takes no steps; use head")
     if chosen.refit and chosen.strategy not in ("head",):
         raise UsageError("refit solves the head again, and this strategy may take steps; use --strategy head")
     budgeted = chosen.strategy == "auto" and chosen.rules is None and not replayed
@@ -280,7 +280,7 @@ def _facts(chosen: verbs.FitSettings, replayed: Sequence[Phase], splits: Splits)
 # --- The two ways in ------------------------------------------------------------------------------------------------
 
 
-def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None], began: float) -> _Learnt:
+def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None], began: float) -> _Learned:
     """Published weights: the head is solved on the features of the frozen base before anything steps."""
     chosen, splits, classifier = job.chosen, job.splits, job.classifier
     samples = (*splits.train, *splits.val)
@@ -290,7 +290,7 @@ def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]
     until = math.inf if job.facts.budget is None else began + job.facts.budget
     computed, pooled = preparation.features(wants_probes, until)
     lap("features")
-    pair = labelled(computed, samples, len(splits.train), splits.classes)
+    pair = labeled(computed, samples, len(splits.train), splits.classes)
     facts = replace(job.facts, train_images=len(pair[0].labels), val_images=len(pair[1].labels))  # that can be read
     if saved is not None:
         facts = Facts.of(saved.state["facts"])
@@ -318,7 +318,7 @@ def _preparation(job: _Job, samples: Sequence[Sample], saved: Checkpoint | None)
     return preparation
 
 
-def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None], began: float) -> _Learnt:
+def _on_pixels(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None], began: float) -> _Learned:
     """Random weights, or a user's rules: groups step from the beginning."""
     samples = (*job.splits.train, *job.splits.val)
     preparation = _preparation(job, samples, saved)
@@ -374,9 +374,9 @@ def _run(
         return drain(run, history.add)
 
 
-def labelled(
+def labeled(
     computed: FeatureRows, samples: Sequence[Sample], train_size: int, classes: Sequence[str]
-) -> tuple[Labelled, Labelled]:
+) -> tuple[Labeled, Labeled]:
     """Features and labels of train and of validation.
 
     Raises:
@@ -385,4 +385,4 @@ def labelled(
     labels = labels_of(samples)[computed.kept]
     first = int((computed.kept < train_size).sum())
     require_readable(classes, set(labels[:first].tolist()), labels[first:].tolist())
-    return Labelled(computed.rows[:first], labels[:first]), Labelled(computed.rows[first:], labels[first:])
+    return Labeled(computed.rows[:first], labels[:first]), Labeled(computed.rows[first:], labels[first:])

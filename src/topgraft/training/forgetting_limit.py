@@ -18,7 +18,7 @@ from topgraft.features.engines.base import EngineChoice
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import find_network
 from topgraft.models.weights.load import Network
-from topgraft.models.weights.names import LEARNT, RANDOM
+from topgraft.models.weights.names import LEARNED, RANDOM
 from topgraft.settings import verbs
 from topgraft.settings.conflicts import class_weight
 from topgraft.system.threads import torch_threads
@@ -48,8 +48,8 @@ class Past:
 
     Attributes:
         original: the published network; None where there was no original task, or it was not loaded yet.
-        source: labelled images of the original task, as `where` says.
-        unreadable: files there that are no images.
+        source: labeled images of the original task, as `where` says.
+        unreadable: files there that are not images.
     """
 
     original: PretrainedReference | None = None
@@ -67,7 +67,7 @@ def open_past(
         UsageError: a limit, or a source, for a network that had no task before; classes that do not match; or too
             few images to limit what is forgotten.
     """
-    if network.weights in (RANDOM, LEARNT):
+    if network.weights in (RANDOM, LEARNED):
         if chosen.forget_at_most is not None or source is not None:
             raise UsageError(
                 f"{chosen.backbone} starts from {network.weights} weights: there is no original task that could be "
@@ -175,7 +175,7 @@ def check_forgetting(
     """
     if trained.untouched:
         return trained, never_touched(chosen.backbone, network.weights), None
-    if network.weights in (RANDOM, LEARNT):
+    if network.weights in (RANDOM, LEARNED):
         return trained, None, None
     costly = chosen.forget_at_most is not None or chosen.source is not None or trained.before is None
     if trained.outcome.interrupted and costly:
@@ -224,7 +224,7 @@ def never_touched(backbone: str, weights: str) -> Forgetting | None:
 
     That the base did not change was proven by hash while the head was solved (`topgraft.models.freeze`).
     """
-    return None if weights in (RANDOM, LEARNT) else Forgetting(backbone, weights, True, 0.0)
+    return None if weights in (RANDOM, LEARNED) else Forgetting(backbone, weights, True, 0.0)
 
 
 def as_config(found: Forgetting | None, trade: Trade | None) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def prepare_phase(
     """
     assert job.inputs.material is not None
     if phase.seconds is not None:
-        # What has begun is gone on with: the time ends it at its next step, and leaves its best epoch.
+        # What has begun continues: the time ends it at its next step, and leaves its best epoch.
         begun = now.position is not None or now.folds
         phase = replace(phase, seconds=None if begun else phase.seconds - now.lead)
     began = time.perf_counter()

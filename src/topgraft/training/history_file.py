@@ -42,7 +42,7 @@ class GrowingHistory:
     """
 
     def __init__(self, path: Path | None, val_images: int, earlier: Sequence[EpochRecord] = ()) -> None:
-        """Begin the file anew.
+        """Begin the file again.
 
         Args:
             path: of the file; None for none.

@@ -36,7 +36,7 @@ from topgraft.system.files import cache_folder
 from topgraft.training.cost.budget import AFTER, RemainingWork
 from topgraft.training.cost.cache_decision import CacheDecision, Timings, decide
 from topgraft.training.cost.group_costs import GroupCost, above, below, measure_groups
-from topgraft.training.head import Labelled
+from topgraft.training.head import Labeled
 from topgraft.training.head.probes import probe
 
 from .boundary_cache import fill, free_bytes, measure_store, trim
@@ -107,7 +107,7 @@ class Preparation:
         return Timings(self._costs, self._engine, self._decode, self._store)
 
     def state(self) -> dict[str, Any]:
-        """What was measured and decided, as JSON types, for whoever goes on: see `remember`."""
+        """What was measured and decided, as JSON types, for a resumed run: see `remember`."""
         # As pairs: JSON objects keep no order, and no numbers as names.
         return {
             "costs": [[name, *asdict(cost).values()] for name, cost in self._costs.items()],
@@ -175,7 +175,7 @@ class Preparation:
     def plan(
         self,
         facts: Facts,
-        pair: tuple[Labelled, Labelled],
+        pair: tuple[Labeled, Labeled],
         pooled: Mapping[str, NDArray[np.float32]],
         began: float,
         later: RemainingWork,
@@ -189,7 +189,7 @@ class Preparation:
             pair: features and labels.
             pooled: see `features`.
             began: when the fit began.
-            later: what comes after the last phase beside validating.
+            later: what comes after the last phase besides validating.
         """
         groups = [name for name in self.classifier.groups if name != "head"]
         patience, spent = math.inf, time.perf_counter() - began
@@ -227,7 +227,7 @@ class Preparation:
             solves=later.solves,
         )
 
-    def _familiarity(self, train: Labelled) -> float | None:
+    def _familiarity(self, train: Labeled) -> float | None:
         """Mean probability of the published classifier's best answer; None where there is none on these features."""
         with suppress(TopgraftError):
             name = self.chosen.backbone
@@ -273,7 +273,7 @@ class Preparation:
             raise
         except CacheError as error:
             self.decisions[name] |= {"cached": False, "why": str(error)}
-            progress.note(f"{phase.name}: going on without the cache: {error}")
+            progress.note(f"{phase.name}: continuing without the cache: {error}")
             return self._from_pixels()
 
     def _from_cache(
@@ -307,7 +307,7 @@ class Preparation:
         """Note from which stores a phase trains; say so where a resumed run had others."""
         if self.decisions[name]["keys"] not in ([], list(keys)):
             progress.note(
-                f"{name}: the activations are cached anew, as a version or a processor is another one than before; "
+                f"{name}: the activations are cached again, as a version or a processor is another one than before; "
                 "the end may differ in its last digits from that of a fit without interruption"
             )
         self.decisions[name]["keys"] = list(keys)

@@ -16,11 +16,11 @@ from topgraft.data.pixel_cache import Pixels, epoch
 from topgraft.data.split_checks import refuse_vanished
 from topgraft.features.store import FeatureStore
 from topgraft.strategies.plan import Phase
-from topgraft.training.head import Labelled
+from topgraft.training.head import Labeled
 
 
 class TrainingInputs(Protocol):
-    """Labelled images of train and validation together, in the form that the first training group takes, or before.
+    """Labeled images of train and validation together, in the form that the first training group takes, or before.
 
     Attributes:
         labels: int64, one for each image.
@@ -164,7 +164,7 @@ class Inputs:
         train, val: indices into that material of the images that can be read, as the features' rows have them.
     """
 
-    features: tuple[Labelled, Labelled] | None = None
+    features: tuple[Labeled, Labeled] | None = None
     material: Callable[[Phase, Mapping[str, float | None]], TrainingInputs] | None = None
     train: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     val: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))

@@ -67,7 +67,7 @@ def train(
     Every phase starts from the best state so far, by validation, and the best of all is what stays.
 
     Args:
-        save: is given all that a later run needs to go on, after each epoch and phase, and every few minutes.
+        save: is given all that a later run needs to continue, after each epoch and phase, and every few minutes.
         resumed: what an earlier run has saved. Its records are yielded again, without their work.
 
     Raises:
@@ -117,7 +117,7 @@ def train(
                 except (TrainingStalledError, NotANumberError, OutOfTimeError) as stall:
                     if facts.budget is None or now.standing is None:
                         raise
-                    given_up = stall  # auto has something to fall back on, and nobody asked for this phase by name
+                    given_up = stall  # auto has a result to fall back on, and this phase was not requested by name
             classifier.load_state_dict(now.best)
             now.end_phase()
             if given_up is not None:

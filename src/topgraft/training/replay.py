@@ -19,7 +19,7 @@ from topgraft.strategies.plan import Phase, Rule, phase_from_json
 _OF_A_RUN = ("config", "resume", "checkpoint")  # these are about the run that has them, not about a replay
 
 
-# What the phases of a replayed run depend on: where one of these is given anew, the strategy decides again.
+# What the phases of a replayed run depend on: where one of these is given again, the strategy decides again.
 _DECIDING = frozenset(
     {"strategy", "from_", "rules", "budget", "epochs", "lr", "find_lr", "backbone", "weights", "limit"}
 )
@@ -56,7 +56,7 @@ class Resolved:
 
 
 def fit_settings(choices: Mapping[str, Any]) -> tuple[verbs.FitSettings, Resolved]:
-    """The settings, and what they leave open: as a replayed run has recorded it, unless a part of it is given anew.
+    """The settings, and what they leave open: as a replayed run has recorded it, unless a part of it is given again.
 
     Raises:
         UsageError: an unknown or impossible choice, or a ``config`` that is none.
@@ -77,8 +77,8 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[verbs.FitSettings, Resolve
         if any(type(n) is not int or n < 1 for n in (recorded.engine.batch_size, recorded.engine.threads)):
             raise ValueError("its engine's batch_size and threads must be whole numbers from 1")
     except (AttributeError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no config.json of a run ({error})") from error
-    # What is given anew takes the place of what it would have no effect beside.
+        raise UsageError(f"{path} is not a config.json of a run ({error})") from error
+    # What is given again takes the place of what it would have no effect with.
     if choices.get("strategy", "rules") != "rules":
         kept["rules"] = None
     if choices.get("lr") is not None:
@@ -93,13 +93,13 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[verbs.FitSettings, Resolve
         recorded = replace(recorded, weights="")
     forced = {"engine", "precision", "device", "backbone"} & set(choices)
     if forced:
-        anew = resolve(replayed, find_network(replayed.backbone))
-        return replayed, replace(anew, phases=recorded.phases, weights=recorded.weights)
+        resolved = resolve(replayed, find_network(replayed.backbone))
+        return replayed, replace(resolved, phases=recorded.phases, weights=recorded.weights)
     try:
         choose.choose(recorded.engine.name, recorded.engine.precision, recorded.engine.device)
         choose.choose("torch", recorded.training, recorded.engine.device)
     except UsageError as error:
-        raise UsageError(f"{path} was run on what is not here: {error}. Add --engine auto to choose anew") from None
+        raise UsageError(f"{path} was run on what is not here: {error}. Add --engine auto to choose again") from None
     return replayed, recorded
 
 

@@ -1,4 +1,4 @@
-"""The state of an unfinished fit: written as it goes, and found again to go on with."""
+"""The state of an unfinished fit: written as it goes, and found again to resume from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .run_config import versions
 
 
 def saved_state(chosen: verbs.FitSettings, splits: Splits) -> Checkpoint | None:
-    """What an earlier run has left to go on from; None where there is nothing, or it was not asked for.
+    """What an earlier run has left to continue from; None where there is nothing, or it was not asked for.
 
     Raises:
         UsageError: it had other settings, or the images have changed since; nothing says where it is; or it is there
@@ -33,14 +33,14 @@ def saved_state(chosen: verbs.FitSettings, splits: Splits) -> Checkpoint | None:
     if not chosen.resume:
         if chosen.checkpoint is not None and (state := checkpoint_file(chosen.checkpoint)).exists():
             raise UsageError(
-                f"{state} is of an earlier fit; resume goes on with it to its end, and without the file one starts anew"
+                f"{state} is of an earlier fit; resume continues it to its end, and without the file one starts again"
             )
         return None
     if chosen.checkpoint is None:
-        raise UsageError("resume goes on from what checkpoint=FOLDER has kept; give that folder")
+        raise UsageError("resume continues from what checkpoint=FOLDER has kept; give that folder")
     saved = checkpoint.read(checkpoint_file(chosen.checkpoint))
     if saved is None:
-        progress.note(f"{chosen.checkpoint} holds no checkpoint to go on from; starting anew")
+        progress.note(f"{chosen.checkpoint} holds no checkpoint to continue from; starting again")
         return None
     if in_checkpoint(chosen.backbone, saved.tensors, saved.state):
         raise CheckpointError(
@@ -51,17 +51,17 @@ def saved_state(chosen: verbs.FitSettings, splits: Splits) -> Checkpoint | None:
     if saved.state["images"] != _digest(splits):
         raise UsageError(
             f"the images in {splits.where} are not those that the fit in {chosen.checkpoint} began with; "
-            "bring them back to go on, or start anew with --overwrite"
+            "bring them back to continue, or start again with --overwrite"
         )
     before, now = saved.state["versions"], versions(Resolved.of(saved.state["resolved"]), chosen.backbone)
     changed = [f"{name} {before.get(name)} then, {now.get(name)} now" for name in now if before.get(name) != now[name]]
     if changed:
-        progress.note(f"going on with other versions, so that last digits may differ: {'; '.join(changed)}")
+        progress.note(f"continuing with other versions, so that last digits may differ: {'; '.join(changed)}")
     return saved
 
 
 def require_as_before(place: Path, saved: Mapping[str, Any], chosen: verbs.FitSettings, where: str) -> None:
-    """Refuse to go on with other settings than a fit began with; see `topgraft.training.resume.require_same`.
+    """Refuse to continue with other settings than a fit began with; see `topgraft.training.resume.require_same`.
 
     Another spelling of a path is the same place, and a setting that there was none of then counts as its default.
 
@@ -80,7 +80,7 @@ def require_as_before(place: Path, saved: Mapping[str, Any], chosen: verbs.FitSe
 
 
 def require_weights(before: str, now: str, chosen: verbs.FitSettings) -> None:
-    """Refuse to go on from another file of weights than a fit began with.
+    """Refuse to continue from another file of weights than a fit began with.
 
     Args:
         before, now: SHA-256 of them.
@@ -92,7 +92,7 @@ def require_weights(before: str, now: str, chosen: verbs.FitSettings) -> None:
     if before != now:
         raise UsageError(
             f"the weights are not those that the fit in {chosen.checkpoint} began with: their SHA-256 begins with "
-            f"{now[:12]}, not with {before[:12]}; bring the file back to go on, or start anew with --overwrite"
+            f"{now[:12]}, not with {before[:12]}; bring the file back to continue, or start again with --overwrite"
         )
 
 
@@ -133,7 +133,7 @@ def keep_state(
         path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.write(path, Checkpoint(state.tensors, everything))
     except OSError as error:
-        before = "the state before is whole: make room, and go on with --resume" if path.exists() else "make room"
+        before = "the state before is whole: make room, and continue with --resume" if path.exists() else "make room"
         raise CheckpointError(f"the state of the fit cannot be written to {path} ({error}); {before}") from None
 
 
@@ -148,7 +148,7 @@ def _digest(splits: Splits) -> str:
 
 
 def _where(state: Mapping[str, Any]) -> dict[str, int]:
-    """Phase, epoch and step that a resumed run goes on from: all before is not done again."""
+    """Phase, epoch and step that a resumed run continues from: all before is not done again."""
     number = int(state["number"])
     if state["under_way"] is None:
         return {"phase": number + 1, "epoch": 1, "step": 0}
@@ -182,7 +182,7 @@ def differences(saved: Mapping[str, Any], asked: Mapping[str, Any], without_effe
 def require_same(
     place: Path, saved: Mapping[str, Any], asked: Mapping[str, Any], without_effect: Collection[str] = ()
 ) -> None:
-    """Refuse to go on with other settings than a fit began with.
+    """Refuse to continue with other settings than a fit began with.
 
     Args:
         place: the folder of the fit, for the message.
@@ -195,8 +195,8 @@ def require_same(
     if found:
         listed = "".join(f"\n  {line}" for line in found)
         raise UsageError(
-            f"{place} was fitted with other settings, so --resume cannot go on with these; "
-            f"give the same, or start anew with --overwrite:{listed}"
+            f"{place} was fitted with other settings, so --resume cannot continue with these; "
+            f"give the same, or start again with --overwrite:{listed}"
         )
 
 

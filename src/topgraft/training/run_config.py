@@ -56,10 +56,10 @@ def run_config(
     resolved: Resolved,
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """All that ``config.json`` says of a run, beside what `topgraft.artifacts.save` adds.
+    """All that ``config.json`` says of a run, besides what `topgraft.artifacts.save` adds.
 
     Args:
-        extra: what training found beside its outcome; see `topgraft.training.fit.Trained`.
+        extra: what training found besides its outcome; see `topgraft.training.fit.Trained`.
     """
     import torch
 
@@ -70,7 +70,7 @@ def run_config(
             "build": asdict(network.build),
             "weights": network.weights,
             "weights_sha256": network.sha256,
-            "licence": network.licence,
+            "licence": network.license,
             "paper": record.paper,
         },
         "strategy": strategy_name(chosen),

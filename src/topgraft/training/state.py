@@ -246,6 +246,6 @@ class Job:
     published: Mapping[str, torch.Tensor] | None
 
     def keep(self, now: TrainingState) -> None:
-        """Give it away, if somebody wants to keep it."""
+        """Hand it to the callback that saves it, if there is one."""
         if self.save is not None:
             self.save(to_checkpoint(now))

@@ -192,12 +192,12 @@ def limit_tuning(
     Args:
         classifier: tuned; on the CPU, in evaluation mode.
         original: with its own classifier; see `topgraft.evaluation.pretrained_reference.find_reference`.
-        train, val: labelled images of the new task; classes are the outputs of `classifier`.
+        train, val: labeled images of the new task; classes are the outputs of `classifier`.
         at_most: points that may be lost, 0 to 100, of source top-1, or, without a source, of agreement with the
             original network's answers on `val`.
         choice, workers, folder, libraries: see `topgraft.features.frozen_base.open_base`. Only the original's
             features are cached.
-        source: labelled images of the original task; see `topgraft.evaluation.pretrained_reference.source_samples`.
+        source: labeled images of the original task; see `topgraft.evaluation.pretrained_reference.source_samples`.
         class_weight, seed: see `topgraft.training.head.selection.choose_head`.
         shares: ascending, from 0 to at most 1.
 
@@ -216,7 +216,7 @@ def limit_tuning(
     before = compute(asked, base, strict=False, description="original base")
     samples = [asked[index] for index in before.kept]
     first, last = (int(np.searchsorted(before.kept, stop)) for stop in (len(train), len(train) + len(val)))
-    learnt, held = slice(0, first), slice(first, last)
+    learned, held = slice(0, first), slice(first, last)
     judges = slice(last, None) if source else held
     if not 0 < first < last:
         raise UsageError(f"{first:,} training and {last - first:,} validation images that can be read are too few")
@@ -233,8 +233,8 @@ def limit_tuning(
             put(interpolate(base_state(published), tuned, share), between)
             rows = _rows(samples, between, choice, workers, libraries, f"{formatting.share(share, 0)} of the tuning")
         solved = choose_head(
-            rows[learnt],
-            labels[learnt],
+            rows[learned],
+            labels[learned],
             rows[held],
             labels[held],
             classifier.head.out_features,

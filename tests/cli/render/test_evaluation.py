@@ -131,7 +131,7 @@ def test_a_survey_of_what_cannot_be_fitted_says_why(capsys: pytest.CaptureFixtur
 def test_tables_fit_into_80_columns(on_80_columns: Print) -> None:
     texts = [
         on_80_columns(network.backbones, list_backbones()),
-        on_80_columns(network.summarised, summary("efficientnet_lite0", 64)),
+        on_80_columns(network.summarized, summary("efficientnet_lite0", 64)),
         on_80_columns(evaluated, evaluation()),
         on_80_columns(dataset.surveyed, survey()),
         on_80_columns(predicted, Predictions((Prediction("x" * 200, ("Käfer", "ant"), (0.75, 0.25)),))),
@@ -145,9 +145,9 @@ def test_tables_fit_into_80_columns(on_80_columns: Print) -> None:
 
 def test_nothing_is_left_out_where_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
     network.backbones(list_backbones())
-    network.summarised(summary("efficientnet_lite0", 64))
+    network.summarized(summary("efficientnet_lite0", 64))
     text = capsys.readouterr().out
-    for column in ("year", "multiply-adds", "licence", "type", "activations", "sees"):
+    for column in ("year", "multiply-adds", "license", "type", "activations", "sees"):
         assert column in text
     assert "also shows" not in text
 

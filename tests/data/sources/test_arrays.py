@@ -67,7 +67,7 @@ def test_train_alone_is_flat():
 
 
 @pytest.mark.parametrize("images", [X[..., 0], X[..., :1], [image[..., :1] for image in X]])
-def test_grey_images_have_two_axes(images):
+def test_gray_images_have_two_axes(images):
     source = open_source((images, [0, 1, 0, 1]))
     assert all(np.array_equal(sample.array, image[..., 0]) for sample, image in zip(source.flat, X, strict=True))
     assert all(sample.array.flags.c_contiguous for sample in source.flat)
@@ -100,8 +100,8 @@ def test_images_of_different_sizes_come_as_a_list():
         ((X, np.eye(4, 2)), "for one-hot rows use labels.argmax(axis=1)"),
         ((X, [0.0, 1.0, 0.0, 1.0]), "the labels are float64; give integers, labels.astype(int), or strings"),
         ((X, [None, "a", "b", "c"]), "the labels are object"),
-        ((X, [0, 1, 2, -1], ["a", "b"]), "labels that are no class: -1, 2. There are 2 classes"),
-        ((X, [*"abcd"], ["a", "b"]), "labels that are no class: c, d"),
+        ((X, [0, 1, 2, -1], ["a", "b"]), "labels that are not a class: -1, 2. There are 2 classes"),
+        ((X, [*"abcd"], ["a", "b"]), "labels that are not a class: c, d"),
         ((X, [0, 1, 0, 1], ["a", "a"]), "class names are given twice: a"),
         ((X,), "1 things were given; give (images, labels)"),
         ({}, "none of train, val and test"),

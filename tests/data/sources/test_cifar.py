@@ -278,8 +278,8 @@ GOOD = {b"data": planes(0), b"labels": [0] * ROWS}
         (GOOD | {b"labels": [0]}, "holds no images of 32×32 with a label each"),
         (GOOD | {b"data": planes(0)[:, :-1]}, "holds no images of 32×32 with a label each"),
         (GOOD | {b"data": planes(0).astype(np.int64)}, "holds no images of 32×32 with a label each"),
-        (GOOD | {b"labels": [0, 10, 0, -1]}, "has 2 labels that are no class, as 10"),
-        (GOOD | {b"labels": ["a"] * ROWS}, "has 4 labels that are no class, as "),
+        (GOOD | {b"labels": [0, 10, 0, -1]}, "has 2 labels that are not a class, as 10"),
+        (GOOD | {b"labels": ["a"] * ROWS}, "has 4 labels that are not a class, as "),
     ],
 )
 def test_batches_of_another_shape_are_errors(tmp_path: Path, batch: object, message: str):

@@ -107,7 +107,7 @@ def test_a_class_may_be_called_train(tmp_path: Path):
 
 def test_a_train_folder_beside_others_that_could_be_either_is_an_error(tmp_path: Path):
     draw(tmp_path / "train" / "steam" / "1.png", tmp_path / "bus" / "1.png")
-    with pytest.raises(DataError, match="two readings: train may be a split or a class, beside bus"):
+    with pytest.raises(DataError, match="two readings: train may be a split or a class, next to bus"):
         open_folder(tmp_path)
 
 
@@ -270,7 +270,7 @@ def test_an_empty_class_folder_is_still_a_class(flat: Path):
         (["1.png", "2.png"], "holds 2 files but no class folders. Make one folder for each class"),
     ],
 )
-def test_layouts_that_cannot_be_learnt_from(tmp_path: Path, files: list[str], message: str):
+def test_layouts_that_cannot_be_learned_from(tmp_path: Path, files: list[str], message: str):
     draw(*(tmp_path / name for name in files))
     with pytest.raises(DataError, match=message):
         open_folder(tmp_path)

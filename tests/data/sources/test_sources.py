@@ -40,11 +40,11 @@ def test_files_that_are_no_source(tmp_path: Path, name: str, message: str):
 
 @pytest.mark.parametrize("where", [None, 3, 2.5, object()])
 def test_objects_that_are_no_source(where: object):
-    with pytest.raises(DataError, match=r"is no source of images; give the path of a folder"):
+    with pytest.raises(DataError, match=r"is not a source of images; give the path of a folder"):
         open_source(where)
 
 
-@pytest.mark.parametrize("where", ["", "a\0b", "x" * 5000, "~nobody-has-this-name/photos"])
+@pytest.mark.parametrize("where", ["", "a\0b", "x" * 5000, "~no-user-has-this-name/photos"])
 def test_strings_that_can_be_no_path(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError):

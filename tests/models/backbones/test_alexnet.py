@@ -103,14 +103,14 @@ def test_layers_of_the_graph(name: str) -> None:
     assert type(layers["head"]) is nn.Linear
 
 
-def test_response_normalisation_is_the_papers_formula() -> None:
+def test_response_normalization_is_the_papers_formula() -> None:
     a = 40 * torch.randn(1, 7, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = response_norm()(a)
     for i in range(7):
         squares = sum(a[:, j] ** 2 for j in range(max(0, i - 2), min(6, i + 2) + 1))
         expected = a[:, i] / (2 + 1e-4 * squares) ** 0.75
         torch.testing.assert_close(found[:, i], expected, rtol=1e-12, atol=0)
-    assert not torch.allclose(found, a / 2**0.75, rtol=0.01), "the neighbours must count"
+    assert not torch.allclose(found, a / 2**0.75, rtol=0.01), "the neighbors must count"
 
 
 def test_initialisation_of_2012() -> None:
@@ -152,7 +152,7 @@ def test_dense_layers_stay_at_the_weights_own_size_only(tmp_path: Path) -> None:
 
 
 @BOTH
-def test_grey_images(name: str) -> None:
+def test_gray_images(name: str) -> None:
     chain = random_chain(BACKBONES[name], Build(input_size=32, classes=4, channels=1), seed=0)
     assert chain["stage1"].conv1.weight.shape[1] == 1
     with torch.inference_mode():

@@ -96,7 +96,7 @@ def test_descriptors_are_square_roots_of_opencvs() -> None:
 
 def test_a_flat_image_has_finite_features() -> None:
     base = fisher_vectors.build(Build(input_size=64, classes=2))["base"]
-    fisher_vectors.initialise({"base": base, "head": torch.nn.Linear(1, 1)}, torch.Generator().manual_seed(0))
+    fisher_vectors.initialize({"base": base, "head": torch.nn.Linear(1, 1)}, torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert base(torch.zeros(1, 3, 64, 64)).isfinite().all()
 
@@ -116,12 +116,12 @@ def test_every_point_is_in_the_whole_and_in_a_quarter_where_it_lies() -> None:
     assert [bool(x) for x in top_left] == [row <= 112 and column <= 112 for row, column in points]
 
 
-def test_grey_of_three_equal_channels_is_the_grey_itself() -> None:
+def test_gray_of_three_equal_channels_is_the_gray_itself() -> None:
     x = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(fisher_vectors._grey(x), fisher_vectors._grey(x.expand(2, 3, 48, 48)))
+    assert np.array_equal(fisher_vectors._gray(x), fisher_vectors._gray(x.expand(2, 3, 48, 48)))
 
 
-def test_the_dictionary_describes_what_it_was_learnt_from() -> None:
+def test_the_dictionary_describes_what_it_was_learned_from() -> None:
     chain = fisher_vectors.build(Build(input_size=96, classes=2))
     x = torch.rand(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     fisher_vectors.learn(chain, [x], 4, seed=0)

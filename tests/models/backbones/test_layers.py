@@ -69,7 +69,7 @@ def test_layers_with_their_relu() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
-def test_response_normalisation_is_pytorchs_with_another_alpha(size: int) -> None:
+def test_response_normalization_is_pytorchs_with_another_alpha(size: int) -> None:
     x = 10 * torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = nn.LocalResponseNorm(size, alpha=0.3 * size, beta=0.6, k=1.5)(x)
     torch.testing.assert_close(LocalResponseNorm(size, alpha=0.3, beta=0.6, k=1.5)(x), expected)

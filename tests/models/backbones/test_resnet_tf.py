@@ -13,7 +13,7 @@ from topgraft.models.backbones.layers import same_padding
 from topgraft.models.backbones.resnet_tf import RESNET50_NOTES, SameMaxPool2d
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build
-from topgraft.models.summary import Parameters, count_parameters, summarise
+from topgraft.models.summary import Parameters, count_parameters, summarize
 from topgraft.models.weights.key_maps import match_tensors
 from topgraft.models.weights.load import load_network
 
@@ -28,7 +28,7 @@ def test_parameters_for_100_classes_are_the_notes(name: str) -> None:
 
 
 def test_rows_are_the_notes() -> None:
-    rows = summarise("resnet50_notes", 32, 100).layers
+    rows = summarize("resnet50_notes", 32, 100).layers
     names = [row.name.rpartition(".")[2] for row in rows]
     assert len(set(names)) == len(names), "every layer has a name of its own"
     assert names[:17] == [
@@ -147,7 +147,7 @@ def test_training_is_the_notes() -> None:
 
 
 def test_groups_are_numbered_as_their_layers() -> None:
-    rows = summarise("resnet50_notes", 32, 10).layers
+    rows = summarize("resnet50_notes", 32, 10).layers
     numbers = {(row.group, re.match(r"(?:res|bn)(\d)", row.name)) for row in rows}
     found = {(group, f"stage{number[1]}") for group, number in numbers if number}
     assert found == {(group, group) for group in ("stage2", "stage3", "stage4", "stage5")}

@@ -15,7 +15,7 @@ from topgraft.models.backbones.layers import Conv2dReLU, LinearReLU
 from topgraft.models.backbones.vgg import DEPTHS, from_keras, from_timm, keras_layers
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build, Chain, random_chain
-from topgraft.models.summary import count_parameters, summarise
+from topgraft.models.summary import count_parameters, summarize
 from topgraft.models.weights.key_maps import match_tensors
 from topgraft.models.weights.load import load_network
 
@@ -89,7 +89,7 @@ def test_parameters_are_the_published_numbers(name: str) -> None:
 
 
 def test_the_notes_network() -> None:
-    found = summarise("vgg16", 32, 100)
+    found = summarize("vgg16", 32, 100)
     assert (found.parameters.total, found.parameters.not_trainable) == (34_006_948, 0)
     names = [
         f"block{block}_{layer}"
@@ -266,12 +266,12 @@ def test_random_weights_flatten_at_any_size() -> None:
     assert network.spec == ImageSpec(70, 70, "bilinear", (0, 0, 0), (1, 1, 1))
 
 
-def test_grey_weights(tmp_path: Path) -> None:
+def test_gray_weights(tmp_path: Path) -> None:
     file = file_of(BACKBONES["vgg11"], "torchvision", tmp_path / "vgg11.pth", classes=5)
-    colour = load_network("vgg11", file, input_size=32, classes=2)
-    grey = load_network("vgg11", file, input_size=32, classes=2, channels=1)
+    color = load_network("vgg11", file, input_size=32, classes=2)
+    gray = load_network("vgg11", file, input_size=32, classes=2, channels=1)
     x = torch.rand(2, 1, 32, 32)
     with torch.inference_mode():
-        expected = colour.chain["stage1"](x.expand(2, 3, 32, 32))
-        torch.testing.assert_close(grey.chain["stage1"](x), expected)
+        expected = color.chain["stage1"](x.expand(2, 3, 32, 32))
+        torch.testing.assert_close(gray.chain["stage1"](x), expected)
         assert expected.any()

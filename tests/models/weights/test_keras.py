@@ -18,7 +18,7 @@ from topgraft.errors import WeightsError
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build
-from topgraft.models.summary import summarise
+from topgraft.models.summary import summarize
 from topgraft.models.weights.files import read_tensors
 from topgraft.models.weights.load import load_network
 
@@ -199,7 +199,7 @@ def test_the_notes_networks_have_keras_layers(
     name: str, total: int, fixed: int, keras: ModuleType, resnet50: Saved
 ) -> None:
     model = reference.notes_vgg16(keras) if name == "vgg16" else resnet50.model
-    summary = summarise(name, 32, 100)
+    summary = summarize(name, 32, 100)
     assert model.count_params() == summary.parameters.total == total
     assert sum(int(np.prod(each.shape)) for each in model.non_trainable_weights) == fixed
     assert summary.parameters.not_trainable == fixed

@@ -229,7 +229,7 @@ def group(file: Any) -> None:
         (huge, r"/layers/conv2d/vars/0 declares 281,474,976,710,656 bytes and has 0"),
         (bomb, r"/layers/conv2d/vars/0 is compressed or in chunks.*h5repack"),
         (missing, r"it lacks /layers/conv2d/vars/0"),
-        (strings, r"layers/conv2d\.\w+ holds |S1, which are no weights"),
+        (strings, r"layers/conv2d\.\w+ holds |S1, which are not weights"),
         (group, r"/layers/conv2d/vars/0 is not an array"),
     ],
 )

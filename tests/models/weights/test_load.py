@@ -99,7 +99,7 @@ def test_tensors_that_do_not_fit_are_all_named(published: dict[str, torch.Tensor
     del wrong["_blocks.1._expand_conv.weight"]
     wrong["_swish.weight"] = torch.zeros(2, 3)
     wrong["_fc.weight"] = torch.zeros(999, 1280)
-    wrong["_blocks.00._bn1.weight"] = torch.zeros(32)  # 00 is nobody's number
+    wrong["_blocks.00._bn1.weight"] = torch.zeros(32)  # 00 is not a valid number
     with pytest.raises(WeightsError) as caught:
         match_tensors(LITE0, wrong)
     assert str(caught.value) == (

@@ -11,7 +11,7 @@ from torch import nn
 
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build
-from topgraft.models.summary import summarise
+from topgraft.models.summary import summarize
 from topgraft.models.weights.published import WEIGHTS, Weights
 
 ROWS = {name: row for name, row in WEIGHTS.items() if row.url.startswith("https://download.pytorch.org/models/")}
@@ -53,7 +53,7 @@ def test_a_row_says_what_torchvision_says(timm: ModuleType, row: Weights) -> Non
     metrics = entry.meta["_metrics"]["ImageNet-1K"]
     assert (row.top1, row.top5) == (pytest.approx(metrics["acc@1"] / 100), pytest.approx(metrics["acc@5"] / 100))
     assert row.classes == len(entry.meta["categories"])
-    assert row.licence == "not stated"
+    assert row.license == "not stated"
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
@@ -85,4 +85,4 @@ def test_parameters_and_work_are_what_torchvision_states(timm: ModuleType, netwo
     with torch.device("meta"):
         chain = BACKBONES[network].build(Build(input_size=224, classes=1000, top="published"))
     assert sum(p.numel() for p in nn.ModuleDict(chain).parameters()) == entry.meta["num_params"]
-    assert summarise(network, 224, 1000).multiply_adds == pytest.approx(entry.meta["_ops"] * 1e9, rel=0.01)
+    assert summarize(network, 224, 1000).multiply_adds == pytest.approx(entry.meta["_ops"] * 1e9, rel=0.01)

@@ -48,7 +48,7 @@ TINY = Backbone(
     groups=("stem", "head"),
     feature_width=4,
     build=build,
-    initialise=he_normal,
+    initialize=he_normal,
     conventions=(Convention("theirs", {"features.0": "stem.0", "classifier": "head"}, CODED),),
     untrained=SPEC,
     weights=("tiny_imagenet1k_v2", "tiny_imagenet1k_v1"),
@@ -88,7 +88,7 @@ def published(name: str, url: str, sha256: str) -> Weights:
         classes=1000,
         top1=0.75,
         top5=0.9,
-        licence="not stated",
+        license="not stated",
         source="nowhere",
         url=url,
     )
@@ -117,7 +117,7 @@ def test_weights_are_downloaded_once_into_the_cache(site: Site, tmp_path: Path) 
     assert locate("tiny_imagenet1k_v2") is None
     for _ in range(2):
         network = load_network("tiny")
-        assert (network.weights, network.spec, network.licence) == ("tiny_imagenet1k_v2", SPEC, "not stated")
+        assert (network.weights, network.spec, network.license) == ("tiny_imagenet1k_v2", SPEC, "not stated")
         assert network.sha256 == SHA, "the whole hash, not the published beginning of it"
         assert torch.equal(network.chain["stem"].state_dict()["0.weight"], state()["features.0.weight"])
         assert torch.equal(network.chain["head"].state_dict()["bias"], state()["classifier.bias"])
@@ -182,7 +182,7 @@ def test_without_a_network_it_says_what_to_do(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        url = f"http://127.0.0.1:{server.server_port}/{FILE}"  # closed below: nobody listens there
+        url = f"http://127.0.0.1:{server.server_port}/{FILE}"  # closed below: nothing listens there
     monkeypatch.setitem(WEIGHTS, "tiny_imagenet1k_v2", published("tiny_imagenet1k_v2", url, SHA[:8]))
     target = tmp_path / "chosen" / "weights" / FILE
     assert main.main(
@@ -221,7 +221,7 @@ def test_a_file_can_stand_where_a_name_goes(site: Site, tmp_path: Path) -> None:
     path.write_bytes(written(tensors))
     for given in (path, str(path)):
         found = open_weights(TINY, given)
-        assert (found.name, found.licence, found.spec, found.build.classes) == ("own.pth", "not stated", CODED, 7)
+        assert (found.name, found.license, found.spec, found.build.classes) == ("own.pth", "not stated", CODED, 7)
         assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         assert torch.equal(found.state["head.weight"], tensors["classifier.weight"])
     assert site.asked == []
@@ -279,6 +279,6 @@ def test_the_list_says_what_is_here(site: Site) -> None:
         (found,) = (row for row in api.list_backbones() if row["name"] == "tiny")
         return found
 
-    assert (row()["here"], row()["weights"], row()["licence"]) == (False, "tiny_imagenet1k_v2", "not stated")
+    assert (row()["here"], row()["weights"], row()["license"]) == (False, "tiny_imagenet1k_v2", "not stated")
     obtain(WEIGHTS["tiny_imagenet1k_v2"])
     assert row()["here"] is True

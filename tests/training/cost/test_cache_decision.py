@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from support.fitted import CHOICE
-from support.small import coloured, pixels_of, small_classifier
+from support.small import colored, pixels_of, small_classifier
 
 from topgraft.data import loader
 from topgraft.data.augment import AUGMENTATIONS, View, load_view
@@ -97,7 +97,7 @@ def test_folds_need_all_images_plain_and_in_all_views() -> None:
 
 def test_losses_from_the_cache_are_those_through_the_prefix(tmp_path: Path) -> None:
     """Training from cached views equals training through the frozen prefix on the same views."""
-    samples = coloured(30, 1)
+    samples = colored(30, 1)
     samples = [replace(sample, digest=f"{number:064x}") for number, sample in enumerate(samples)]
     train, val = np.arange(20), np.arange(20, 30)
     rules = (Rule("stem", None), Rule("*", 1.0))
@@ -123,7 +123,7 @@ def test_losses_from_the_cache_are_those_through_the_prefix(tmp_path: Path) -> N
     assert records[0][0][0] != records[0][2][0]
 
 
-def learnt_digits(folder: Path, choice: EngineChoice | None) -> NDArray[np.float64]:
+def learned_digits(folder: Path, choice: EngineChoice | None) -> NDArray[np.float64]:
     """Losses of training EfficientNet-Lite0 above stage5: from views that the engine has cached, or through PyTorch."""
     network = load_network("efficientnet_lite0", input_size=64, classes=10)
     classifier = Classifier(network.chain, network.spec).eval()
@@ -153,7 +153,7 @@ def test_losses_from_another_engines_cache_are_within_its_tolerance(tmp_path: Pa
     choice = next((c for c in choose.possible() if (c.name, c.precision) == ("openvino", precision)), None)
     if choice is None:
         pytest.skip(f"OpenVINO does not compute in {precision} here")
-    through, cached = learnt_digits(tmp_path, None), learnt_digits(tmp_path, choice)
+    through, cached = learned_digits(tmp_path, None), learned_digits(tmp_path, choice)
     assert through[-1, 0] < 0.7 * through[0, 0], "or the test shows nothing"
     # Activations of that cosine are so far apart, as a share of their length; a loss is a mean over images.
     np.testing.assert_allclose(cached, through, rtol=(2 * (1 - choose.tolerance(choice).median_cosine)) ** 0.5)
@@ -168,7 +168,7 @@ def test_one_engine_runs_all_views(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return build_engine(*given, **named)
 
     monkeypatch.setattr(frozen_base, "build_engine", counted)
-    samples = [replace(s, digest=f"{n:064x}") for n, s in enumerate(coloured(4, 1))]
+    samples = [replace(s, digest=f"{n:064x}") for n, s in enumerate(colored(4, 1))]
     views = [None, *(View(AUGMENTATIONS["strong"], 0, number) for number in range(2))]
     bases = open_boundary(small_classifier(), "stem", CHOICE, 0, tmp_path, views)
     rows = [compute(samples, base, strict=True, description="").rows for base in bases]
@@ -178,7 +178,7 @@ def test_one_engine_runs_all_views(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_in_folds_all_images_have_all_rows(tmp_path: Path) -> None:
-    samples = [replace(s, digest=f"{n:064x}") for n, s in enumerate(coloured(12, 1))]
+    samples = [replace(s, digest=f"{n:064x}") for n, s in enumerate(colored(12, 1))]
     views = [None, View(AUGMENTATIONS["crop"], 0, 0)]
     bases = open_boundary(small_classifier(), "stage1", CHOICE, 0, tmp_path, views)
     material = fill(bases, samples, torch.zeros(12), np.array([*range(5), *range(6, 12)]), 8, True)
@@ -191,7 +191,7 @@ def test_in_folds_all_images_have_all_rows(tmp_path: Path) -> None:
 def test_a_view_that_cannot_be_made_is_left_out_of_its_epochs_as_from_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = coloured(6, 1)
+    samples = colored(6, 1)
     views = [View(AUGMENTATIONS["crop"], 0, number) for number in range(2)]
 
     def failing(source: Any, spec: Any, view: View, digest: str) -> Any:
@@ -215,14 +215,14 @@ def test_a_view_that_cannot_be_made_is_left_out_of_its_epochs_as_from_pixels(
 
 
 def test_a_plain_image_that_is_gone_is_named(tmp_path: Path) -> None:
-    samples = [*coloured(3, 1), Sample("gone.png", 0, path=tmp_path / "gone.png", digest="f" * 64)]
+    samples = [*colored(3, 1), Sample("gone.png", 0, path=tmp_path / "gone.png", digest="f" * 64)]
     bases = open_boundary(small_classifier(), "stem", CHOICE, 0, tmp_path)
     with pytest.raises(CacheError, match=r"^gone\.png: .*, though it could be read before$"):
         fill(bases, samples, torch.zeros(4), np.arange(4), 3, False)
 
 
-def test_filling_that_takes_too_long_ends_and_goes_on_another_time(tmp_path: Path) -> None:
-    samples = coloured(9, 1)
+def test_filling_that_takes_too_long_ends_and_continues_another_time(tmp_path: Path) -> None:
+    samples = colored(9, 1)
     digests = [sample.digest for sample in samples]
     views = [None, View(AUGMENTATIONS["crop"], 0, 0)]
     bases = open_boundary(small_classifier(), "stem", replace(CHOICE, batch_size=2), 0, tmp_path, views)
@@ -241,7 +241,7 @@ def test_filling_reads_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """All rows of a large set do not fit into memory."""
     monkeypatch.setattr(FeatureStore, "gather", lambda *given: pytest.fail("read back"))
     bases = open_boundary(small_classifier(), "stem", CHOICE, 0, tmp_path)
-    samples = coloured(4, 1)
+    samples = colored(4, 1)
     fill(bases, samples, torch.zeros(4), np.arange(4), 3, False)
     assert not bases[0].store.missing([sample.digest for sample in samples])
 

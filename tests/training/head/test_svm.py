@@ -16,9 +16,9 @@ Data = tuple[np.ndarray, np.ndarray]
 def make(n: int, d: int, classes: int, seed: int = 0, noise: float = 1.5) -> Data:
     """Rows of length 1; every class occurs."""
     generator = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(classes, d))
+    centers = np.random.default_rng(99).normal(size=(classes, d))
     labels = np.concatenate([np.arange(classes), generator.integers(0, classes, n - classes)])
-    features = centres[labels] + noise * generator.normal(size=(n, d))
+    features = centers[labels] + noise * generator.normal(size=(n, d))
     return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32), labels
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.small import SPEC, coloured, pixels_of, small_classifier
+from support.small import SPEC, colored, pixels_of, small_classifier
 from torch import nn
 
 from topgraft.data.pixel_cache import Pixels
@@ -25,12 +25,12 @@ PLAIN = StepChoices("adam", 16, "fp32", "cpu", updates_batchnorm=True)
 
 @pytest.fixture(scope="module")
 def train() -> Pixels:
-    return pixels_of(coloured(96, 1))
+    return pixels_of(colored(96, 1))
 
 
 @pytest.fixture(scope="module")
 def val() -> Pixels:
-    return pixels_of(coloured(48, 2))
+    return pixels_of(colored(48, 2))
 
 
 def run(
@@ -122,7 +122,7 @@ def test_the_best_epoch_is_kept(train: Pixels, val: Pixels) -> None:
 
 
 def test_class_weights_weigh_the_loss(val: Pixels) -> None:
-    lopsided = pixels_of([s for s in coloured(300, 3) if s.label != 2 or int(s.name.split("/")[1]) < 12])
+    lopsided = pixels_of([s for s in colored(300, 3) if s.label != 2 or int(s.name.split("/")[1]) < 12])
     plain, weighted = small_classifier(), small_classifier()
     run(plain, lopsided, val, PLAIN, epochs=1, lr=0.003)
     run(weighted, lopsided, val, replace(PLAIN, class_weights=np.array([0.1, 0.1, 10.0])), epochs=1, lr=0.003)
@@ -143,7 +143,7 @@ def dying() -> Classifier:
 
 
 def test_a_rate_that_does_not_learn_is_noticed_and_a_lower_one_named(val: Pixels) -> None:
-    many = pixels_of(coloured(3600, 4))
+    many = pixels_of(colored(3600, 4))
     with pytest.raises(TrainingStalledError) as caught:
         run(dying(), many, val, PLAIN, epochs=1, lr=1.0)
     stall = caught.value
@@ -156,7 +156,7 @@ def test_a_rate_that_does_not_learn_is_noticed_and_a_lower_one_named(val: Pixels
 
 
 def test_it_can_go_on_with_the_lower_rate(val: Pixels) -> None:
-    many = pixels_of(coloured(3600, 4))
+    many = pixels_of(colored(3600, 4))
     classifier = dying()
     (record,) = run(classifier, many, val, replace(PLAIN, stalled="lower"), epochs=1, lr=1.0)
     assert record.lr is not None
@@ -170,7 +170,7 @@ def test_it_can_go_on_with_the_lower_rate(val: Pixels) -> None:
 
 
 def test_it_can_be_ignored(val: Pixels) -> None:
-    many = pixels_of(coloured(3600, 4))
+    many = pixels_of(colored(3600, 4))
     (record,) = run(dying(), many, val, replace(PLAIN, stalled="ignore"), epochs=1, lr=1.0)
     assert record.lr == 1.0
     assert record.train_loss is not None
@@ -178,12 +178,12 @@ def test_it_can_be_ignored(val: Pixels) -> None:
 
 
 def test_labels_without_meaning_are_no_stall(val: Pixels, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where no rate learns, no rate is to blame: training goes on, and says so."""
+    """Where no rate learns, no rate is to blame: training continues, and says so."""
     random = np.random.default_rng(0)
-    noise = pixels_of([replace(s, label=int(random.integers(3))) for s in coloured(3600, 5)])
+    noise = pixels_of([replace(s, label=int(random.integers(3))) for s in colored(3600, 5)])
     (record,) = run(small_classifier(), noise, val, PLAIN, epochs=1, lr=0.001)
     assert record.lr == 0.001
-    assert "going on" in capsys.readouterr().err
+    assert "continuing" in capsys.readouterr().err
 
 
 def test_chance_is_the_entropy_of_the_shares() -> None:
@@ -199,7 +199,7 @@ def test_few_images_and_a_lone_last_one_are_enough(val: Pixels, count: int) -> N
     classifier = small_classifier()
     classifier.groups["stem"].append(nn.AdaptiveAvgPool2d(1)).append(nn.BatchNorm2d(8))
     classifier.groups["stage1"][0].stride = (1, 1)
-    records = run(classifier, pixels_of(coloured(count, 6)), val, PLAIN, epochs=6)
+    records = run(classifier, pixels_of(colored(count, 6)), val, PLAIN, epochs=6)
     assert len(records) == 6
 
 
@@ -207,4 +207,4 @@ def test_weights_that_overflow_are_an_error_and_not_a_result(val: Pixels) -> Non
     from topgraft.errors import TopgraftError
 
     with pytest.raises(TopgraftError, match=r"learning rate 1e\+30"):
-        run(small_classifier(), pixels_of(coloured(16, 1)), val, replace(PLAIN, optimizer="sgd"), epochs=1, lr=1e30)
+        run(small_classifier(), pixels_of(colored(16, 1)), val, replace(PLAIN, optimizer="sgd"), epochs=1, lr=1e30)

@@ -1,4 +1,4 @@
-"""What a phase may be asked to do beside stepping: means of weights, pulls, patience, time, BatchNorm."""
+"""What a phase may be asked to do besides stepping: means of weights, pulls, patience, time, BatchNorm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.small import Noted, coloured, pixels_of, same, small_classifier, state_of
+from support.small import Noted, colored, pixels_of, same, small_classifier, state_of
 from torch import nn
 
 from topgraft.errors import TrainingStalledError
@@ -32,7 +32,7 @@ TOP = Phase("top", (Rule("stem", None), Rule("*", 1.0)), 2, 0.05)
 
 @pytest.fixture(scope="module")
 def pixels() -> PixelInputs:
-    return PixelInputs(pixels_of([*coloured(TRAIN, 1), *coloured(VAL, 2)]))
+    return PixelInputs(pixels_of([*colored(TRAIN, 1), *colored(VAL, 2)]))
 
 
 def run(
@@ -92,7 +92,7 @@ def test_the_mean_leaves_every_bit_of_what_is_frozen(pixels: PixelInputs) -> Non
 
 
 def test_the_pull_is_the_gradient_of_the_distance(pixels: PixelInputs) -> None:
-    """One step with it differs from one without by rate·α·(w - w₀), in the penalised weights of the base alone."""
+    """One step with it differs from one without by rate·α·(w - w₀), in the penalized weights of the base alone."""
     rate, alpha, found = 0.1, 0.7, []
     assert pixels.pixels.kept is not None
     images, labels = pixels.pixels.kept[:8], pixels.labels[:8]
@@ -156,7 +156,7 @@ def test_the_last_epoch_may_be_what_stays(pixels: PixelInputs) -> None:
 
 
 def test_time_that_runs_out_cuts_an_epoch_which_is_judged_all_the_same() -> None:
-    material = Noted(PixelInputs(pixels_of([*coloured(80, 1), *coloured(VAL, 2)])))
+    material = Noted(PixelInputs(pixels_of([*colored(80, 1), *colored(VAL, 2)])))
     classifier = small_classifier()
     before = state_of(classifier)
     # In folds nothing is rehearsed, so that all that is noted was stepped on.
@@ -183,11 +183,11 @@ def test_batchnorm_of_groups_that_train(pixels: PixelInputs, updates: bool) -> N
 
 
 def many_images() -> PixelInputs:
-    return PixelInputs(pixels_of([*coloured(900, 1), *coloured(VAL, 2)]))
+    return PixelInputs(pixels_of([*colored(900, 1), *colored(VAL, 2)]))
 
 
 def knowing() -> tuple[Classifier, StepChoices]:
-    """A network that has learnt from many images, and how it steps from there, as from published weights."""
+    """A network that has learned from many images, and how it steps from there, as from published weights."""
     classifier = small_classifier()
     learning = replace(CHOICES, batch_size=16, optimizer="adam", updates_batchnorm=True)
     run(classifier, many_images(), learning, replace(ALL, epochs=4, lr=0.02), train=900)
@@ -217,7 +217,7 @@ def test_under_a_time_limit_a_rate_that_holds_is_looked_for_where_a_user_gave_on
 def test_few_images_are_walked_over_again_until_a_rate_has_shown_that_it_holds() -> None:
     """An epoch of them has fewer steps than it takes to tell."""
     classifier, published = knowing()
-    few = PixelInputs(pixels_of([*coloured(100, 1), *coloured(VAL, 2)]))
+    few = PixelInputs(pixels_of([*colored(100, 1), *colored(VAL, 2)]))
     with pytest.raises(TrainingStalledError) as caught:
         run(classifier, few, published, replace(ALL, lr=3.0, epochs=20), train=100)
     assert caught.value.rate in (pytest.approx(0.3), pytest.approx(0.03), pytest.approx(0.003))
@@ -233,7 +233,7 @@ def test_where_no_lower_rate_does_better_it_is_asked_once(pixels: PixelInputs, m
 
 def test_a_lower_rate_takes_over_after_some_epochs_too(pixels: PixelInputs) -> None:
     classifier, published = knowing()
-    few = PixelInputs(pixels_of([*coloured(100, 1), *coloured(VAL, 2)]))
+    few = PixelInputs(pixels_of([*colored(100, 1), *colored(VAL, 2)]))
     lowering = replace(published, stalled="lower")
     records = run(classifier, few, lowering, replace(ALL, lr=3.0, epochs=20), train=100)
     assert [record.epoch for record in records] == list(range(1, len(records) + 1)), "no epoch is told twice"
@@ -250,7 +250,7 @@ def test_a_rate_is_looked_at_until_it_is_at_its_height(
     """Epochs of 30 steps: 200 is within a block; 100 epochs rise for 300 steps."""
     looks: list[tuple[int, bool]] = []
     monkeypatch.setattr(epochs, "_look", lambda run, now, last, *_: looks.append((len(now.first), last)))
-    material = PixelInputs(pixels_of([*coloured(60, 1), *coloured(VAL, 2)]))
+    material = PixelInputs(pixels_of([*colored(60, 1), *colored(VAL, 2)]))
     phase = replace(ALL, epochs=100, lr=1e-5, until=14.0)
     run(small_classifier(), material, replace(CHOICES, batch_size=2, schedule=schedule, patience=None), phase, train=60)
     assert [at for at, _ in looks[:3]] == [25, 30, 55]

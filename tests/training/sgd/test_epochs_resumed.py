@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.small import Noted, coloured, pixels_of, same, small_classifier, state_of
+from support.small import Noted, colored, pixels_of, same, small_classifier, state_of
 
 from topgraft.models import freeze
 from topgraft.models.classifier import Classifier
@@ -30,7 +30,7 @@ CHOICES = StepChoices("adam", 2, "fp32", "cpu", schedule="cosine", keep_minutes=
 
 @pytest.fixture(scope="module")
 def material() -> PixelInputs:
-    return PixelInputs(pixels_of([*coloured(2 * STEPS, 1), *coloured(30, 2)]))
+    return PixelInputs(pixels_of([*colored(2 * STEPS, 1), *colored(30, 2)]))
 
 
 def run(

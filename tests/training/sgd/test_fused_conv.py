@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from support.small import coloured, pixels_of, small_classifier
+from support.small import colored, pixels_of, small_classifier
 from torch import nn
 from torch.nn import functional as F
 
@@ -155,7 +155,7 @@ def test_a_network_with_more_weights_than_values_is_left_alone() -> None:
 
 def test_pixels_may_come_first() -> None:
     classifier = small_classifier()
-    train = pixels_of(coloured(48, 1))
+    train = pixels_of(colored(48, 1))
     assert train.kept is not None
     groups = {"normalise": classifier.normalise, **dict(classifier.groups.items())}
     folded = fold(groups, dict.fromkeys(classifier.groups, 1.0), train.kept[:2])

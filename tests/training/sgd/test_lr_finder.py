@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from support.small import coloured, pixels_of, same, small_classifier, state_of
+from support.small import colored, pixels_of, same, small_classifier, state_of
 
 from topgraft.models import freeze
 from topgraft.training.inputs import PixelInputs
@@ -38,7 +38,7 @@ def test_the_suggestion_is_a_tenth_of_what_is_borne_no_longer() -> None:
 
 
 def test_where_the_time_is_up_no_higher_rate_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier, material = small_classifier(), PixelInputs(pixels_of(coloured(48, 1)))
+    classifier, material = small_classifier(), PixelInputs(pixels_of(colored(48, 1)))
     freeze.apply(dict(classifier.groups.items()), ROWS)
     rate, curve = lr_range_test(classifier, ROWS, material, np.arange(48), CHOICES, 0.1, time.perf_counter())
     assert [tried for tried, _ in curve] == [pytest.approx(1e-4)]
@@ -48,7 +48,7 @@ def test_where_the_time_is_up_no_higher_rate_is_tried(monkeypatch: pytest.Monkey
 
 
 def test_the_network_and_the_generator_are_left_as_they_are() -> None:
-    classifier, material = small_classifier(), PixelInputs(pixels_of(coloured(48, 1)))
+    classifier, material = small_classifier(), PixelInputs(pixels_of(colored(48, 1)))
     freeze.apply(dict(classifier.groups.items()), ROWS)
     before, random = state_of(classifier), torch.get_rng_state()
     wanted = [p.requires_grad for p in classifier.parameters()]

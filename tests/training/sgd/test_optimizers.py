@@ -6,7 +6,7 @@ from support.small import small_classifier
 
 from topgraft.errors import UsageError
 from topgraft.models import freeze
-from topgraft.training.sgd.optimizers import WARMUP, make_optimizer, penalised, penalty, schedule, set_rates
+from topgraft.training.sgd.optimizers import WARMUP, make_optimizer, penalized, penalty, schedule, set_rates
 
 ALL = {"stem": 0.1, "stage1": 0.5, "head": 1.0}
 
@@ -33,7 +33,7 @@ def test_the_penalty_is_a_term_of_the_loss(name: str) -> None:
     other = make_optimizer(dict(plain.groups.items()), ALL, name=name, lr=0.01, l2=0.0)
     ours(x).square().sum().backward()
     one.step()
-    term = torch.stack([p.square().sum() for group in plain.groups.values() for p in penalised(group)]).sum()
+    term = torch.stack([p.square().sum() for group in plain.groups.values() for p in penalized(group)]).sum()
     assert penalty(dict(plain.groups.items()), ALL, l2) == pytest.approx(float(l2 * term.detach()), rel=1e-6)
     (plain(x).square().sum() + l2 * term).backward()
     other.step()
@@ -41,10 +41,10 @@ def test_the_penalty_is_a_term_of_the_loss(name: str) -> None:
         torch.testing.assert_close(tensor, plain.state_dict()[key], rtol=1e-4, atol=1e-6)
 
 
-def test_biases_of_convolutions_and_batchnorm_are_not_penalised() -> None:
+def test_biases_of_convolutions_and_batchnorm_are_not_penalized() -> None:
     classifier = small_classifier()
     names = {id(p): name for name, p in classifier.groups.named_parameters()}
-    found = {names[id(p)] for group in classifier.groups.values() for p in penalised(group)}
+    found = {names[id(p)] for group in classifier.groups.values() for p in penalized(group)}
     assert found == {"stem.0.weight", "stage1.0.weight", "head.weight", "head.bias"}
 
 

@@ -38,7 +38,7 @@ def forgotten(found: Forgetting) -> list[str]:
             lines.append(f"same answer as the original network: {_percent(own.agreement)}")
     if found.source is not None:
         source = found.source
-        lines.append(f"on {source.n:,} labelled images of the original task ({source.where})")
+        lines.append(f"on {source.n:,} labeled images of the original task ({source.where})")
         if source.top5_before is not None and source.top5_after is not None:
             lines.append(f"top-5 before: {_percent(source.top5_before)}")
             lines.append(f"top-5 after:  {_percent(source.top5_after)}")

@@ -49,18 +49,18 @@ def backbones(rows: Sequence[Mapping[str, Any]]) -> None:
         "parameters": [millions(row["parameters"], 2) for row in rows],
         "multiply-adds": [millions(row["multiply_adds"], 0) for row in rows],
         "top-1": [share_cell(row["top1"]) for row in rows],
-        "licence": [row["licence"] for row in rows],
+        "license": [row["license"] for row in rows],
         "weights": [_whereabouts(row) for row in rows],
     }
     print_columns(console, columns, ("multiply-adds",))
     for line in (
         "top-1: ImageNet-1k validation (50,000 images), as published",
-        "weights: learnt from your images, here, not here (they are downloaded when first used), or none published",
+        "weights: learned from your images, here, not here (they are downloaded when first used), or none published",
     ):
         console.print(line, highlight=False)
 
 
-def summarised(found: Summary) -> None:
+def summarized(found: Summary) -> None:
     """Layers, then totals."""
     console = make_console()
     layers = found.layers

@@ -13,7 +13,7 @@ from rich.table import Table
 from topgraft.system.formatting import share
 from topgraft.system.progress import wrapped
 
-PLAIN_WIDTH = 160  # columns where the output is no terminal: nothing is cut off in a file or a pipe
+PLAIN_WIDTH = 160  # columns where the output is not a terminal: nothing is cut off in a file or a pipe
 
 
 _ROOMY = 118  # columns from which on every column of a table is shown

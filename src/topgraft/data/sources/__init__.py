@@ -28,7 +28,7 @@ SOURCES: dict[str, SourceKind] = {
 
 
 def open_source(where: Any, *, data_dir: Path | None = None) -> Source:
-    """Find labelled images, read each file once for its digest and header, and divide nothing yet.
+    """Find labeled images, read each file once for its digest and header, and divide nothing yet.
 
     Args:
         where: one of the forms in `SOURCES`: the path of a folder, a CSV or a CIFAR archive, a data set's
@@ -57,7 +57,7 @@ def _why_not(where: Any) -> str:
     path = local_path(where)
     if path is None:
         return (
-            f"a {type(where).__name__} is no source of images; give the path of a folder or a CSV, a data set's name "
+            f"a {type(where).__name__} is not a source of images; give a folder or a CSV file, the name of a data set "
             f"({', '.join(_words())}), or (images, labels) as arrays"
         )
     if not is_file(path):
@@ -75,10 +75,10 @@ def _words() -> list[str]:
 
 
 def _hint(path: Path) -> str:
-    """What may have been meant: a data set, or a neighbour of the missing path."""
+    """What may have been meant: a data set, or a neighbor of the missing path."""
     parent = path.parent
-    neighbours = [entry.name for entry in parent.iterdir()] if is_folder(parent) else []
-    close = difflib.get_close_matches(path.name, neighbours, n=1)
+    neighbors = [entry.name for entry in parent.iterdir()] if is_folder(parent) else []
+    close = difflib.get_close_matches(path.name, neighbors, n=1)
     if close:
         return f"; did you mean {parent / close[0]}?"
     close = difflib.get_close_matches(str(path), _words(), n=1)

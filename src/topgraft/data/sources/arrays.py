@@ -30,7 +30,7 @@ def open_arrays(where: Any, data_dir: Path | None = None) -> Source:
     Args:
         where: ``(images, labels)`` or ``(images, labels, classes)``, or a mapping of train, val (or valid,
             validation) and test to ``(images, labels)``, with the class names under ``classes`` if given.
-            Images are uint8, N×H×W×3 (RGB), N×H×W or N×H×W×1 (grey), or a list of arrays H×W×3 or H×W of any
+            Images are uint8, N×H×W×3 (RGB), N×H×W or N×H×W×1 (gray), or a list of arrays H×W×3 or H×W of any
             sizes; they are not copied. Labels are N integers or N strings. With class names, integers count
             into them and strings are among them; without, the classes are the labels that occur, in order.
         data_dir: not used.
@@ -125,7 +125,7 @@ def _classes(labels: Mapping[SplitName | None, list[int | str]], names: tuple[st
     unknown = [label for label in found if not _known(label, names)]
     if unknown:
         raise DataError(
-            f"labels that are no class: {listing(sorted(map(str, unknown)))}. There are {len(names)} classes, "
+            f"labels that are not a class: {listing(sorted(map(str, unknown)))}. There are {len(names)} classes, "
             f"{listing(names)}; integers count from 0 to {len(names) - 1}"
         )
     return names
@@ -145,7 +145,7 @@ def _images(given: Any, split: SplitName | None) -> list[NDArray[np.uint8]]:
         return [_image(image, f"{_of(split)}, image {at}") for at, image in enumerate(given)]
     images = np.asarray(given)
     if images.ndim not in (3, 4):
-        raise DataError(f"{_of(split)}: the images have the shape {images.shape}; give N×H×W×3, or N×H×W for grey")
+        raise DataError(f"{_of(split)}: the images have the shape {images.shape}; give N×H×W×3, or N×H×W for gray")
     images = np.ascontiguousarray(_checked(images, _of(split), images.shape[1:]))
     return list(images)
 
@@ -161,7 +161,7 @@ def _checked(images: NDArray[Any], of: str, shape: Sequence[int]) -> NDArray[np.
     if images.dtype != np.uint8:
         raise DataError(f"{of}: the images are {images.dtype}, and Topgraft takes uint8, 0…255. {_advice(images)}")
     if len(shape) not in (2, 3) or 0 in shape:
-        raise DataError(f"{of}: an image has the shape {tuple(shape)}; give H×W×3, or H×W for grey")
+        raise DataError(f"{of}: an image has the shape {tuple(shape)}; give H×W×3, or H×W for gray")
     if len(shape) == 2 or shape[2] == 3:
         return images
     if shape[2] == 1:
@@ -170,7 +170,7 @@ def _checked(images: NDArray[Any], of: str, shape: Sequence[int]) -> NDArray[np.
         axes = tuple(range(images.ndim - 3))
         order = (*axes, *(len(axes) + axis for axis in (1, 2, 0)))
         raise DataError(f"{of}: an image has its channels first, {tuple(shape)}; use images.transpose{order}")
-    raise DataError(f"{of}: an image has {shape[2]} channels; give RGB, H×W×3, or grey, H×W")
+    raise DataError(f"{of}: an image has {shape[2]} channels; give RGB, H×W×3, or gray, H×W")
 
 
 def _advice(images: NDArray[Any]) -> str:

@@ -16,7 +16,7 @@ from topgraft.errors import ImageError
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled images, not yet divided. Exactly one of `flat` and `given` holds samples.
+    """Labeled images, not yet divided. Exactly one of `flat` and `given` holds samples.
 
     Attributes:
         where: what the user gave, as a string.
@@ -85,7 +85,7 @@ def read_listed(listed: Sequence[Listed]) -> tuple[dict[SplitName | None, tuple[
     """Read each file once: its digest, and whether its header is an image's. No pixel is decoded.
 
     Returns:
-        Samples by split, in the order given, and the files that are no images with the reason.
+        Samples by split, in the order given, and the files that are not images with the reason.
     """
     samples: dict[SplitName | None, list[Sample]] = {entry.split: [] for entry in listed}
     unreadable: list[Unreadable] = []
@@ -99,7 +99,7 @@ def read_listed(listed: Sequence[Listed]) -> tuple[dict[SplitName | None, tuple[
 
 
 def local_path(where: Any) -> Path | None:
-    """The path that a user means, with ``~`` expanded; None where it is no string and no path."""
+    """The path that a user means, with ``~`` expanded; None where it is neither a string nor a path."""
     if not isinstance(where, (str, os.PathLike)):
         return None
     try:

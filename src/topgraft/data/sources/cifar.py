@@ -50,7 +50,7 @@ class _Form:
 
 
 @dataclass(frozen=True)
-class _Labelling:
+class _Labeling:
     """Where a data set's labels are: keys of the pickles, and bytes before each image of the binary form."""
 
     key: str
@@ -102,10 +102,10 @@ _FORMS: dict[str, tuple[_Form, ...]] = {
         ),
     ),
 }
-_LABELLINGS = {
-    "cifar10": _Labelling("labels", "label_names", "batches.meta.txt", 0, 1),
-    "cifar100": _Labelling("fine_labels", "fine_label_names", "fine_label_names.txt", 1, 2),
-    "cifar100_coarse": _Labelling("coarse_labels", "coarse_label_names", "coarse_label_names.txt", 0, 2),
+_LABELINGS = {
+    "cifar10": _Labeling("labels", "label_names", "batches.meta.txt", 0, 1),
+    "cifar100": _Labeling("fine_labels", "fine_label_names", "fine_label_names.txt", 1, 2),
+    "cifar100_coarse": _Labeling("coarse_labels", "coarse_label_names", "coarse_label_names.txt", 0, 2),
 }
 
 
@@ -125,12 +125,12 @@ def takes_cifar100_coarse(where: Any) -> bool:
 
 
 def open_cifar10(where: str | Path = "cifar10", data_dir: Path | None = None) -> Source:
-    """CIFAR-10: 50,000 + 10,000 colour images of 32×32, 10 classes. See `_open`."""
+    """CIFAR-10: 50,000 + 10,000 color images of 32×32, 10 classes. See `_open`."""
     return _open("cifar10", where, data_dir)
 
 
 def open_cifar100(where: str | Path = "cifar100", data_dir: Path | None = None) -> Source:
-    """CIFAR-100 with its fine labels: 50,000 + 10,000 colour images of 32×32, 100 classes. See `_open`."""
+    """CIFAR-100 with its fine labels: 50,000 + 10,000 color images of 32×32, 100 classes. See `_open`."""
     return _open("cifar100", where, data_dir)
 
 
@@ -149,9 +149,9 @@ def _open(name: str, where: str | Path, data_dir: Path | None) -> Source:
     """
     dataset = name.removesuffix("_coarse")
     path, form = _place(dataset, where) if where != name else _find(dataset, data_dir)
-    labelling = _LABELLINGS[name]
+    labeling = _LABELINGS[name]
     try:
-        batches, classes = _read(path, form, labelling)
+        batches, classes = _read(path, form, labeling)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         raise DataError(f"{path} is damaged: {error}. Delete it, and get it again") from None
     except OSError as error:
@@ -178,7 +178,9 @@ def _place(dataset: str, where: str | Path) -> tuple[Path, _Form]:
     path = absolute(where)
     form = _form_at(dataset, path)
     if form is None:
-        raise DataError(f"{path} is no archive of {dataset}; give the published archive, or the folder it unpacks to")
+        raise DataError(
+            f"{path} is not an archive of {dataset}; give the published archive, or the folder it unpacks to"
+        )
     return path, form
 
 
@@ -234,18 +236,18 @@ def _candidates(folder: Path, form: _Form) -> Iterator[Path]:
 _Batch = tuple[list[int], NDArray[np.uint8], list[str]]  # labels, images N×32×32×3, digests
 
 
-def _read(path: Path, form: _Form, labelling: _Labelling) -> tuple[dict[str, _Batch], tuple[str, ...]]:
+def _read(path: Path, form: _Form, labeling: _Labeling) -> tuple[dict[str, _Batch], tuple[str, ...]]:
     """Each batch in its published order, and the class names. Archives are read in one pass, without unpacking."""
-    names_file = form.names if form.pickled else labelling.names_file
+    names_file = form.names if form.pickled else labeling.names_file
     wanted = {*form.train, form.test, names_file}
     classes: tuple[str, ...] = ()
     pending: dict[str, tuple[list[int], Future[tuple[NDArray[np.uint8], list[str]]]]] = {}
     with ThreadPoolExecutor(min(4, usable_cores())) as pool:
         for member, data in _members(path, wanted):
             if member == names_file:
-                classes = _class_names(data, form, labelling, f"{path}: {member}")
+                classes = _class_names(data, form, labeling, f"{path}: {member}")
             else:
-                labels, planes = _batch(data, form, labelling, f"{path}: {member}")
+                labels, planes = _batch(data, form, labeling, f"{path}: {member}")
                 pending[member] = labels, pool.submit(_arrange, planes)
     missing = sorted(wanted - {*pending, *([names_file] if classes else [])})
     if missing:
@@ -271,26 +273,26 @@ def _members(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
             pass
 
 
-def _class_names(data: bytes, form: _Form, labelling: _Labelling, of: str) -> tuple[str, ...]:
+def _class_names(data: bytes, form: _Form, labeling: _Labeling, of: str) -> tuple[str, ...]:
     if not form.pickled:
         return tuple(line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip())
-    names = _entry(_table(data, of), labelling.names_key, of)
+    names = _entry(_table(data, of), labeling.names_key, of)
     if not isinstance(names, list) or not names:
         raise DataError(f"{of} holds no list of class names. Delete the archive, and get it again")
     return tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names)
 
 
-def _batch(data: bytes, form: _Form, labelling: _Labelling, of: str) -> tuple[list[int], NDArray[np.uint8]]:
+def _batch(data: bytes, form: _Form, labeling: _Labeling, of: str) -> tuple[list[int], NDArray[np.uint8]]:
     """Labels, and pixels N×3072, of one file."""
     if not form.pickled:
-        row = labelling.bytes + _PIXELS
+        row = labeling.bytes + _PIXELS
         if len(data) % row:
             raise DataError(f"{of} has {len(data)} bytes, no multiple of {row}. Delete the archive, and get it again")
         rows = np.frombuffer(data, np.uint8).reshape(-1, row)
-        return rows[:, labelling.byte].tolist(), rows[:, labelling.bytes :]
+        return rows[:, labeling.byte].tolist(), rows[:, labeling.bytes :]
     table = _table(data, of)
     planes = _entry(table, "data", of)
-    labels = _entry(table, labelling.key, of)
+    labels = _entry(table, labeling.key, of)
     if isinstance(labels, np.ndarray):
         labels = labels.tolist()
     fits = isinstance(planes, np.ndarray) and planes.dtype == np.uint8 and planes.ndim == 2
@@ -317,7 +319,9 @@ def _entry(table: Mapping[Any, Any], key: str, of: str) -> Any:
 def _check_labels(labels: list[Any], classes: int, of: str) -> None:
     wrong = [label for label in labels if type(label) is not int or not 0 <= label < classes]
     if wrong:
-        raise DataError(f"{of} has {len(wrong)} labels that are no class, as {wrong[0]!r}. Get the published archive")
+        raise DataError(
+            f"{of} has {len(wrong)} labels that are not a class, as {wrong[0]!r}. Get the published archive"
+        )
 
 
 def _arrange(planes: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[str]]:

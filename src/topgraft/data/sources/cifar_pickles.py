@@ -21,7 +21,7 @@ _DEEPEST = 8  # containers in containers; the published files have two
 
 
 class _Refused(Exception):
-    """Something that is no array, string, number, list or dict."""
+    """Something that is not an array, string, number, list or dict."""
 
 
 class _Fixed:
@@ -160,7 +160,7 @@ def read_pickle(data: bytes, name: str) -> Any:
             "from pickles. Nothing of it was run. Get the file from its publisher again"
         ) from None
     except Exception as error:  # a damaged pickle can raise anything
-        raise DataError(f"{name} is no pickle, or is damaged: {error}. Get the file again") from error
+        raise DataError(f"{name} is not a pickle, or is damaged: {error}. Get the file again") from error
 
 
 def _settle(value: Any, depth: int) -> Any:

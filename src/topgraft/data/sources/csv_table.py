@@ -44,7 +44,7 @@ def open_table(where: str | Path, data_dir: Path | None = None) -> Source:
     `class_index`. `split` holds train, val (or valid, validation) or test. Other columns are not used.
 
     Raises:
-        DataError: it is no such table, has no rows, or a split that is none of these.
+        DataError: it is not such a table, has no rows, or a split that is none of these.
     """
     table = absolute(where)
     rows = _rows(table)

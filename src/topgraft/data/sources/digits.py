@@ -21,7 +21,7 @@ def takes(where: Any) -> bool:
 
 
 def open_digits(where: str = "digits", data_dir: Path | None = None) -> Source:
-    """1,797 digits of 8×8 grey pixels, ten classes, without splits.
+    """1,797 digits of 8×8 gray pixels, ten classes, without splits.
 
     Source: `sklearn.datasets.load_digits`, which is the test part of "Optical Recognition of Handwritten Digits"
     (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998). Its 0…16 are scaled to 0…255.

@@ -64,10 +64,10 @@ def takes(where: Any) -> bool:
 
 
 def open_folder(where: str | Path, data_dir: Path | None = None) -> Source:
-    """The images below a folder, labelled by the folder they lie in.
+    """The images below a folder, labeled by the folder they lie in.
 
     The layout is ``CLASS/**/image``, or ``train/CLASS/**/image`` with ``val`` (or ``valid``, ``validation``)
-    and ``test`` beside it. Links are followed; a folder that was already walked for a class is not walked again.
+    and ``test`` next to it. Links are followed; a folder that was already walked for a class is not walked again.
     Files' contents decide what is an image, not their names. Hidden files and what systems leave behind
     are skipped. A folder that holds nothing but one folder of folders is opened one level deeper, with a note.
 
@@ -130,7 +130,7 @@ def _split_folders(level: _Level) -> dict[SplitName, Path]:
         return {}  # a class may be called train
     if len(divided) == 1 and others:
         raise DataError(
-            f"{level.path} has two readings: {named[divided[0]].name} may be a split or a class, beside "
+            f"{level.path} has two readings: {named[divided[0]].name} may be a split or a class, next to "
             f"{listing(folder.name for folder in others)}. Move the others away, or rename the class"
         )
     if "train" not in divided:
@@ -229,7 +229,7 @@ def _read(where: str | Path, found: _Found) -> Source:
 
 
 def _loose_images(loose: Sequence[Path], found: _Found) -> Iterable[Unreadable]:
-    """Images beside class folders. What is no image there, as a README, is nobody's loss."""
+    """Images next to class folders. A file there that is not an image, as a README, is ignored."""
     results = digest_files(loose, preprocess.probe) if loose else []
     return [
         Unreadable(found.name(path), "lies in no class folder")

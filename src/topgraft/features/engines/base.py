@@ -74,7 +74,7 @@ class Engine(Protocol):
     def run(self, batches: Iterable[Batch]) -> Iterator[Rows]:
         """Activations of every batch, in the order of the batches; empty batches are left out.
 
-        A row depends on its image alone: not on its neighbours, nor on its place in the batch.
+        A row depends on its image alone: not on its neighbors, nor on its place in the batch.
         The next batch is asked for while earlier ones are still computed. The caller may stop at any time.
         """
 

@@ -108,7 +108,7 @@ def build_engine(choice: EngineChoice, prefix: nn.Module, *, input_size: int, ke
         choice: see `choose`.
         prefix: uint8 N×H×W×3 to activations, in evaluation mode, on the processor. It is not changed.
         input_size: side of its images, in pixels.
-        key: names the prefix by content: its weights, its boundary and how it normalises. What an engine
+        key: names the prefix by content: its weights, its boundary and how it normalizes. What an engine
             keeps on disk is found again by it.
         folder: where an engine may keep what it converted.
 
@@ -146,7 +146,7 @@ def _fastest(precision: str, device: str, folder: Path | None) -> EngineChoice:
             f"the engine fastest needs a measurement of this machine with these versions; {measure}"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no measurement ({error}); {measure}") from error
+        raise UsageError(f"{path} is not a measurement ({error}); {measure}") from error
     fitting = [
         (rate, choice)
         for rate, choice in seen

@@ -140,7 +140,7 @@ def import_openvino() -> ModuleType:
 
 
 def _silence_imported() -> None:
-    """Somebody in this process imported it before: put the stub where its modules hold the real thing."""
+    """It was imported before in this process: put the stub where its modules hold the real thing."""
     from openvino.tools.ovc import telemetry_stub
 
     for name, module in list(sys.modules.items()):
@@ -176,7 +176,7 @@ def build(choice: EngineChoice, prefix: nn.Module, input_size: int, key: str, fo
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": _HINT[choice.precision],
         "INFERENCE_NUM_THREADS": choice.threads,
-        # Threads decode images beside it; cores given to one or the other for good would wait.
+        # Threads decode images meanwhile; cores given to one or the other for good would wait.
         "ENABLE_CPU_PINNING": False,
     }
     record = json.dumps([_FORMAT, key, version, asdict(choice), input_size, processor_features()])

@@ -164,7 +164,7 @@ def recorded(network: Network, shape: tuple[int, ...]) -> Network:
         return network
     graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
-        with _spare_generator(), torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may go on with it
+        with _spare_generator(), torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may continue it
             rows = network(pixels)
     except RuntimeError as error:
         torch.cuda.set_stream(here)  # where ending the recording fails too, its stream would stay the current one
@@ -201,8 +201,8 @@ def _waits(network: Network, pixels: torch.Tensor) -> bool:
 def _spare_generator() -> Iterator[None]:
     """Inside the block the GPU's default generator has a copy of its state.
 
-    A recording takes hold of that state, and one that fails does not let go in every version of PyTorch: whoever draws
-    a random number later gets an error (https://github.com/pytorch/pytorch/issues/172390).
+    A recording takes hold of that state, and one that fails does not release it in every version of PyTorch: code that
+    draws a random number later gets an error (https://github.com/pytorch/pytorch/issues/172390).
     """
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
     own = generator.graphsafe_get_state()

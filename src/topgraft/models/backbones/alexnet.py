@@ -1,11 +1,11 @@
 """AlexNet, in both published forms: the network that won ImageNet's contest of 2012, and its one-tower successor.
 
 `alexnet_2012` is the contest's, with two groups of channels (each GPU of the authors held one) and local response
-normalisation: Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep Convolutional Neural Networks,
+normalization: Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep Convolutional Neural Networks,
 https://papers.nips.cc/paper/2012/hash/c399862d3b9d6b76c8436e924a68c45b-Abstract.html. No weights of it are published
 by its authors.
 
-`alexnet` is the single tower of 2014 that torchvision has weights of: other widths, no groups, no normalisation.
+`alexnet` is the single tower of 2014 that torchvision has weights of: other widths, no groups, no normalization.
 Krizhevsky, One weird trick for parallelizing convolutional neural networks, https://arxiv.org/abs/1404.5997; graph:
 ``models/alexnet.py`` in https://github.com/pytorch/vision
 """
@@ -106,7 +106,7 @@ def _hidden(inputs: int, historical: bool) -> nn.Sequential:
     )
 
 
-def initialise_2012(chain: Chain, generator: torch.Generator) -> None:
+def initialize_2012(chain: Chain, generator: torch.Generator) -> None:
     """Kernels N(0, 0.01²); biases 1 where that gives ReLUs positive inputs early on, else 0.
 
     Source: section 5 of the 2012 paper.
@@ -145,7 +145,7 @@ ALEXNET_2012 = Backbone(
     groups=GROUPS,
     feature_width=FEATURE_WIDTH,
     build=partial(build, historical=True),
-    initialise=initialise_2012,
+    initialize=initialize_2012,
     conventions=(),
     untrained=SPEC,
     top_name="fc8",
@@ -159,7 +159,7 @@ ALEXNET = Backbone(
     groups=GROUPS,
     feature_width=FEATURE_WIDTH,
     build=partial(build, historical=False),
-    initialise=uniform_fan_in,
+    initialize=uniform_fan_in,
     conventions=(TORCHVISION,),
     untrained=SPEC,
     weights=("alexnet_imagenet1k_v1",),

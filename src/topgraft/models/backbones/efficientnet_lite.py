@@ -98,7 +98,7 @@ def build(asked: Build, *, width: float, depth: float) -> Chain:
 
     Its last convolution and the global average pool end ``stage7``, so that what crosses to ``head`` is the
     pooled vector, N×1280. The published network's dropout before its last layer is left out: it has no
-    parameters and does nothing in prediction, and how to regularise a head is for whoever trains it to say.
+    parameters and does nothing in prediction, and how to regularize a head is decided in training.
 
     Args:
         asked: classes and channels; the network pools whatever size is left.
@@ -122,7 +122,7 @@ def build(asked: Build, *, width: float, depth: float) -> Chain:
     return chain
 
 
-def initialise(chain: Chain, generator: torch.Generator) -> None:
+def initialize(chain: Chain, generator: torch.Generator) -> None:
     """Convolutions normal with variance 2 / (kernel² · channels out), the dense kernel uniform within ±1/√classes.
 
     Source: ``conv_kernel_initializer`` and ``dense_kernel_initializer`` in ``efficientnet_model.py`` of the source;
@@ -186,7 +186,7 @@ def _lite(number: int, side: int, width: float, depth: float) -> Backbone:
         groups=GROUPS,
         feature_width=FEATURE_WIDTH,
         build=partial(build, width=width, depth=depth),
-        initialise=initialise,
+        initialize=initialize,
         conventions=(Convention("efficientnet_pytorch", published_layers(depth), _spec(side)),),
         untrained=_spec(side),
         weights=(f"efficientnet_lite{number}_imagenet",),

@@ -1,4 +1,4 @@
-"""The state of the art of 2010: dense SIFT descriptors, a learnt dictionary, Fisher vectors over a spatial pyramid.
+"""The state of the art of 2010: dense SIFT descriptors, a learned dictionary, Fisher vectors over a spatial pyramid.
 
 The linear support vector machine that follows is the head; `topgraft.training.head.svm` solves it.
 
@@ -63,9 +63,9 @@ REGIONS: tuple[tuple[float, float, float, float], ...] = (
 )
 WIDTH = len(REGIONS) * 2 * AXES * WORDS
 
-_SAMPLE = 25_000  # descriptors that the dictionary is learnt from: 800 for each Gaussian
-_ROUNDS = 25  # of expectation and maximisation; what changes later is the noise of the sample
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and OpenCV make grey
+_SAMPLE = 25_000  # descriptors that the dictionary is learned from: 800 for each Gaussian
+_ROUNDS = 25  # of expectation and maximization; what changes later is the noise of the sample
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and OpenCV make gray
 
 
 class FisherCoding(nn.Module):
@@ -103,7 +103,7 @@ class FisherCoding(nn.Module):
                 reduced = (torch.from_numpy(_describe(image)) - self.mean) @ self.axes
                 return fisher_vector(reduced, places, self.weights, self.means, self.deviations)
 
-        return torch.stack(_side_by_side(code, _grey(x)))
+        return torch.stack(_side_by_side(code, _gray(x)))
 
 
 def fisher_vector(
@@ -152,17 +152,17 @@ def describe(x: torch.Tensor) -> list[NDArray[np.float32]]:
     Args:
         x: N×3×H×W or N×1×H×W, in 0…1.
     """
-    return _side_by_side(_describe, _grey(x))
+    return _side_by_side(_describe, _gray(x))
 
 
-def _grey(x: torch.Tensor) -> NDArray[np.uint8]:
-    grey = x[:, 0] if x.shape[1] == 1 else torch.einsum("nchw,c->nhw", x, x.new_tensor(_LUMA))
-    images: NDArray[np.uint8] = (grey * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+def _gray(x: torch.Tensor) -> NDArray[np.uint8]:
+    gray = x[:, 0] if x.shape[1] == 1 else torch.einsum("nchw,c->nhw", x, x.new_tensor(_LUMA))
+    images: NDArray[np.uint8] = (gray * 255).round().clamp(0, 255).to(torch.uint8).numpy()
     return images
 
 
 def _side_by_side(work: Callable[[NDArray[np.uint8]], T], images: NDArray[np.uint8]) -> list[T]:
-    """One thread for each image: OpenCV and PyTorch let go of Python's lock.
+    """One thread for each image: OpenCV and PyTorch release the GIL.
 
     The products are small. Several threads to each would mostly wait for each other: on two cores that was measured
     to take five times as long. And so a row's bits do not depend on the number of threads.
@@ -244,7 +244,7 @@ def learn(chain: Chain, batches: Iterable[torch.Tensor], images: int, seed: int)
 
     Args:
         chain: of `build`.
-        batches: normalised pixels, N×3×H×W in 0…1.
+        batches: normalized pixels, N×3×H×W in 0…1.
         images: how many there are, at most.
         seed: of the descriptors that are taken, and of the Gaussians' start.
 
@@ -300,8 +300,8 @@ def build(build: Build) -> Chain:
     return {"base": FisherCoding(), "head": nn.Linear(WIDTH, build.classes)}
 
 
-def initialise(chain: Chain, generator: torch.Generator) -> None:
-    """A dictionary drawn at random, before it is learnt, and a head of zeros.
+def initialize(chain: Chain, generator: torch.Generator) -> None:
+    """A dictionary drawn at random, before it is learned, and a head of zeros.
 
     Random directions for axes, and random points for Gaussians, at the spread that descriptors of length 1 have.
     """
@@ -327,7 +327,7 @@ DESCRIPTOR_CODING = Backbone(
     groups=("base", "head"),
     feature_width=WIDTH,
     build=build,
-    initialise=initialise,
+    initialize=initialize,
     conventions=(),
     untrained=ImageSpec(SIDE, SIDE, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     learn=learn,

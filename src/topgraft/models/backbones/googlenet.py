@@ -5,7 +5,7 @@ Szegedy et al., Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842,
 
 It is published in two forms:
 
-- `googlenet_2014`, Caffe's, with local response normalisation: ``models/bvlc_googlenet/train_val.prototxt`` in
+- `googlenet_2014`, Caffe's, with local response normalization: ``models/bvlc_googlenet/train_val.prototxt`` in
   https://github.com/BVLC/caffe. Caffe rounds the sizes of its pools up.
 - `googlenet`, torchvision's, with BatchNorm for it: ``models/googlenet.py`` in https://github.com/pytorch/vision. Its
   "5×5" branch is 3×3, which was a mistake (https://github.com/pytorch/vision/issues/906), and its last pool is 2×2.
@@ -124,7 +124,7 @@ def build(asked: Build, *, historical: bool) -> Chain:
     return chain
 
 
-def initialise(chain: Chain, generator: torch.Generator) -> None:
+def initialize(chain: Chain, generator: torch.Generator) -> None:
     """torchvision's: kernels normal with deviation 0.01, cut at ±2; biases of the head uniform within ±1/√fan in.
 
     Source: ``models/googlenet.py`` for the kernels; it leaves the biases to PyTorch's ``nn.Linear``.
@@ -136,7 +136,7 @@ def initialise(chain: Chain, generator: torch.Generator) -> None:
             nn.init.uniform_(weighted.bias, -bound, bound, generator=generator)
 
 
-def initialise_2014(chain: Chain, generator: torch.Generator) -> None:
+def initialize_2014(chain: Chain, generator: torch.Generator) -> None:
     """Caffe's: kernels uniform within ±√(3 / fan in), biases of convolutions 0.2, of the head 0.
 
     Source: ``weight_filler`` and ``bias_filler`` of the source; its ``xavier`` looks at the fan in alone
@@ -194,7 +194,7 @@ GOOGLENET = Backbone(
     groups=GROUPS,
     feature_width=FEATURE_WIDTH,
     build=partial(build, historical=False),
-    initialise=initialise,
+    initialize=initialize,
     conventions=(Convention("torchvision", torchvision_layers(), _PORTED_SPEC, ignored=("aux1.", "aux2.")),),
     untrained=_PORTED_SPEC,
     weights=("googlenet_imagenet1k_v1",),
@@ -208,7 +208,7 @@ GOOGLENET_2014 = Backbone(
     groups=GROUPS,
     feature_width=FEATURE_WIDTH,
     build=partial(build, historical=True),
-    initialise=initialise_2014,
+    initialize=initialize_2014,
     conventions=(Convention("caffe", caffe_layers(), _CAFFE_SPEC, ignored=("loss1/", "loss2/")),),
     untrained=_CAFFE_SPEC,
     top_name="loss3/classifier",

@@ -80,7 +80,7 @@ def he_fan_out(chain: Chain, generator: torch.Generator) -> None:
 
 
 def uniform_fan_in(chain: Chain, generator: torch.Generator) -> None:
-    """Kernels and biases uniform within ±1/√(fan in): what PyTorch does where nobody says otherwise.
+    """Kernels and biases uniform within ±1/√(fan in): what PyTorch does by default.
 
     Source: ``reset_parameters`` of ``nn.Conv2d`` and ``nn.Linear``, whose ``kaiming_uniform_`` with a = √5 comes to
     the same bound, https://github.com/pytorch/pytorch/blob/main/torch/nn/modules/linear.py

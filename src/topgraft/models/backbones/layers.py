@@ -64,7 +64,7 @@ class Conv2dReLU(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve, then cut at 0; N×C×H×W in, N×C'×H'×W' out."""
-        return F.relu(super().forward(x), inplace=True)  # the convolution's own result is needed by nobody
+        return F.relu(super().forward(x), inplace=True)  # the convolution's own result is not needed
 
 
 class LinearReLU(nn.Linear):
@@ -76,7 +76,7 @@ class LinearReLU(nn.Linear):
 
 
 class LocalResponseNorm(nn.Module):
-    """Local response normalisation: b_i = a_i / (k + α · Σ a_j²)^β, the sum over the `size` channels j around i.
+    """Local response normalization: b_i = a_i / (k + α · Σ a_j²)^β, the sum over the `size` channels j around i.
 
     Beyond the first and the last channel there is nothing to add. Here α multiplies the sum. ``nn.LocalResponseNorm``
     and Caffe multiply the mean over `size`: their α is `size` times as large for the same result. PyTorch's layer
@@ -94,7 +94,7 @@ class LocalResponseNorm(nn.Module):
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise; N×C×H×W in and out."""
+        """Normalize; N×C×H×W in and out."""
         depth, around = (self.size, 1, 1), (self.size // 2, 0, 0)  # channels taken for the depth of a volume
         mean = F.avg_pool3d((x * x).unsqueeze(1), depth, stride=1, padding=around).squeeze(1)
         return x / (self.k + self.alpha * self.size * mean) ** self.beta

@@ -154,7 +154,7 @@ def build(asked: Build, form: Form) -> Chain:
     return chain
 
 
-def initialise(chain: Chain, generator: torch.Generator) -> None:
+def initialize(chain: Chain, generator: torch.Generator) -> None:
     """Convolutions normal with variance 2 / fan out, biases of them 0; the dense layer uniform within ±1/√fan in.
 
     Source: torchvision's ``models/resnet.py``, which leaves the dense layer to PyTorch's ``nn.Linear`` (there written
@@ -241,7 +241,7 @@ def _backbone(name: str, form: Form, convention: Convention, top_name: str = "fc
         groups=GROUPS,
         feature_width=WIDTHS[-1] * (EXPANSION if form.bottleneck else 1),
         build=partial(build, form=form),
-        initialise=initialise,
+        initialize=initialize,
         conventions=(convention,),
         untrained=convention.spec,
         top_name=top_name,
@@ -291,5 +291,5 @@ RESNET50_KERAS = replace(
         ),
         top_name="predictions",
     ),
-    initialise=init.glorot_uniform,  # Keras's default
+    initialize=init.glorot_uniform,  # Keras's default
 )

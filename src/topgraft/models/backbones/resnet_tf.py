@@ -205,7 +205,7 @@ RESNET50_NOTES = Backbone(
     groups=GROUPS,
     feature_width=FEATURE_WIDTH,
     build=build,
-    initialise=he_normal,
+    initialize=he_normal,
     conventions=(
         Convention(
             "keras",

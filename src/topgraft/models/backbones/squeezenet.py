@@ -90,7 +90,7 @@ def build(asked: Build) -> Chain:
     return chain
 
 
-def initialise(chain: Chain, generator: torch.Generator) -> None:
+def initialize(chain: Chain, generator: torch.Generator) -> None:
     """Kernels uniform within ±√(6 / fan in), those of the head normal with deviation 0.01; biases 0.
 
     Source: torchvision's ``models/squeezenet.py``.
@@ -130,7 +130,7 @@ SQUEEZENET1_1 = Backbone(
     groups=GROUPS,
     feature_width=FEATURE_WIDTH,
     build=build,
-    initialise=initialise,
+    initialize=initialize,
     conventions=(Convention("torchvision", torchvision_layers(), _SPEC),),
     untrained=_SPEC,
     weights=("squeezenet1_1_imagenet1k_v1",),

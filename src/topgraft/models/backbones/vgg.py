@@ -177,7 +177,7 @@ def _vgg(depth: int, *, batchnorm: bool = False) -> Backbone:
         groups=GROUPS,
         feature_width=FEATURE_WIDTH,
         build=partial(build, depth=depth, batchnorm=batchnorm),
-        initialise=he_fan_out if batchnorm else glorot_uniform,
+        initialize=he_fan_out if batchnorm else glorot_uniform,
         conventions=tuple(_conventions(depth, batchnorm)),
         untrained=TORCHVISION_SPEC if batchnorm else UNTRAINED_SPEC,
         weights=(f"{name}_imagenet1k_v1",),

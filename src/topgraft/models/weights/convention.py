@@ -17,7 +17,7 @@ def keep(key: str, tensor: torch.Tensor, expected: torch.Size) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Convention:
-    """One way in which weights of a network are written by somebody: their names, their layout, their pixels.
+    """One way in which weights of a network are written: their names, their layout, their pixels.
 
     A file's tensor ``LAYER.TENSOR`` is the chain's ``layers[LAYER].tensors[TENSOR]``. Every tensor of the network
     must be there, and nothing else, but for what is ignored.

@@ -94,7 +94,7 @@ def _read(file: BinaryIO, size: int, places: list[dict[str, Any]]) -> dict[str, 
 def _numpy(place: Mapping[str, Any]) -> np.dtype[Any]:
     kind = np.dtype(np.int16 if place["type"] == "bfloat16" else place["type"])
     if kind.kind not in "fiu" or kind.itemsize > 8:
-        raise ValueError(f"{place['name']} holds {kind}, which are no weights")
+        raise ValueError(f"{place['name']} holds {kind}, which are not weights")
     return kind
 
 

@@ -1,4 +1,4 @@
-"""From the names and layouts in which somebody wrote a network's tensors to the chain's own; all must fit exactly."""
+"""From the names and layouts in which a network's tensors were written to the chain's own; all must fit exactly."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def match_tensors(
         network: whose conventions are tried, in order.
         tensors: a file's, by name.
         own: also try the chain's own names, as artifacts have them.
-        input_size: of images for which the chain's own names may have been saved, beside the published size.
+        input_size: of images for which the chain's own names may have been saved, besides the published size.
 
     Raises:
         WeightsError: the tensors lack some that the network has, have some that it has not, or have another
@@ -82,14 +82,14 @@ def _own(network: Backbone, input_size: int | None) -> Iterator[Convention]:
 
 
 def _build_of(network: Backbone, convention: Convention, renamed: Mapping[str, torch.Tensor]) -> Build:
-    """What the tensors say about the network: classes, by the bias of the head, and colours."""
+    """What the tensors say about the network: classes, by the bias of the head, and colors."""
     build = Build(input_size=convention.spec.input_size, classes=1000, top="published", folded=convention.folded)
     with torch.device("meta"):
         expected = nn.ModuleDict(network.build(build)).state_dict()
     bias = next((tensor for key, tensor in renamed.items() if key.startswith("head.") and key.endswith("bias")), None)
     first = next((key for key, tensor in expected.items() if tensor.dim() == 4), "")
-    grey = first in renamed and renamed[first].numel() * 3 == expected[first].numel()
-    return replace(build, classes=build.classes if bias is None else bias.numel(), channels=1 if grey else 3)
+    gray = first in renamed and renamed[first].numel() * 3 == expected[first].numel()
+    return replace(build, classes=build.classes if bias is None else bias.numel(), channels=1 if gray else 3)
 
 
 def _match(

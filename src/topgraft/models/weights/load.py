@@ -18,7 +18,7 @@ from topgraft.system.threads import aligned
 from .digest import file_sha256
 from .files import read_tensors
 from .key_maps import at_size, match_tensors
-from .names import IMAGENET, LEARNT, RANDOM
+from .names import IMAGENET, LEARNED, RANDOM
 from .obtain import obtain
 from .published import WEIGHTS, find_weights
 
@@ -33,7 +33,7 @@ class Network:
         spec: how pixels are made for it.
         weights: name of the weights, ``random``, ``learnt``, or the file's name.
         sha256: of the whole file, in hex; empty for random ones, and where another package keeps the file.
-        licence: of the weights, as published.
+        license: of the weights, as published.
         new_head: whether the head is a new one, of zeros.
     """
 
@@ -42,7 +42,7 @@ class Network:
     spec: ImageSpec
     weights: str
     sha256: str
-    licence: str
+    license: str
     new_head: bool = False
 
 
@@ -61,7 +61,7 @@ def load_network(
 
     Args:
         backbone: a name that `topgraft.models.registry.find_network` knows. A baseline's base is random: it is
-            learnt later.
+            learned later.
         weights: a name in `topgraft.models.weights.published.WEIGHTS`, a file, or ``random``; the backbone's first
             if None or
             ``imagenet``.
@@ -69,8 +69,8 @@ def load_network(
             between the convolutions and the head do not fit and are left out.
         classes: outputs. If None, the published top is kept; else the head is a new ``nn.Linear`` of zeros, or drawn
             with all other weights if they are random.
-        channels: 3, or 1 for grey: the first convolution's kernels are then summed over their colours, which gives
-            what the network would see if the grey image stood in all three.
+        channels: 3, or 1 for gray: the first convolution's kernels are then summed over their colors, which gives
+            what the network would see if the gray image stood in all three.
         seed: of random weights.
         keep_top: also keep the published top where it has `classes` outputs.
         folder: of the cache, where downloads are kept; `topgraft.system.files.cache_folder` if None.
@@ -84,8 +84,8 @@ def load_network(
     network = find_network(backbone)
     _check_shape(input_size, classes, channels)
     if network.learn is not None and weights is None:
-        weights = LEARNT
-    if weights == RANDOM or (weights == LEARNT and network.learn is not None):
+        weights = LEARNED
+    if weights == RANDOM or (weights == LEARNED and network.learn is not None):
         build = Build(
             input_size=input_size or network.untrained.input_size,
             classes=classes or 1000,
@@ -120,7 +120,7 @@ def load_network(
         chain = network.build(build)
     _put(chain, found.state, new_head=new_head)
     put_constants(network, build, chain)
-    return Network(chain, build, at_size(found.spec, size), found.name, found.sha256, found.licence, new_head)
+    return Network(chain, build, at_size(found.spec, size), found.name, found.sha256, found.license, new_head)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Opened:
         spec: how pixels are made for them.
         name: of the weights, or of the file.
         sha256: of the whole file, in hex; empty where another package keeps it.
-        licence: as published; "not stated" for a user's file.
+        license: as published; "not stated" for a user's file.
         headless: they have no top that fits; the head's values are zeros.
     """
 
@@ -142,7 +142,7 @@ class Opened:
     spec: ImageSpec
     name: str
     sha256: str
-    licence: str
+    license: str
     headless: bool = False
 
 
@@ -168,7 +168,7 @@ def open_weights(
             fetched = network.fetch()
             match = match_tensors(network, fetched.tensors, own=False)
             headless = match.convention.headless
-            return Opened(match.state, match.build, match.convention.spec, fetched.name, "", fetched.licence, headless)
+            return Opened(match.state, match.build, match.convention.spec, fetched.name, "", fetched.license, headless)
         if not network.weights:
             raise UsageError(
                 f"no weights of {network.name} are published; give a file, or random to train it from nothing"
@@ -191,7 +191,7 @@ def open_weights(
         path, sha256 = obtain(row, folder)
     only = tuple(convention for convention in network.conventions if convention.name == row.convention)
     match = match_tensors(replace(network, conventions=only), read_tensors(path), own=False)
-    return Opened(match.state, match.build, row.spec, row.name, sha256, row.licence)
+    return Opened(match.state, match.build, row.spec, row.name, sha256, row.license)
 
 
 # --- Into a chain ---------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def _put(chain: Chain, state: Mapping[str, torch.Tensor], *, new_head: bool) -> 
         elif state[key].dim() == 4 and wanted.shape[1] == 1 and state[key].shape[1] == 3:
             values[key] = state[key].sum(1, keepdim=True)
         elif state[key].dim() == 4 and wanted.shape[1] == 3 and state[key].shape[1] == 1:
-            values[key] = (state[key] / 3).expand(-1, 3, -1, -1).contiguous()  # a grey image in all three sums to it
+            values[key] = (state[key] / 3).expand(-1, 3, -1, -1).contiguous()  # a gray image in all three sums to it
         else:
             values[key] = state[key]
     groups.load_state_dict({key: aligned(tensor) for key, tensor in values.items()}, assign=True)
@@ -225,4 +225,4 @@ def _check_shape(input_size: int | None, classes: int | None, channels: int) -> 
     if classes is not None and classes < 1:
         raise UsageError(f"a head needs at least one class, not {classes}")
     if channels not in (1, 3):
-        raise UsageError(f"images have 3 channels, or 1 where they are grey, not {channels}")
+        raise UsageError(f"images have 3 channels, or 1 where they are gray, not {channels}")

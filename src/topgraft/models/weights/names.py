@@ -1,4 +1,4 @@
-"""Names of weights that nobody published: random ones, and those learned from the images."""
+"""Names of weights that are not published: random ones, and those learned from the images."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ RANDOM = "random"
 IMAGENET = "imagenet"  # the best published ones, as where none are named: all that are published were trained on it
 
 
-LEARNT = "learnt"  # from the training images, by whoever fits
+LEARNED = "learnt"  # from the training images, during a fit

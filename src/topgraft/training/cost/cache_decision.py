@@ -87,7 +87,7 @@ def decide(
     free: int,
     asked: str,
 ) -> CacheDecision:
-    """Weigh filling and reading against running the prefix anew in every epoch. Pure.
+    """Weigh filling and reading against running the prefix again in every epoch. Pure.
 
     Args:
         rates: of this machine.

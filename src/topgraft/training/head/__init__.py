@@ -13,7 +13,7 @@ ONE_THREAD = 4_000_000
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """Features and labels of one split: float32 n×width, int64 n."""
 
     rows: NDArray[np.float32]

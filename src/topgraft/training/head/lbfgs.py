@@ -1,4 +1,4 @@
-"""A path of regularised multinomial logistic regressions on the same features: L-BFGS from strong to weak penalties.
+"""A path of regularized multinomial logistic regressions on the same features: L-BFGS from strong to weak penalties.
 
 Three things make it quick. Each problem starts where a parabola through the solutions before it points. L-BFGS starts
 from the curvature at hand: a matrix between the classes times a diagonal over the features, which are orthogonal. And
@@ -16,7 +16,7 @@ import torch
 ROWS = 8192  # rows handled at a time: bounds what a copy of features needs
 _MEMORY = 20  # pairs that L-BFGS keeps (Nocedal and Wright, Numerical Optimization, 7.2, name 3 to 20)
 _ITERATIONS = 400  # for each penalty
-_REFRESH = 8  # iterations after which the curvature is looked at anew
+_REFRESH = 8  # iterations after which the curvature is looked at again
 # Bound on the Newton decrement estimate g·H⁻¹g / n. Measured against scikit-learn at tol=1e-10: below this,
 # probabilities agree to better than 1e-3 at every strength, in float32 as well (tests/test_head.py).
 _TOLERANCE = 2e-9
@@ -57,7 +57,7 @@ class _Curvature:
         return self.turn @ ((self.turn.T @ gradient) / self.scale)
 
 
-def minimise(
+def minimize(
     x: torch.Tensor, labels: torch.Tensor, classes: int, penalty: Sequence[float], sample_weight: torch.Tensor | None
 ) -> Solved:
     """Solve for every penalty, one after the other.
@@ -194,7 +194,7 @@ def _two_loop(gradient: torch.Tensor, pairs: Sequence[_Pair], curvature: _Curvat
 def _line_search(
     problem: _Problem, logits: torch.Tensor, moved: torch.Tensor, along: float, bend: float, initial: float
 ) -> tuple[float, torch.Tensor]:
-    """A rate that minimises the objective well enough along a direction, inside a shrinking bracket.
+    """A rate that minimizes the objective well enough along a direction, inside a shrinking bracket.
 
     Newton steps only where a step of 1 leaves too much slope. Logits are linear in the weights: no product is needed.
 

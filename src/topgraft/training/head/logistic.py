@@ -1,6 +1,6 @@
 """The head on cached features: the best of several normalizations, and of two ways to solve, by out-of-fold loss.
 
-Regularised multinomial logistic regression. For each strength C the convex problem is the one of scikit-learn's
+Regularized multinomial logistic regression. For each strength C the convex problem is the one of scikit-learn's
 ``LogisticRegression``: sum of losses + ‖W‖²/2C on normalized features, the intercept free. Two classes are one logistic
 regression there (``‖w‖²`` of one vector w with logits 0 and w·x); as two rows ±w/2 the same penalty is 2‖W‖²/2C.
 Features are rotated to their principal axes; the penalty does not change under rotation, the Hessian becomes nearly
@@ -26,7 +26,7 @@ from topgraft.models.normalization import DOUBLE, NEVER, FeatureNorm, Heads, Nor
 from topgraft.strategies.defaults import STRENGTHS
 
 from .discriminant import SHRINKAGES, solve_discriminants
-from .lbfgs import minimise
+from .lbfgs import minimize
 
 _RANK = 1e-10  # principal axes with less than this share of the largest variance are rounding, and carry nothing
 
@@ -116,7 +116,7 @@ def solve_path(
         sample_weight = torch.from_numpy(class_weights(labels, classes)[labels]).to(kind)
     # Two classes: see the module's text on the penalty.
     penalty = [(2.0 if len(present) == 2 else 1.0) / c for c in strengths]
-    solved = minimise(coordinates, torch.from_numpy(place), len(present), penalty, sample_weight)
+    solved = minimize(coordinates, torch.from_numpy(place), len(present), penalty, sample_weight)
     weight = np.zeros((len(strengths), classes, features.shape[1]))
     bias = np.full((len(strengths), classes), NEVER)
     weight[:, present], bias[:, present] = normalized.on_layer(

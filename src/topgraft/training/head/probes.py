@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topgraft.strategies.defaults import FOLDS, SELECTION_MINIMUM
 from topgraft.system.threads import torch_threads
-from topgraft.training.head import ONE_THREAD, Labelled
+from topgraft.training.head import ONE_THREAD, Labeled
 
 from .logistic import folds, solve_path
 
@@ -24,7 +24,7 @@ STRENGTHS = (1e-2, 1e-1)
 
 def probe(
     pooled: Mapping[str, NDArray[np.float32]],
-    pair: tuple[Labelled, Labelled],
+    pair: tuple[Labeled, Labeled],
     classes: int,
     seed: int,
     patience: float = float("inf"),

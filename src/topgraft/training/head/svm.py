@@ -27,7 +27,7 @@ from .selection import HeadChoice, SelectionRecord
 STRENGTHS: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0)
 """C of the machines, for feature vectors of length 1. The log loss is flat over the span."""
 
-_BIAS = 1.0  # liblinear's extra feature; its weight is the bias, and is penalised with the others
+_BIAS = 1.0  # liblinear's extra feature; its weight is the bias, and is penalized with the others
 _ROUNDS = 1000  # of liblinear; what it may lack then changes no answer that is not a tie
 _COLUMNS = 4096  # of the features that are in float64 at a time
 _JITTER = 1e-9  # of the Gram matrix's mean diagonal: equal images would leave it singular

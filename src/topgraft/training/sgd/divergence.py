@@ -1,4 +1,4 @@
-"""Where nothing is learnt, or what was known is lost: noticing it, and finding a rate that does better."""
+"""Where nothing is learned, or what was known is lost: noticing it, and finding a rate that does better."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from topgraft.errors import TrainingStalledError
 from topgraft.system import progress
 
 BLOCK = 25  # steps that one point of a curve averages
-AT_CHANCE = 0.98  # of the loss of a network that knows the classes' shares only: above, nothing has been learnt
+AT_CHANCE = 0.98  # of the loss of a network that knows the classes' shares only: above, nothing has been learned
 LEARNS = 0.95  # below that share of it, a rate has shown that it learns
 LOWER = (10, 100)  # what the rate is divided by when a lower one is looked for
 _FIRST = 5  # steps whose mean is what the network knew: the rate is still rising
@@ -97,7 +97,7 @@ def try_lower_lrs(
             found = rate
             break
     if found is None and math.isfinite(last) and try_rate is not None:
-        progress.note("no lower rate was seen to do better; going on")
+        progress.note("no lower rate was seen to do better; continuing")
         return None
     return TrainingStalledError(lr, steps, last, chance, found, curves, known)
 

@@ -60,7 +60,7 @@ def run_phase(
         phase: with epochs and rate.
         number: of the phase, from 0.
         rows: `topgraft.strategies.plan.table` of its rules.
-        material: labelled images, as the first group that trains takes them, or before.
+        material: labeled images, as the first group that trains takes them, or before.
         train, val: indices of those that train and that judge.
         choices: how to step.
         keep: is given the position after each epoch and every few minutes.
@@ -84,7 +84,7 @@ def run_phase(
     mean = classifier.snapshot() if choices.ema else {}
     if resumed is not None:
         now, optimizer = resume(run, resumed, best, mean)
-    run = replace(run, folded=fuse_frozen(run))  # of the state that it goes on from: what is frozen is folded once
+    run = replace(run, folded=fuse_frozen(run))  # of the state that it continues from: what is frozen is folded once
     try:
         memory.enter_context(freed_memory_kept() if choices.device == "cpu" else exact_convolutions())
         if resumed is None and not phase.folds:
@@ -97,7 +97,7 @@ def run_phase(
             except TrainingStalledError as stall:
                 if choices.stalled != "lower" or stall.rate is None:
                     raise
-                # Epochs that were walked over stay walked over. Those of a rate that was too high have learnt nothing;
+                # Completed epochs stay completed. Those of a rate that was too high have learned nothing;
                 # what breaks later may have.
                 origin = best if best and len(now.first) >= _early(run, phase) else run.started
                 where = "the start" if origin is run.started else "the best epoch"
@@ -129,7 +129,7 @@ def run_phase(
             )
             if stopping and not cut and record.epoch < ends:
                 progress.note(f"stopped after epoch {record.epoch}: {now.behind} epochs in a row were no better")
-            yield record  # before the state is kept: whoever is stopped meanwhile has the record of the best epoch
+            yield record  # before the state is saved: a fit that is stopped meanwhile has the best epoch's record
             if keep is not None:
                 keep(position_of(run, optimizer, now, best, mean))
     finally:
@@ -237,7 +237,7 @@ def _walk(
                 mean[key].lerp_(tensor, max(1 - choices.ema, 1 / (before + step - now.since + 2)))
             else:
                 mean[key].copy_(tensor)
-        yield taken  # at last: whoever keeps a position then has all of the step
+        yield taken  # at the end: a position that is saved then has all of the step
 
 
 # --- Validation -----------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def _judge(run: Run, now: EpochProgress, mean: Mapping[str, torch.Tensor], phase
         run.classifier.load_state_dict(trained)
     if not np.isfinite(logits).all():
         raise NotANumberError(
-            f"after epoch {now.epoch} an answer to a validation image is no number, at the learning rate {now.lr:g}; "
+            f"after epoch {now.epoch} the output for a validation image is not a number, at learning rate {now.lr:g}; "
             "lower --lr"
         )
     right = metrics.right(logits, labels)
@@ -280,8 +280,7 @@ def _judge(run: Run, now: EpochProgress, mean: Mapping[str, torch.Tensor], phase
 
 
 def _look(run: Run, now: EpochProgress, last: bool, chance: float, steps: int, end: float) -> None:
-    """Raise where the rate is too high: the loss is no number, or, at the `last` look, at chance, or what was known is
-    lost.
+    """Raise where the rate is too high: the loss is not a number, or, at the `last` look, stays at chance or was lost.
 
     Under a time limit lower rates are tried only until it is up, and where published weights are at stake only if one
     of them is to take over or to be named to a user: who has set the limit has something to fall back on.
@@ -315,7 +314,7 @@ def _try_rate(run: Run, lr: float, chance: float, known: bool, end: float) -> li
     with progress.bar(f"trying {lr:g}", steps, "steps") as bar:
         phase = Phase("try", (), 1, lr)
         twin = replace(run, choices=replace(run.choices, schedule="constant"))
-        # Few images are walked over again, as the phase does.
+        # Few images are used again, as in the phase.
         walk = chain.from_iterable(
             _walk(twin, optimizer, phase, EpochProgress(lr, epoch=epoch), {}, 1) for epoch in range(1, steps + 1)
         )

@@ -1,4 +1,4 @@
-"""Which learning rate a network bears: a short test that raises it step by step until what was known is lost."""
+"""Learning-rate range test: raise the rate each step until the loss diverges."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def make_optimizer(
         rows: `topgraft.strategies.plan.table` of the same names; frozen groups get no optimizer state.
         name: ``adam``, ``adamw`` or ``sgd``.
         lr: base rate.
-        l2: coefficient of Σw² over `penalised` parameters, a term of the loss. Its gradient, 2·l2·w, is what these
+        l2: coefficient of Σw² over `penalized` parameters, a term of the loss. Its gradient, 2·l2·w, is what these
             optimizers call weight decay, but for AdamW, which decays the same parameters apart from the gradient.
 
     Raises:
@@ -45,7 +45,7 @@ def make_optimizer(
     for group, multiplier in rows.items():
         if multiplier is None:
             continue
-        bound = {id(p) for p in penalised(groups[group])} if l2 or name == "adamw" else set()
+        bound = {id(p) for p in penalized(groups[group])} if l2 or name == "adamw" else set()
         for decays in (True, False):
             chosen = [p for p in groups[group].parameters() if (id(p) in bound) == decays]
             if chosen:
@@ -89,7 +89,7 @@ def set_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
         part["lr"] = part["initial_lr"] * multiplier
 
 
-def penalised(module: nn.Module) -> Iterator[torch.Tensor]:
+def penalized(module: nn.Module) -> Iterator[torch.Tensor]:
     """Kernels of convolutions, kernels and biases of dense layers: what `topgraft.backbones.Backbone.l2` is about."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -99,9 +99,9 @@ def penalised(module: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def penalty(groups: Mapping[str, nn.Module], rows: Mapping[str, float | None], l2: float) -> float:
-    """l2·Σw² over the penalised parameters of the groups that train: the part of the loss that no image makes."""
+    """l2·Σw² over the penalized parameters of the groups that train: the part of the loss that no image makes."""
     if not l2:
         return 0.0
     trained = [groups[name] for name, multiplier in rows.items() if multiplier is not None]
     with torch.no_grad():
-        return l2 * sum(float(p.square().sum()) for group in trained for p in penalised(group))
+        return l2 * sum(float(p.square().sum()) for group in trained for p in penalized(group))

@@ -18,7 +18,7 @@ from .divergence import chance_loss
 from .fused_conv import FusedGroups, fold, gradients
 from .fused_conv import logits as folded_logits
 from .losses import mix, soft_cross_entropy, soft_targets
-from .optimizers import make_optimizer, penalised
+from .optimizers import make_optimizer, penalized
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class StepChoices:
         pretrained: whether the weights know something that can be lost; random ones may rise far above chance and
             come down again.
         updates_batchnorm: whether BatchNorm takes its statistics from the batches, as random weights need.
-        stalled: ``stop`` raises where a lower rate learns and this one does not, ``lower`` goes on with that.
+        stalled: ``stop`` raises where a lower rate learns and this one does not, ``lower`` continues with that.
         seed: of the order of the images, of dropout, and of mixup.
         schedule: see `topgraft.training.sgd.optimizers.schedule`.
         label_smoothing, mixup: see `topgraft.training.sgd.losses`.
@@ -48,7 +48,7 @@ class StepChoices:
         own_rate: the rate is one that a user gave: where it is too high, which one holds is looked for in any case.
 
     The loss is looked at after every `BLOCK` of the first `STALL_STEPS` steps, and for as long as the rate rises,
-    unless `stalled` is ``ignore``. A loss that is no number always stops.
+    unless `stalled` is ``ignore``. A loss that is not a number always stops.
     """
 
     optimizer: str
@@ -145,7 +145,7 @@ def one_step(
     if choices.mixup:
         images, targets = mix(images, targets, choices.mixup, np.random.default_rng(list(draw)))
     targets = replace(targets, shares=to_device(targets.shares, choices.device))
-    # One image alone has no variance where the map is 1×1: it is normalised by the running statistics.
+    # One image alone has no variance where the map is 1×1: it is normalized by the running statistics.
     freeze.apply_modes(run.groups, run.rows, choices.updates_batchnorm and len(labels) > 1)
     on_gpu = choices.device == "cuda"
     seed = np.random.SeedSequence(list(draw)).generate_state(1, np.uint64)[0].item()
@@ -169,11 +169,11 @@ def one_step(
 
 
 def _pull(run: Run) -> None:
-    """Add the gradient of α/2·‖w - w₀‖² to the penalised parameters of the base that train."""
+    """Add the gradient of α/2·‖w - w₀‖² to the penalized parameters of the base that train."""
     names = {id(parameter): name for name, parameter in run.classifier.named_parameters()}
     with torch.no_grad():
         for group, module in run.groups.items():
-            for parameter in penalised(module) if group != "head" else ():
+            for parameter in penalized(module) if group != "head" else ():
                 if parameter.grad is not None:
                     away = parameter - run.anchor[names[id(parameter)]]
                     parameter.grad.add_(away, alpha=run.choices.l2_sp)

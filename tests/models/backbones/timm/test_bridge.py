@@ -27,13 +27,13 @@ from topgraft.models.backbones.timm import bridge
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES, find_backbone
 from topgraft.models.spec import Backbone, Build, random_chain
-from topgraft.models.summary import summarise
+from topgraft.models.summary import summarize
 from topgraft.models.weights.load import Network, load_network
 
 SIDE = 64
 CLASSES = 6
 
-# How many groups each has. Two are no chain: HRNet's branches run side by side, SelecSLS hands lists on.
+# How many groups each has. Two are not a chain: HRNet's branches run side by side, SelecSLS hands lists on.
 NETWORKS = {
     "convnext_atto": 6,
     "densenet121": 6,
@@ -159,7 +159,7 @@ def test_no_tensor_is_on_the_meta_device_and_none_is_missing(case: Case) -> None
 
 
 def test_the_summary_counts_every_parameter(case: Case) -> None:
-    found = summarise(case.backbone.name, SIDE, CLASSES)
+    found = summarize(case.backbone.name, SIDE, CLASSES)
     assert found.parameters.total == sum(layer.parameters for layer in found.layers)
     assert found.parameters.trainable == sum(p.numel() for p in case.classifier.groups.parameters())
     assert list(dict.fromkeys(layer.group for layer in found.layers)) == list(case.backbone.groups)
@@ -203,8 +203,8 @@ def test_an_unknown_name_is_answered_with_close_ones(timm: ModuleType) -> None:
     for name in ("timm:hf-hub:timm/resnet18.a1_in1k", "timm:local-dir:/tmp", "timm:"):
         with pytest.raises(UsageError, match="has no network named"):
             find_backbone(name)
-    with pytest.raises(UsageError, match=r"no weights of timm:resnet18\.nobody"):
-        find_backbone("timm:resnet18.nobody")
+    with pytest.raises(UsageError, match=r"no weights of timm:resnet18\.unknown"):
+        find_backbone("timm:resnet18.unknown")
 
 
 def test_the_record_is_made_once(timm: ModuleType) -> None:
@@ -277,13 +277,13 @@ def test_a_transformer_is_a_base_and_a_head(timm: ModuleType) -> None:
         assert Classifier(network.chain, network.spec).eval()(pixels).shape == (1, 3)
 
 
-def test_grey_images_go_through_summed_kernels(timm: ModuleType, tmp_path: Path) -> None:
+def test_gray_images_go_through_summed_kernels(timm: ModuleType, tmp_path: Path) -> None:
     reference = timm.create_model("lcnet_050", num_classes=3).eval()
     save_file(reference.state_dict(), tmp_path / "file")
-    grey = load_network(SMALL, tmp_path / "file", input_size=SIDE, channels=1)
+    gray = load_network(SMALL, tmp_path / "file", input_size=SIDE, channels=1)
     x = torch.randn(2, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        found = nn.Sequential(*grey.chain.values())(x)
+        found = nn.Sequential(*gray.chain.values())(x)
         torch.testing.assert_close(found, reference(x.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
 
 
@@ -307,7 +307,7 @@ def test_published_weights_come_through_timm(timm: ModuleType, monkeypatch: pyte
     network = load_network(SMALL, input_size=SIDE, classes=2)
     assert True in asked
     assert not network.chain["head"].weight.any()
-    assert (network.weights, network.sha256, network.licence) == ("timm:lcnet_050.ra2_in1k", "", "apache-2.0")
+    assert (network.weights, network.sha256, network.license) == ("timm:lcnet_050.ra2_in1k", "", "apache-2.0")
 
 
 def test_the_whole_line_and_an_artifact_that_needs_no_download(

@@ -1,7 +1,7 @@
 """Any convolutional network of timm as a backbone: ``timm:NAME``, with timm's own stages, weights and preprocessing.
 
 timm (PyTorch Image Models, https://github.com/huggingface/pytorch-image-models) is an optional dependency, and so is
-what it imports, torchvision: the latter fits one build of PyTorch only, and cannot be imported beside another.
+what it imports, torchvision: the latter fits one build of PyTorch only, and cannot be imported with another.
 Nothing here imports timm before the first network is asked for.
 
 Networks are divided where timm says that their stages end, and the division is proved on random images before it is
@@ -89,7 +89,7 @@ def _record(name: str) -> Backbone:
         groups=tuple(made.chain),
         feature_width=layout.width,
         build=partial(_build, source, layout),
-        initialise=partial(_initialise, source, layout),
+        initialize=partial(_initialize, source, layout),
         conventions=(
             Convention(
                 "timm",
@@ -113,7 +113,7 @@ def _timm(name: str) -> Any:
     try:
         import timm
         import timm.data
-    except Exception as error:  # besides ImportError: torchvision beside another build of PyTorch raises many kinds
+    except Exception as error:  # besides ImportError: torchvision with another build of PyTorch raises many kinds
         if isinstance(error, ModuleNotFoundError) and error.name == "timm":
             raise UsageError(f"{PREFIX}{name} needs timm, which is not installed: pip install topgraft[timm]") from None
         raise UsageError(
@@ -204,13 +204,13 @@ def _check_size(source: _Source, layout: Layout, side: int) -> None:
         with torch.no_grad():
             for group in chain.values():
                 x = group.eval()(x)
-    except Exception as error:  # whatever a network of somebody else raises where an image is too small for it
+    except Exception as error:  # whatever another author's network raises where an image is too small for it
         raise UsageError(
             f"{PREFIX}{source.name} takes no images of {side} pixels a side ({line_of(error)}); try a larger size"
         ) from error
 
 
-def _initialise(source: _Source, layout: Layout, chain: Chain, generator: torch.Generator) -> None:
+def _initialize(source: _Source, layout: Layout, chain: Chain, generator: torch.Generator) -> None:
     """As timm does. It draws from PyTorch's own generator, which is seeded from this one and then put back."""
     seed = int(torch.randint(2**62, (), generator=generator))
     asked = next(module.asked for module in nn.ModuleDict(chain).modules() if isinstance(module, Pooled))

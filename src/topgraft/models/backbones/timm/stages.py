@@ -30,7 +30,7 @@ _STEM_LAYERS = 1  # convolutions and dense layers: a first end with more of them
 
 
 class Unsplittable(Exception):
-    """Why a network is no chain, as half a sentence."""
+    """Why a network is not a chain, as half a sentence."""
 
 
 @dataclass(frozen=True)
@@ -223,14 +223,14 @@ def _reference(network: Any, sides: Sequence[int]) -> tuple[torch.Tensor, torch.
             with torch.inference_mode():
                 features = network.forward_head(network.forward_features(images), pre_logits=True)
                 logits = network(images)
-        except Exception as error:  # whatever a network of somebody else raises where an image is too small for it
+        except Exception as error:  # whatever another author's network raises where an image is too small for it
             reason = line_of(error)
             continue
         if not isinstance(features, torch.Tensor):
             raise UsageError("its features are more than one tensor")
         features = features.flatten(1) if features.dim() == 4 and features.shape[2:] == (1, 1) else features
         if features.dim() != 2:
-            raise UsageError(f"its features are no vector but have the shape {tuple(features.shape[1:])}")
+            raise UsageError(f"its features are not a vector but have the shape {tuple(features.shape[1:])}")
         _check_varied(features)
         return images, features, logits
     raise UsageError(f"it takes no images of {', '.join(map(str, sides))} pixels a side ({reason})")
@@ -249,13 +249,13 @@ def _base_and_head(network: Any, images: torch.Tensor, features: torch.Tensor, l
         if answer is not None and _is_equal(answer, logits):
             return Layout((("base", ()),), (paths[0],), features.shape[1], dense=True)
     tops = tuple(dict.fromkeys(path.split(".")[0] for path in paths))
-    beside = [
+    optional = [
         path
         for path, _ in network.named_modules()
         if f"{path}.".startswith(tuple(f"{top}." for top in tops))
         and not f"{path}.".startswith(tuple(f"{part}." for part in paths))
     ]
-    used = _order(network, beside, lambda: network.forward_head(network.forward_features(images), pre_logits=True))
+    used = _order(network, optional, lambda: network.forward_head(network.forward_features(images), pre_logits=True))
     return Layout((("base", ()),), tuple(paths) if used else tops, features.shape[1], dense=False)
 
 
@@ -266,7 +266,7 @@ def _stages(network: Any, images: torch.Tensor) -> tuple[tuple[str, tuple[str, .
         raise Unsplittable("timm does not say where its stages end")
     known = dict(network.named_modules())
     if unknown := [end for end in ends if end not in known]:
-        raise Unsplittable(f"timm says that stages end at {' and '.join(unknown)}, which are no modules of it")
+        raise Unsplittable(f"timm says that stages end at {' and '.join(unknown)}, which are not modules of it")
     order = _order(network, _divided(network, "", ends), lambda: network.forward_features(images))
     if twice := sorted({path for path in order if order.count(path) > 1}):
         raise Unsplittable(f"it runs {' and '.join(twice)} more than once")
