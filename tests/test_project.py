@@ -72,7 +72,7 @@ def test_only_freeze_sets_requires_grad() -> None:
 
 
 def test_nothing_is_unpickled_outside_the_restricted_reader() -> None:
-    assert imported("pickle") == {"data/sources/cifar_pickles.py"}
+    assert imported("pickle") == {"data/sources/cifar_pickles.py", "models/weights/files.py"}  # which names its errors
     assert not imported("dill") | imported("joblib") | imported("cloudpickle")
     assert not callers("pickle.load") | callers("pickle.loads")
     assert all(keyword(call, "weights_only") is True for _, call in calls("torch.load"))

@@ -133,7 +133,7 @@ def test_a_file_cut_short_is_damage(saved: Path, name: str) -> None:
     # The last bytes of JSON and of an archive may be white space or a comment of no meaning.
     for size in sorted({0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 3}):
         (saved / name).write_bytes(whole[:size])
-        with pytest.raises(ArtifactError, match=r"damaged|is not the file that was saved|no Topgraft artifact"):
+        with pytest.raises(ArtifactError, match=r"damaged|is not the file that was saved|not a Topgraft artifact"):
             load.load(saved)
 
 
@@ -260,7 +260,7 @@ def test_only_an_artifact_is_overwritten_and_only_when_asked(saved: Path, tmp_pa
     assert load.load(saved).config["seed"] == 1
     (tmp_path / "diary").mkdir()
     (tmp_path / "diary" / "today.txt").write_text("dear diary")
-    with pytest.raises(UsageError, match="no Topgraft artifact"):
+    with pytest.raises(UsageError, match="not a Topgraft artifact"):
         save.save(fitted(), tmp_path / "diary", overwrite=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
@@ -481,9 +481,9 @@ def test_somebodys_own_files_beside_a_checkpoint_stay(tmp_path: Path) -> None:
     folder = unfinished(tmp_path / "run")
     (folder / "diary.txt").write_text("dear diary")
     for overwrite, resume in ((False, False), (False, True), (True, False)):
-        with pytest.raises(UsageError, match=r"is not empty|no Topgraft artifact"):
+        with pytest.raises(UsageError, match=r"is not empty|not a Topgraft artifact"):
             check_target(folder, overwrite, resume)
-        with pytest.raises(UsageError, match=r"is not empty|no Topgraft artifact"):
+        with pytest.raises(UsageError, match=r"is not empty|not a Topgraft artifact"):
             save.save(fitted(), folder, overwrite=overwrite)
     assert files(folder) == [CHECKPOINT_FILE, "diary.txt"]
 

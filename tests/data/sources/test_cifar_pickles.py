@@ -144,5 +144,5 @@ ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n"
     ],
 )
 def test_crafted_and_damaged_pickles_are_refused(data: bytes):
-    with pytest.raises(DataError, match=r"^batch is (a pickle that asks for|no pickle, or is damaged)"):
+    with pytest.raises(DataError, match=r"^batch is (a pickle that asks for|not a pickle, or is damaged)"):
         read_pickle(data, "batch")

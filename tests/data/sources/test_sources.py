@@ -40,7 +40,7 @@ def test_files_that_are_no_source(tmp_path: Path, name: str, message: str):
 
 @pytest.mark.parametrize("where", [None, 3, 2.5, object()])
 def test_objects_that_are_no_source(where: object):
-    with pytest.raises(DataError, match=r"is not a source of images; give the path of a folder"):
+    with pytest.raises(DataError, match=r"is not a source of images; give a folder or a CSV file"):
         open_source(where)
 
 
