@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,28 @@ def test_no_file_is_longer_than_400_lines() -> None:
 
 def test_there_is_no_utils_module() -> None:
     assert not [p for p in SOURCE.rglob("*.py") if "util" in p.stem or "helper" in p.stem]
+
+
+# Single words that we avoid are in docs/words.txt, which codespell reads; it knows no phrases.
+AVOIDED = {
+    r"\b(go|goes|going|gone|went)\s+on\b": "continue, resume",
+    r"\blets?\s+go\s+of\b": "release",
+    r"\bwalked\s+over\b": "completed",
+    r"\bone's\s+own\b": "your own",
+    r"(?<!there )(?<!where )\b(is|was|are|were)\s+no\s+(?!longer|more|less|better|one\b|answer)[a-z]": "is not a",
+}
+
+
+def test_avoided_phrases_are_not_used() -> None:
+    root = Path(__file__).parents[1]
+    files = [*SOURCE.rglob("*.py"), *(root / "tests").rglob("*.py"), *root.glob("*.md"), *root.glob("docs/**/*.md")]
+    used = [
+        f"{file.name}: {match.group()!r}; write {better!r}"
+        for file in files
+        for phrase, better in AVOIDED.items()
+        for match in re.finditer(phrase, file.read_text("utf-8"), re.IGNORECASE)
+    ]
+    assert not used
 
 
 def test_importing_topgraft_imports_no_torch_and_opens_no_socket() -> None:

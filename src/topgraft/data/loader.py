@@ -43,7 +43,7 @@ class Batch:
 def batches(
     samples: Sequence[Sample], spec: ImageSpec, *, batch_size: int, workers: int, view: View | None = None
 ) -> Iterator[Batch]:
-    """Batches in the samples' order, decoded in threads (Pillow lets go of the interpreter while it decodes).
+    """Batches in the samples' order, decoded in threads (Pillow releases the GIL while decoding).
 
     No more than 32 MB of pixels are in memory, or three batches where those are more, or what keeps every thread
     busy. The threads end with the iterator, also where it is closed or dropped early.
