@@ -58,6 +58,17 @@ def test_importing_topgraft_imports_no_torch_and_opens_no_socket() -> None:
     assert done.stdout.strip() == "[] []"
 
 
+@pytest.mark.parametrize("verb", ["load", "predict", "evaluate", "save", "open_images"])
+def test_using_a_model_imports_no_training_code(verb: str) -> None:
+    code = (
+        f"import sys, topgraft\ntopgraft.{verb}\n"
+        "try: topgraft.load('no such folder')\nexcept topgraft.ArtifactError: pass\n"
+        "print([m for m in sys.modules if m.startswith(('topgraft.training', 'topgraft.cli'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom topgraft.cli.main import main\n"

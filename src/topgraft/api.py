@@ -1,4 +1,7 @@
-"""The verbs. They compose the stations of the line and decide nothing."""
+"""The public functions. They compose the packages below and decide nothing.
+
+Training code is imported inside the functions that train, so that `load` and `predict` do without it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from topgraft.artifacts import load as load_module
 from topgraft.artifacts import save as artifact
-from topgraft.cli import fit_summary
-from topgraft.cli.output import remark
+from topgraft.data.notes import print_notes
 from topgraft.data.samples import SPLIT_NAMES, Sample, Splits, Unreadable, labels_of, unread
 from topgraft.data.sources import open_source
 from topgraft.data.sources.base import Source
@@ -30,6 +32,8 @@ from topgraft.evaluation.pretrained_reference import reference_of, source_sample
 from topgraft.evaluation.results import Cost, Evaluation, FittedClassifier, Predictions
 from topgraft.evaluation.unseen import leave_out_seen, select_unseen
 from topgraft.features import benchmark
+from topgraft.features.engines.base import EngineChoice
+from topgraft.features.engines.choose import choose_for
 from topgraft.features.export import Features
 from topgraft.features.extract import compute
 from topgraft.features.frozen_base import Base, open_base
@@ -38,6 +42,7 @@ from topgraft.models.catalog import list_backbones as list_backbones
 from topgraft.models.catalog import summary as summary
 from topgraft.models.plain_network import create_network as create_network  # a verb that needs nothing composed
 from topgraft.models.registry import find_network
+from topgraft.models.spec import Backbone
 from topgraft.models.weights.digest import fingerprint
 from topgraft.models.weights.names import RANDOM
 from topgraft.settings import conflicts, verbs
@@ -46,11 +51,11 @@ from topgraft.settings.quiet import with_quiet
 from topgraft.strategies.plan import Phase, table
 from topgraft.system import progress, timing
 from topgraft.system.timing import stopwatch
-from topgraft.training import forgetting_limit, inspection, replay, run_config
-from topgraft.training.fit import strategy_and_facts, train_network
-from topgraft.training.inspection import Inspection
 
 from .errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from topgraft.training.inspection import Inspection
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -215,14 +220,19 @@ def fit(
         DownloadError: they are not here, and cannot be downloaded.
     """
     model = run_fit(images, **changed(verbs.FitSettings, locals()))
-    remark(model.config["notes"], model.unreadable)
-    for line in fit_summary.lines(model, model.cost.seconds):
+    from topgraft.training import summary
+
+    print_notes(model.config["notes"], model.unreadable)
+    for line in summary.lines(model, model.cost.seconds):
         progress.note(line)
     return model
 
 
 def run_fit(images: Any, **choices: Any) -> FittedClassifier:
     """Fit as `fit` does, but print no result: for a caller that shows it in its own way."""
+    from topgraft.training import forgetting_limit, replay, run_config
+    from topgraft.training.fit import train_network
+
     began = timing.began()
     chosen, resolved = replay.fit_settings(choices)
     splits, seconds = _opened(images, chosen)
@@ -427,7 +437,7 @@ def forgetting(
     found = compare(
         model.classifier,
         before,
-        replay.engine_for(record, chosen),
+        _engine(record, chosen),
         own=own,
         source=labeled,
         where=opened[0].where if labeled else "",
@@ -526,7 +536,7 @@ def extract_features(
     """
     chosen = from_arguments(verbs.FeaturesSettings, locals())
     record = find_network(chosen.backbone)
-    choice = replay.engine_for(record, chosen)
+    choice = _engine(record, chosen)
     splits = _whole(images, chosen)
     samples = [sample for part in splits.parts.values() for sample in part]
     if not samples:
@@ -656,6 +666,9 @@ def inspect(
         quiet: show no progress and no notes.
     """
     given = changed(verbs.InspectSettings, locals())
+    from topgraft.training import inspection, replay
+    from topgraft.training.fit import strategy_and_facts
+
     chosen = make(verbs.InspectSettings, given)
     if isinstance(what, str | os.PathLike) and Path(what, "config.json").is_file():
         wrong = verbs.OF_A_FIT & set(given)
@@ -726,7 +739,11 @@ def _opened(images: Any, chosen: verbs.OpenSettings) -> tuple[Splits, dict[str, 
     return splits, {"open": time.perf_counter() - began}
 
 
+def _engine(network: Backbone, chosen: verbs.EngineSettings) -> EngineChoice:
+    return choose_for(network, chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
+
+
 def _base_of(model: FittedClassifier, chosen: verbs.EngineSettings) -> Base:
     record = find_network(model.config["backbone"]["name"])
-    choice = replay.engine_for(record, chosen)
+    choice = _engine(record, chosen)
     return open_base(model.classifier, choice, chosen.workers, chosen.cache_dir, record.libraries)

@@ -12,12 +12,12 @@ import torch
 from support.fitted import add_tiny, fitted
 
 from topgraft.artifacts import load, save
-from topgraft.cli import fit_summary
 from topgraft.errors import ArtifactError
 from topgraft.evaluation.evaluate import head_logits
 from topgraft.evaluation.results import FittedClassifier
 from topgraft.evaluation.retrained import NOTE, without_former_results
 from topgraft.models.weights.digest import fingerprint
+from topgraft.training import summary
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_such_an_artifact_is_loaded_evaluated_and_saved_again(
     features = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     assert np.array_equal(head_logits(loaded.classifier, features), head_logits(made.classifier.eval(), features))
     assert NOTE.split(":")[0] in repr(loaded)
-    assert not any("top-1" in line for line in fit_summary.lines(loaded, {"total": 1.0}))
+    assert not any("top-1" in line for line in summary.lines(loaded, {"total": 1.0}))
     capsys.readouterr()
     again = load.load(save.save(loaded, tmp_path / "again"))
     assert again.validation is None

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topgraft.data.notes import print_notes
 from topgraft.errors import TrainingStalledError, UsageError
 from topgraft.system import progress, timing
 from topgraft.system.files import checkpoint_file
 
-from .output import print_json, remark, results
+from .output import print_json, results
 
 if TYPE_CHECKING:
     from topgraft.evaluation.results import FittedClassifier
@@ -88,7 +89,7 @@ def _show(asked: argparse.Namespace, model: FittedClassifier, out: Path, seconds
     from topgraft.cli.render import fit
 
     if not asked.json:
-        remark(model.config["notes"], model.unreadable)
+        print_notes(model.config["notes"], model.unreadable)
         fit.fitted(model, out, seconds, quiet=asked.quiet)
         return
     result = None if model.validation is None else results(model.validation)

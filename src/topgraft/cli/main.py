@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from topgraft._version import __version__
+from topgraft.data.notes import print_notes
 from topgraft.errors import TopgraftError, UsageError
 from topgraft.settings import fields as settings
 from topgraft.settings.verbs import (
@@ -34,7 +35,7 @@ from topgraft.system import progress
 from topgraft.system.cores import limit_openmp
 
 from . import fit as cli_fit
-from .output import print_json, remark, results
+from .output import print_json, results
 
 _STARTED = time.perf_counter()
 
@@ -197,7 +198,7 @@ def _evaluate(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json(results(result))
         return 0
-    remark(result.notes, result.unreadable)
+    print_notes(result.notes, result.unreadable)
     if result.seen and not asked.quiet:
         shown = "".join(f"\n  {name}" for name in result.seen[:10])
         more = f"\n  … and {len(result.seen) - 10:,} more" if len(result.seen) > 10 else ""
@@ -235,7 +236,7 @@ def _forgetting(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json(asdict(found))
         return 0
-    remark((), found.unreadable)
+    print_notes((), found.unreadable)
     table.lines(forgetting.forgotten(found))
     return 0
 
@@ -271,7 +272,7 @@ def _features(asked: argparse.Namespace) -> int:
             }
         )
         return 0
-    remark(found.notes, found.unreadable)
+    print_notes(found.notes, found.unreadable)
     print(f"{asked.out}: {len(found.names):,} images × {found.features.shape[1]:,} features of {found.backbone}")
     return 0
 
@@ -284,7 +285,7 @@ def _inspect(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json(asdict(found))
     else:
-        remark((), found.unreadable)
+        print_notes((), found.unreadable)
         network.inspected(found)
     return 0
 

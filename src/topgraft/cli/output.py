@@ -1,16 +1,12 @@
-"""What several verbs print in the same way: one JSON object, results, notes on standard error."""
+"""What several verbs print in the same way: one JSON object, and results in it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from topgraft.system import progress
-
 if TYPE_CHECKING:
-    from topgraft.data.samples import Unreadable
     from topgraft.evaluation.results import Evaluation
 
 
@@ -33,13 +29,3 @@ def results(result: Evaluation) -> dict[str, Any]:
         "unreadable": [asdict(entry) for entry in result.unreadable],
         "notes": list(result.notes),
     }
-
-
-def remark(notes: Sequence[str], unreadable: Sequence[Unreadable]) -> None:
-    """How the images were found and divided, and what was left out, on standard error; nothing when quiet."""
-    for note in notes:
-        progress.note(f"note: {note}")
-    if unreadable:
-        listed = "".join(f"\n  {entry.name}: {entry.reason}" for entry in unreadable)
-        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
-        progress.note(f"left out {files} that cannot be read:{listed}")

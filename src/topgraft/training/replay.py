@@ -85,7 +85,9 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[verbs.FitSettings, Resolve
         kept["find_lr"] = False
     replayed = fields.make(verbs.FitSettings, {**kept, **choices})
     require_effect(choices, replayed)
-    _require(find_network(replayed.backbone))
+    network = find_network(replayed.backbone)
+    if network.require is not None:
+        network.require()
     # Another network may demand another engine.
     if _DECIDING & set(choices):
         recorded = replace(recorded, phases=(), caching={})
@@ -105,23 +107,8 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[verbs.FitSettings, Resolve
 
 def resolve(chosen: verbs.EngineSettings, network: Backbone) -> Resolved:
     """What the fixed rule of `topgraft.features.engines.choose.choose` gives on this machine."""
-    engine = engine_for(network, chosen)
+    engine = choose.choose_for(network, chosen.engine, chosen.precision, chosen.device, chosen.cache_dir)
     return Resolved(engine, choose.choose("torch", chosen.precision, engine.device).precision)
-
-
-def engine_for(network: Backbone, chosen: verbs.EngineSettings) -> base.EngineChoice:
-    """The engine for a network's base; see `topgraft.features.engines.choose.choose`.
-
-    Raises:
-        UsageError: as there; or what the base computes with is not installed.
-    """
-    _require(network)
-    return choose.choose(chosen.engine, chosen.precision, chosen.device, chosen.cache_dir, demand=network.demand)
-
-
-def _require(network: Backbone) -> None:
-    if network.require is not None:
-        network.require()
 
 
 def recorded_phases(config: Mapping[str, Any]) -> tuple[Phase, ...]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from support.fitted import fitted
 
-from topgraft.cli import fit_summary
 from topgraft.evaluation.results import Cost
+from topgraft.training import summary
 
 
 def test_a_solved_head_is_told_in_five_lines_and_its_folder_in_one_more() -> None:
-    lines = fit_summary.lines(fitted(), {"open": 0.5, "total": 1.5})
+    lines = summary.lines(fitted(), {"open": 0.5, "total": 1.5})
     assert lines == [
         "3 classes; train 3, validation 5, test 1 (not decoded by the fit); left out 1 file that cannot be read",
         "base: tiny on torch (fp32); 9 images computed, 0 from the cache",
@@ -22,7 +22,7 @@ def test_a_solved_head_is_told_in_five_lines_and_its_folder_in_one_more() -> Non
         lines[-1],
     ]
     assert lines[-1].startswith("top-1 (validation, used for selection): ")
-    assert fit_summary.lines(fitted(), {"total": 1.5}, Path("runs/[a]"))[-2] == "saved: runs/[a]"
+    assert summary.lines(fitted(), {"total": 1.5}, Path("runs/[a]"))[-2] == "saved: runs/[a]"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_solved_head_is_told_in_five_lines_and_its_folder_in_one_more() -> Non
 )
 def test_the_normalization_and_what_chose_it_are_told(selection: dict[str, object], line: str) -> None:
     model = fitted()
-    assert line in fit_summary.lines(replace(model, config={**model.config, "selection": selection}), {"total": 1.5})
+    assert line in summary.lines(replace(model, config={**model.config, "selection": selection}), {"total": 1.5})
 
 
 def test_a_trained_network_is_told_by_the_epoch_that_was_kept() -> None:
@@ -55,7 +55,7 @@ def test_a_trained_network_is_told_by_the_epoch_that_was_kept() -> None:
     resolved = {**model.config["resolved"], "training": "bf16"}
     auto = {"untried": "stage2"}
     trained = replace(model, config={**model.config, "selection": selection, "resolved": resolved, "auto": auto})
-    assert fit_summary.lines(trained, {"total": 1.5})[1:4] == [
+    assert summary.lines(trained, {"total": 1.5})[1:4] == [
         "trained: tiny on cpu (bf16)",
         "kept: epoch 2 of top, the best on 8 images, each judged out of fold",
         "with more time it would also train from stage2: --budget",
@@ -65,7 +65,7 @@ def test_a_trained_network_is_told_by_the_epoch_that_was_kept() -> None:
 def test_what_auto_kept_comes_first() -> None:
     kept = "kept: the head alone, right for 80.0 % of 5 validation images, as no time was left to train more"
     model = fitted()
-    assert fit_summary.lines(replace(model, config={**model.config, "kept": kept}), {"total": 1.5})[0] == kept
+    assert summary.lines(replace(model, config={**model.config, "kept": kept}), {"total": 1.5})[0] == kept
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ def test_what_auto_kept_comes_first() -> None:
     ],
 )
 def test_copies_are_not_said_to_be_from_the_cache(cost: Cost, expected: str) -> None:
-    assert fit_summary.lines(replace(fitted(), cost=cost), {"total": 1.5})[1].endswith(f"; {expected}")
+    assert summary.lines(replace(fitted(), cost=cost), {"total": 1.5})[1].endswith(f"; {expected}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from topgraft.cli.render.forgetting import forgotten, traded
+from topgraft.cli.render.forgetting import forgotten
 from topgraft.evaluation.forgetting import Forgetting, Kept
 from topgraft.evaluation.similarity import Similarity
 from topgraft.metrics import Difference, Interval
+from topgraft.training.summary import traded
 from topgraft.training.wise_ft import Trade, TradePoint
 
 AT = Interval(0.734, 0.706, 0.76, 1000)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from topgraft.cli import fit_summary
 from topgraft.errors import TrainingStalledError
 from topgraft.evaluation.headline import headline
 from topgraft.evaluation.results import FittedClassifier
+from topgraft.training import summary
 
 from .table import lines, make_table
 
@@ -20,7 +20,7 @@ def fitted(model: FittedClassifier, out: Path, seconds: Mapping[str, float], *, 
     if quiet:
         lines(headline(model.validation))
         return
-    lines(fit_summary.lines(model, seconds, out))
+    lines(summary.lines(model, seconds, out))
 
 
 def stalled(error: TrainingStalledError) -> None:

@@ -11,7 +11,7 @@ from torch import get_num_threads, nn
 
 from topgraft.errors import UsageError
 from topgraft.features.engines import ENGINES, available
-from topgraft.models.spec import Demand
+from topgraft.models.spec import Backbone, Demand
 from topgraft.system import progress
 from topgraft.system.cores import usable_cores
 from topgraft.system.files import cache_folder
@@ -87,6 +87,17 @@ def choose(
         batch_size=kind.batch_size(place),
         threads=min(get_num_threads(), usable_cores()),
     )
+
+
+def choose_for(network: Backbone, engine: str, precision: str, device: str, folder: Path | None) -> EngineChoice:
+    """The engine for a network's base; see `choose`.
+
+    Raises:
+        UsageError: as there; or what the base computes with is not installed.
+    """
+    if network.require is not None:
+        network.require()
+    return choose(engine, precision, device, folder, demand=network.demand)
 
 
 def possible() -> list[EngineChoice]:

@@ -1,17 +1,20 @@
-"""What a fit has made, as lines of text: on the command line, and at the end of a fit in Python."""
+"""The result of a fit as lines of text: for the command line, and for the end of a fit in Python."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topgraft.cli.render.forgetting import traded
 from topgraft.evaluation.chance import warned
 from topgraft.evaluation.headline import headline
 from topgraft.evaluation.results import Cost, FittedClassifier
-from topgraft.system.formatting import image_counts
-from topgraft.training.wise_ft import trade_from_json
+from topgraft.system.formatting import image_counts, in_points, share
+
+from .wise_ft import Trade, trade_from_json
+
+_BAR = 12  # characters of the longest bar
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def lines(model: FittedClassifier, seconds: Mapping[str, float], out: Path | None = None) -> list[str]:
@@ -91,3 +94,34 @@ _NORMALIZED = {
     "length": ", on features of unit length",
     "root": ", on square roots of features, of unit length",
 }
+
+
+def traded(trade: Trade) -> list[str]:
+    """The curve: a row for each share. Bars go from the lowest value of their column to the highest."""
+    what = "source top-1" if trade.judged_by == "source" else "same answers"
+    lines = [
+        f"{'tuned':>5}  {'validation top-1':<{_BAR + 8}}  {what:<{_BAR + 8}}  {'lost (95 %)':<20}",
+    ]
+    columns = [[point.target.value for point in trade.points], [point.reported.value for point in trade.points]]
+    for point, target, kept in zip(trade.points, *columns, strict=True):
+        bars = "  ".join(
+            f"{share(value):>7} {_bar(value, column)}" for value, column in ((target, columns[0]), (kept, columns[1]))
+        )
+        mark = " ← kept" if point.share == trade.share else ""
+        lost = point.lost_reported
+        spread = f"{in_points(lost.value)} ({in_points(lost.low)} to {in_points(lost.high)})"
+        lines.append(f"{share(point.share, 0):>5}  {bars}  {spread}{mark}")
+    chosen = trade.chosen
+    lines.append(
+        f"{what} and points lost: of n = {chosen.reported.n:,} images that did not choose; "
+        f"{trade.at_most:g} points allowed, on n = {chosen.choosing.n:,} others {in_points(chosen.lost.value)} lost"
+    )
+    lines.append(f"validation top-1: n = {chosen.target.n:,}, used for selection; bars run from lowest to highest")
+    return lines
+
+
+def _bar(value: float, column: Sequence[float]) -> str:
+    low, high = min(column), max(column)
+    eighths = round(8 * _BAR * (value - low) / (high - low)) if high > low else 8 * _BAR
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(_BAR)
