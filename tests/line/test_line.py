@@ -214,7 +214,7 @@ def test_inspect_shows_the_table_and_the_stations(
         said = json.loads(text)
         assert code == 0
         assert [row["group"] for row in said["table"] if row["lr_multiplier"] is not None] == ["head"]
-        assert [s["name"] for s in said["stations"]][:3] == ["pixels", "normalise", "stem"]
+        assert [s["name"] for s in said["stations"]][:3] == ["pixels", "normalize", "stem"]
         assert said["stations"][-1]["shape"] == [8, 3]
     assert "frozen" in ask(capsys, "inspect", photos)[1]
     for asked, takes in (("auto", False), ("update", True)):

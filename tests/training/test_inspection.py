@@ -36,7 +36,7 @@ def test_every_station_is_shown_with_its_range() -> None:
     )
     assert [(s.name, s.shape, s.dtype) for s in got.stations] == [
         ("pixels", (8, 32, 32, 3), "uint8"),
-        ("normalise", (8, 3, 32, 32), "float32"),
+        ("normalize", (8, 3, 32, 32), "float32"),
         ("stem", (8, 8), "float32"),
         ("logits", (8, 3), "float32"),
     ]

@@ -126,7 +126,7 @@ def inspect_line(
         with torch.inference_mode():
             stations.append(_station("pixels", batch.pixels))
             x = classifier.normalise(batch.pixels)
-            stations.append(_station("normalise", x))
+            stations.append(_station("normalize", x))
             for name, group in classifier.groups.items():
                 x = group(x)
                 stations.append(_station("logits" if name == "head" else name, x))

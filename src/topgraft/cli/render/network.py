@@ -88,5 +88,5 @@ def summarized(found: Summary) -> None:
 
 def _whereabouts(row: Mapping[str, Any]) -> str:
     if row["weights"] == "learnt":
-        return "learnt"
+        return "learned"
     return "here" if row["here"] else "not here" if row["weights"] else "none"
