@@ -273,7 +273,7 @@ def test_only_an_artifact_is_overwritten_and_only_when_asked(saved: Path, tmp_pa
 def evaluation(split: str, *, used: bool = False, where: str = "photos", n: int = 4) -> Evaluation:
     logits, labels = np.eye(3, dtype=np.float32)[[0, 1, 2, 0][:n]], np.array([0, 1, 1, 0][:n])
     names = tuple(f"{number}.png" for number in range(n))
-    measured = metrics.measure(logits, labels, CLASSES)
+    measured = metrics.evaluate_logits(logits, labels, CLASSES)
     return Evaluation(split, used, names, logits, labels, CLASSES, measured, where=where)  # type: ignore[arg-type]
 
 

@@ -101,7 +101,7 @@ def test_a_fit_says_what_is_odd_on_standard_error(
     lines = err.splitlines()
     assert sum(line.startswith("head: solved, C = ") for line in lines) == 1
     assert [line for line in lines if not line.startswith(("head: ", "base: "))] == [  # on a slow machine progress too
-        "note: left aside, because they are neither train, val nor test: extra",
+        "note: not used, because they are neither train, val nor test: extra",
         "note: 1 image is there under two labels or more, and kept so: train/blue/twice.png = train/red/0.png",
         "left out 1 file that cannot be read:",
         "  train/red/bad.png: is empty (0 bytes)",
@@ -117,7 +117,7 @@ def test_a_fits_json_has_what_a_program_needs(photos: Path, tmp_path: Path, caps
     assert set(said["top1"]) == {"value", "low", "high", "n"}
     assert {"open", "network", "features", "head", "evaluate", "save", "total"} <= set(said["seconds"])
     assert [entry["name"] for entry in said["unreadable"]] == ["train/red/bad.png"]
-    assert [note.split()[0] for note in said["notes"]] == ["left", "1"]
+    assert [note.split()[0] for note in said["notes"]] == ["not", "1"]
 
 
 def test_an_evaluations_json_holds_fractions_with_their_interval(
@@ -127,7 +127,7 @@ def test_an_evaluations_json_holds_fractions_with_their_interval(
     assert (said["split"], said["n"], said["top5"]) == ("test", 6, None)
     assert 0 <= said["top1"]["low"] <= said["top1"]["value"] <= said["top1"]["high"] <= 1
     assert said["top1"]["n"] == 6
-    assert said["notes"][0].startswith("left aside")
+    assert said["notes"][0].startswith("not used")
 
 
 def test_fit_names_its_folder_itself(

@@ -50,6 +50,6 @@ def test_an_evaluation_holds_what_its_numbers_are_made_of() -> None:
     assert (got.split, got.used_for_selection, got.seen, got.notes, got.where) == ("val", True, ("x",), ("y",), "z")
     assert got.names == tuple(s.name for s in samples)
     assert (got.labels.dtype, got.labels.tolist()) == (np.int64, [0, 1, 2, 0, 1, 2])
-    assert got.metrics == metrics.measure(got.logits, got.labels, CLASSES)
+    assert got.metrics == metrics.evaluate_logits(got.logits, got.labels, CLASSES)
     right = int((head_logits(model, ROWS).argmax(1) == got.labels).sum())
     assert got.metrics.top1 == metrics.wilson(right, 6)

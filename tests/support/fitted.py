@@ -98,7 +98,7 @@ def fitted(seed: int = 0, where: str = "photos") -> FittedClassifier:
             EpochRecord(0, "head", 0, 0.5),
         ),
         validation=Evaluation(
-            "val", True, names, logits, labels, CLASSES, metrics.measure(logits, labels, CLASSES), where=where,
+            "val", True, names, logits, labels, CLASSES, metrics.evaluate_logits(logits, labels, CLASSES), where=where,
         ),
         seen={"a" * 64: "train", "b" * 64: "val", "c" * 64: "test"},
         unreadable=(Unreadable("ant/ä.png", "is empty (0 bytes)"),),

@@ -9,7 +9,7 @@ import pytest
 from support.file_server import Site, serve
 
 from topgraft.errors import DownloadError
-from topgraft.system import download, progress
+from topgraft.system import download, http_range, progress
 from topgraft.system.download import fetch
 
 DATA = bytes(range(256)) * 5000  # 1.28 MB: several pieces
@@ -257,17 +257,17 @@ def test_offline_can_be_said_not_to_be(site: Site, tmp_path: Path, monkeypatch: 
 
 
 def test_a_full_disk_is_said_and_what_is_there_is_kept(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    copy = download._copy
+    copy = http_range._copy
 
     def fills_up(raw, file, start, total, target):
         file.write(raw.read(1000, decode_content=False))
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download, "_copy", fills_up)
+    monkeypatch.setattr(http_range, "_copy", fills_up)
     with pytest.raises(DownloadError, match=r"the disk is full: http.* does not fit into .*Free some space"):
         get(site, tmp_path)
     assert left(tmp_path) == {".data.bin.part", ".data.bin.part.json"}
-    monkeypatch.setattr(download, "_copy", copy)
+    monkeypatch.setattr(http_range, "_copy", copy)
     assert get(site, tmp_path).read_bytes() == DATA
     assert site.asked[1] == ("bytes=1000-", '"v1"')
 

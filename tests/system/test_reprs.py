@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from topgraft.system.reprs import Grid, Overview, Shown, as_html, as_text, printable
+from topgraft.system.columns import printable
+from topgraft.system.reprs import Grid, Overview, Shown, as_html, as_text
 
 ROWS = tuple((f"class {at}", f"{10**at:,}") for at in range(12))
 GRID = Grid(("name", "count"), ROWS, lambda row: row, "classes")

@@ -19,7 +19,7 @@ from topgraft.data.samples import SplitName, Unreadable
 from topgraft.errors import ArtifactError
 from topgraft.evaluation.chance import judged
 from topgraft.evaluation.results import Evaluation
-from topgraft.metrics import measure
+from topgraft.metrics import evaluate_logits
 from topgraft.system.files import atomic_write
 
 from .model_card import model_card
@@ -104,7 +104,7 @@ def read_evaluation(folder: Path, split: SplitName, classes: tuple[str, ...]) ->
         logits=logits,
         labels=labels,
         classes=classes,
-        metrics=measure(logits, labels, classes),
+        metrics=evaluate_logits(logits, labels, classes),
         unreadable=tuple(Unreadable(**image) for image in entry["unreadable"]),
         where=str(entry["where"]),
         before_refit=bool(entry.get("before_refit", False)),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from topgraft.errors import ImageError
 from topgraft.system import progress
 from topgraft.system.cores import usable_cores
+from topgraft.system.formatting import reason_of
 
 T = TypeVar("T")
 
@@ -116,4 +117,4 @@ def _threads(workers: int | None) -> int:
 
 
 def _reason(error: OSError) -> str:
-    return _REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
+    return _REASONS.get(error.errno or 0) or reason_of(error)

@@ -52,7 +52,7 @@ def evaluate(
         logits=logits,
         labels=labels,
         classes=classes,
-        metrics=metrics.measure(logits, labels, classes),
+        metrics=metrics.evaluate_logits(logits, labels, classes),
         unreadable=unreadable,
         seen=seen,
         notes=notes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from topgraft.data.overviews import unreadable
-from topgraft.metrics import metrics
+from topgraft.metrics import metrics_overview
 from topgraft.strategies.history import history
 from topgraft.system.formatting import counted, image_counts, listed, share, split_label
 from topgraft.system.reprs import Grid, Overview
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def evaluation(this: Evaluation) -> Overview:
     """Its metrics, and what was left out."""
-    numbers = metrics(this.metrics)
+    numbers = metrics_overview(this.metrics)
     label = split_label(this.split, this.used_for_selection, this.before_refit)
     facts = {
         **numbers.facts,
@@ -58,7 +58,7 @@ def fitted(this: FittedClassifier) -> Overview:
     label = "nothing, as the weights were changed after the fit"
     if judged is not None:
         label = split_label(judged.split, judged.used_for_selection, judged.before_refit)
-        numbers = metrics(judged.metrics)
+        numbers = metrics_overview(judged.metrics)
     chosen = config["selection"]
     kept = f"epoch {chosen['epoch']} of {chosen.get('phase', 'full')}" if "epoch" in chosen else "the solved head"
     facts = {

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
 
 from topgraft.errors import DownloadError
 
-from . import progress
-from .files import atomic_write, replace
+from .file_lock import locked
+from .files import replace
+from .formatting import reason_of
+from .http_range import InterruptedDownload, continue_download, manual_advice, version_file
 
-_TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
 _PAUSES = (0.5, 1.0, 3.0)  # seconds before a new attempt: after one that brought something, after the first idle one, …
-_SHORTEST = 8  # hexadecimal digits of a hash
-_PIECE = 1 << 16  # bytes; what a cut connection may cost
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # the disk, or the user's share of it
 
 
-class _Interrupted(Exception):
-    """The connection ended early, or the server cannot answer now: trying again may help."""
+_FEWEST_DIGITS = 8  # hexadecimal digits of a hash
+
+
+_DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # the disk, or the user's share of it
 
 
 def fetch(url: str, *, known_hash: str, folder: Path, file_name: str) -> Path:
@@ -48,25 +43,25 @@ def fetch(url: str, *, known_hash: str, folder: Path, file_name: str) -> Path:
             or the hash is wrong, in which case nothing is kept.
         ValueError: the hash has fewer digits.
     """
-    if len(known_hash.partition(":")[2]) < _SHORTEST:
+    if len(known_hash.partition(":")[2]) < _FEWEST_DIGITS:
         raise ValueError(f"{known_hash} is too short to know a file by")
     target = folder / file_name
     if not _fits(target, known_hash):
         if is_offline():
             damaged = f"{target} does not have the checksum {known_hash}, and " if target.is_file() else ""
-            raise DownloadError(f"{damaged}TOPGRAFT_OFFLINE is set. {_by_hand(url, target)}")
+            raise DownloadError(f"{damaged}TOPGRAFT_OFFLINE is set. {manual_advice(url, target)}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone(folder / f".{file_name}.lock"):
+            with locked(folder / f".{file_name}.lock"):
                 if not _fits(target, known_hash):  # or else another process has brought it
                     _fetch(url, known_hash, target)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in _DISK_FULL:
                 raise DownloadError(
                     f"the disk is full: {url} does not fit into {folder}. Free some space and start again; "
                     "the download continues where it ended"
                 ) from None
-            raise DownloadError(f"{target} cannot be written: {(error.strerror or str(error)).lower()}") from None
+            raise DownloadError(f"{target} cannot be written: {reason_of(error)}") from None
     return target
 
 
@@ -77,7 +72,7 @@ def _fetch(url: str, known_hash: str, target: Path) -> None:
         part.unlink()
         raise DownloadError(
             f"{url} does not have the expected checksum {known_hash}, so it was removed: it was damaged on the way, or "
-            f"has changed at its source. Try again. {_by_hand(url, target)}"
+            f"has changed at its source. Try again. {manual_advice(url, target)}"
         )
     replace(part, target)
 
@@ -98,149 +93,18 @@ def _download(url: str, target: Path) -> Path:
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            _attempt(url, part)
+            continue_download(url, part)
             break
-        except _Interrupted as error:
+        except InterruptedDownload as error:
             after = part.stat().st_size if part.exists() else 0
             idle = 0 if after > before else idle + 1
             if idle >= len(_PAUSES):
-                raise DownloadError(f"{url} cannot be downloaded: {error}. {_by_hand(url, target)}") from None
+                raise DownloadError(f"{url} cannot be downloaded: {error}. {manual_advice(url, target)}") from None
             time.sleep(_PAUSES[idle])
-    _facts(part).unlink(missing_ok=True)
+    version_file(part).unlink(missing_ok=True)
     return part
-
-
-def _attempt(url: str, part: Path) -> None:
-    """Add the rest of the file to `part`, or all of it."""
-    import requests
-    import urllib3
-
-    have, version = _resumable(part)
-    # Identity: an archive must not be unpacked on the way, or its length and hash would be another's.
-    headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": version}
-    try:
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-            _check_status(response, url, part)
-            start = have if response.status_code == 206 else 0
-            if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                part.unlink()
-                raise _Interrupted("the server sent another part than it was asked for")
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length and length.isdigit() else 0
-            _note_version(part, response.headers)
-            with part.open("ab" if start else "wb") as file:
-                _copy(response.raw, file, start, total, target=part.name[1 : -len(".part")])
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _Interrupted(_in_words(error)) from None
-
-
-def _copy(raw: Any, file: IO[bytes], start: int, total: int, target: str) -> None:
-    done = start
-    with progress.bar(f"downloading {target}", total, unit="B") as bar:
-        bar.advance(start)
-        while piece := raw.read(_PIECE, decode_content=False):
-            file.write(piece)
-            done += len(piece)
-            bar.advance(len(piece))
-    if total and done < total:  # before its version 2, urllib3 says nothing
-        raise _Interrupted(f"the connection ended after {done} of {total} bytes")
-
-
-def _check_status(response: Any, url: str, part: Path) -> None:
-    status = response.status_code
-    if status in (200, 206):
-        return
-    if status == 416:  # the rest does not exist: what is here is not the beginning of what is there
-        part.unlink(missing_ok=True)
-        raise _Interrupted("the server's file is shorter than the part that is here")
-    if status in (408, 425, 429) or status >= 500:
-        raise _Interrupted(f"the server answers {status} {response.reason}")
-    raise DownloadError(
-        f"{url} cannot be downloaded: the server answers {status} {response.reason}. "
-        f"{_by_hand(url, part.with_name(part.name[1 : -len('.part')]))}"
-    )
-
-
-def _facts(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
-
-
-def _resumable(part: Path) -> tuple[int, str]:
-    """Bytes that are here, and what names their version to the server; (0, "") where it cannot be named."""
-    try:
-        version = json.loads(_facts(part).read_text(encoding="utf-8"))["version"]
-        return (part.stat().st_size, version) if version and isinstance(version, str) else (0, "")
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0, ""
-
-
-def _note_version(part: Path, headers: Any) -> None:
-    """Keep what names the version. A weak tag does not: bytes may differ under it."""
-    tag = headers.get("ETag", "")
-    version = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
-    with atomic_write(_facts(part)) as file:
-        file.write(json.dumps({"version": version}).encode())
-
-
-def _in_words(error: BaseException) -> str:
-    import requests
-
-    if isinstance(error, requests.exceptions.SSLError):
-        return "the server's certificate was not accepted"
-    if isinstance(error, requests.exceptions.Timeout):
-        return "the server does not answer"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy does not answer"
-    if isinstance(error, requests.exceptions.ConnectionError):
-        return "there is no connection to the server"
-    return "the connection ended early"
-
-
-def _by_hand(url: str, target: Path) -> str:
-    return f"Without a connection, get {url} on another machine and put it at {target}."
 
 
 def is_offline() -> bool:
     """Whether ``TOPGRAFT_OFFLINE`` is set: nothing may be downloaded."""
     return os.environ.get("TOPGRAFT_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One process at a time; the others wait, and then find the file. The system frees the lock after a kill."""
-    with lock.open("a+b") as file:
-        _acquire(file)
-        try:
-            yield
-        finally:
-            _release(file)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _acquire(file: IO[bytes]) -> None:
-        while True:
-            try:
-                file.seek(0)
-                return msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-            except OSError as error:
-                if error.errno != errno.EDEADLOCK:  # which is: not had within ten seconds
-                    raise
-
-    def _release(file: IO[bytes]) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _acquire(file: IO[bytes]) -> None:
-        with suppress(OSError):  # some network disks have no locks; the hash still guards the result
-            fcntl.flock(file, fcntl.LOCK_EX)
-
-    def _release(file: IO[bytes]) -> None:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_UN)

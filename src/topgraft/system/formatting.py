@@ -25,6 +25,11 @@ def shape(sides: Sequence[int]) -> str:
     return "×".join(map(str, sides))
 
 
+def reason_of(error: OSError) -> str:
+    """``permission denied``: the system's words for an error, as the end of a message."""
+    return (error.strerror or str(error)).lower()
+
+
 SPLIT_LABELS = {"train": "train", "val": "validation", "test": "test"}
 
 

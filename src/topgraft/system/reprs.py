@@ -11,13 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from .columns import clean, column_count, end_cut, fit_widths, middle_out, padded
+
 LINES = 10  # of a text
+
+
 WIDTH = 80  # columns of a line of text
+
+
 HTML_BYTES = 20_000
 """Limits of what one object shows. A notebook keeps what it shows in its file, once for each cell."""
 
+
 _GAP = "  "  # between the columns of a text
+
+
 _LEAST = 22  # columns that are left of a value in a text of one line, or it is left out with those after it
+
+
 # Rows of a table and characters of a cell in HTML: the first pair that stays within HTML_BYTES is taken. With the last
 # even three tables of nine columns do, whose every character is escaped as five.
 _STEPS = ((40, 100), (20, 60), (10, 40), (4, 16))
@@ -80,27 +91,15 @@ class Shown:
         return as_html(self._overview())
 
 
-def printable(text: str) -> str:
-    """A text with escapes for what is not printable, by the rule of Python's own ``repr``: control characters, line
-    ends, marks that turn the direction of writing, and halves of surrogate pairs, as undecodable file names have."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _clean(text: str, width: int) -> str:
-    """What is printable of a text of which at most `width` columns will be shown."""
-    most = 4 * width  # characters; a column may hold several, as accents take none
-    return printable(text if len(text) <= most else text[: most // 2] + text[-most // 2 :])
-
-
 def as_text(overview: Overview) -> str:
     """At most `LINES` lines of at most `WIDTH` columns, whatever there is to show."""
-    facts = [(_clean(name, WIDTH), _clean(value, WIDTH)) for name, value in overview.facts.items() if value]
+    facts = [(clean(name, WIDTH), clean(value, WIDTH)) for name, value in overview.facts.items() if value]
     if overview.one_line:
-        return _one_line(_clean(overview.title, WIDTH), facts)
+        return _one_line(clean(overview.title, WIDTH), facts)
     kept = facts[: LINES - 1]
-    label = max((_columns(name) for name, _ in kept), default=0)
-    lines = [_clean(overview.title, WIDTH), *(_padded(name, label) + _GAP + value for name, value in kept)]
-    lines = [_shortened(line, WIDTH) for line in lines]
+    label = max((column_count(name) for name, _ in kept), default=0)
+    lines = [clean(overview.title, WIDTH), *(padded(name, label) + _GAP + value for name, value in kept)]
+    lines = [end_cut(line, WIDTH) for line in lines]
     room = LINES - len(lines) - 1  # below the table's own first line
     if overview.grids and overview.grids[0].rows and room > 1:
         lines += _grid_lines(overview.grids[0], room)
@@ -150,21 +149,21 @@ def _grid_html(grid: Grid, limit: int, width: int) -> str:
 def _grid_lines(grid: Grid, room: int) -> list[str]:
     """The lines of a table: its columns' names and at most `room` more."""
     before, after, left_out = _cells(grid, room)
-    rows = [[_clean(cell, WIDTH) for cell in row] for row in (grid.columns, *before, *after)]
+    rows = [[clean(cell, WIDTH) for cell in row] for row in (grid.columns, *before, *after)]
     numbers = _are_numbers(rows[1:], len(grid.columns))
-    wanted = [max(_columns(row[at]) for row in rows) for at in range(len(numbers))]
+    wanted = [max(column_count(row[at]) for row in rows) for at in range(len(numbers))]
     # A number without its middle would be another number.
-    least = [max(_columns(row[at]) for row in rows[1:]) if number else 1 for at, number in enumerate(numbers)]
-    widths = _fitted(wanted, least, WIDTH - len(_GAP) * (len(wanted) - 1))
+    least = [max(column_count(row[at]) for row in rows[1:]) if number else 1 for at, number in enumerate(numbers)]
+    widths = fit_widths(wanted, least, WIDTH - len(_GAP) * (len(wanted) - 1))
     lines = [
         _GAP.join(
-            _padded(_middle_out(cell, width), width, right)
+            padded(middle_out(cell, width), width, right)
             for cell, width, right in zip(row, widths, numbers, strict=True)
         ).rstrip()
         for row in rows
     ]
     lines = [*lines[: 1 + len(before)], *([left_out] if left_out else []), *lines[1 + len(before) :]]
-    return [_shortened(line, WIDTH) for line in lines]
+    return [end_cut(line, WIDTH) for line in lines]
 
 
 def _cells(grid: Grid, limit: int) -> tuple[list[Sequence[str]], list[Sequence[str]], str]:
@@ -187,54 +186,14 @@ def _one_line(title: str, facts: Sequence[tuple[str, str]]) -> str:
     for kept in range(len(facts), 0, -1):
         names = [name for name, _ in facts[:kept]]
         end = ", …)" if kept < len(facts) else ")"
-        room = WIDTH - _columns(title + "(" + "=, ".join(names) + "=" + end)
-        wanted = [_columns(value) for _, value in facts[:kept]]
-        widths = _fitted(wanted, [min(width, _LEAST) for width in wanted], room)
+        room = WIDTH - column_count(title + "(" + "=, ".join(names) + "=" + end)
+        wanted = [column_count(value) for _, value in facts[:kept]]
+        widths = fit_widths(wanted, [min(width, _LEAST) for width in wanted], room)
         if sum(widths) <= room:
             pairs = zip(facts, widths, strict=False)
-            return f"{title}({', '.join(f'{name}={_middle_out(value, w)}' for (name, value), w in pairs)}{end}"
-    return _shortened(f"{title}(…)", WIDTH)
-
-
-def _fitted(wanted: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """Widths that add up to `room` if those that are the least do; what is too much is taken from the widest."""
-    cut = max(wanted, default=0)
-    widths = list(wanted)
-    while cut > 1 and sum(widths) > room:
-        cut -= 1
-        widths = [max(low, min(width, cut)) for width, low in zip(wanted, least, strict=True)]
-    return widths
-
-
-def _columns(text: str) -> int:
-    """The columns of a terminal that a text takes."""
-    from rich.cells import cell_len  # imported here: `topgraft --help` loads this module and shows nothing
-
-    return cell_len(text)
-
-
-def _padded(text: str, width: int, right: bool = False) -> str:
-    space = " " * max(0, width - _columns(text))
-    return space + text if right else text + space
-
-
-def _middle_out(text: str, width: int) -> str:
-    """A text of at most so many columns, without its middle: both ends of a path tell it from others."""
-    from rich.cells import set_cell_size
-
-    if _columns(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    end = set_cell_size(text[::-1], tail)[::-1].lstrip() if tail else ""
-    return set_cell_size(text, width - 1 - tail).rstrip() + "…" + end
-
-
-def _shortened(text: str, width: int) -> str:
-    """A sentence of at most so many columns, without its end."""
-    from rich.cells import set_cell_size
-
-    return text if _columns(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
+            return f"{title}({', '.join(f'{name}={middle_out(value, w)}' for (name, value), w in pairs)}{end}"
+    return end_cut(f"{title}(…)", WIDTH)
 
 
 def _escaped(text: str, width: int) -> str:
-    return html.escape(_middle_out(_clean(text, width), width), quote=False)
+    return html.escape(middle_out(clean(text, width), width), quote=False)

@@ -57,7 +57,7 @@ def solve(
             choice = choose(refit=True)
     job.classifier.set_head(choice.head.weight, choice.head.bias, choice.head.layer)
     logits = choice.head.logits(val_set.rows)
-    right = int(metrics.right(logits, val_set.labels).sum())
+    right = int(metrics.is_correct(logits, val_set.labels).sum())
     # Without validation images nothing is known, and nothing is compared with it.
     loss = metrics.scaled_log_loss(logits, val_set.labels) if len(logits) else math.inf
     now.standing = (right, -loss)

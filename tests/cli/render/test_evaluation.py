@@ -52,7 +52,7 @@ def evaluation(classes: tuple[str, ...] = CLASSES) -> Evaluation:
     labels = np.arange(len(classes) * 2) % len(classes)
     logits = np.eye(len(classes), dtype=np.float32)[np.r_[labels[:-1], 0]] * 4
     names = tuple(map(str, labels))
-    return Evaluation("test", False, names, logits, labels, classes, metrics.measure(logits, labels, classes))
+    return Evaluation("test", False, names, logits, labels, classes, metrics.evaluate_logits(logits, labels, classes))
 
 
 def test_an_evaluation_ends_with_its_top1_and_interval(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from topgraft.data.hashing import digest_array
-from topgraft.data.sources import cifar, open_source
+from topgraft.data.sources import cifar, cifar_archive, open_source
 from topgraft.errors import DataError, DownloadError
 from topgraft.system import download
 
@@ -220,7 +220,7 @@ def test_offline_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.Monkey
         "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
         str(tmp_path / "cache" / "datasets" / "cifar-10-python.tar.gz"),
         "--data-dir",
-        "write ./cifar10 to open it",
+        "To open the folder cifar10, write ./cifar10",
     ):
         assert part in str(raised.value)
 
@@ -230,7 +230,7 @@ def test_a_cut_archive_is_an_error(tmp_path: Path, keep: float):
     path = archive(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * keep)])
-    with pytest.raises(DataError, match=r"is damaged: .* Delete it, and get it again"):
+    with pytest.raises(DataError, match=r"is damaged: .* Delete it and get it again"):
         open_source("cifar10", data_dir=tmp_path)
 
 
@@ -272,14 +272,14 @@ GOOD = {b"data": planes(0), b"labels": [0] * ROWS}
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ([1], "holds no dict"),
+        ([1], "does not hold a dict"),
         ({b"labels": [0]}, "has no entry data"),
         ({b"data": planes(0)}, "has no entry labels"),
-        (GOOD | {b"labels": [0]}, "holds no images of 32×32 with a label each"),
-        (GOOD | {b"data": planes(0)[:, :-1]}, "holds no images of 32×32 with a label each"),
-        (GOOD | {b"data": planes(0).astype(np.int64)}, "holds no images of 32×32 with a label each"),
-        (GOOD | {b"labels": [0, 10, 0, -1]}, "has 2 labels that are not a class, as 10"),
-        (GOOD | {b"labels": ["a"] * ROWS}, "has 4 labels that are not a class, as "),
+        (GOOD | {b"labels": [0]}, "does not hold images of 32×32 with one label each"),
+        (GOOD | {b"data": planes(0)[:, :-1]}, "does not hold images of 32×32 with one label each"),
+        (GOOD | {b"data": planes(0).astype(np.int64)}, "does not hold images of 32×32 with one label each"),
+        (GOOD | {b"labels": [0, 10, 0, -1]}, "has 2 labels that are not a class, such as 10"),
+        (GOOD | {b"labels": ["a"] * ROWS}, "has 4 labels that are not a class, such as "),
     ],
 )
 def test_batches_of_another_shape_are_errors(tmp_path: Path, batch: object, message: str):
@@ -290,7 +290,7 @@ def test_batches_of_another_shape_are_errors(tmp_path: Path, batch: object, mess
 
 def test_a_binary_batch_of_another_length_is_an_error(tmp_path: Path):
     contents = files("cifar100", False) | {"train.bin": b"x" * 3073}
-    with pytest.raises(DataError, match=r"train\.bin has 3073 bytes, no multiple of 3074"):
+    with pytest.raises(DataError, match=r"train\.bin has 3073 bytes, not a multiple of 3074"):
         open_source(unpack(tmp_path / "unpacked", contents))
 
 
@@ -300,7 +300,7 @@ def test_another_archive_is_no_cifar(tmp_path: Path):
 
 
 def test_the_published_checksums():
-    assert {form.archive: form.md5 for forms in cifar._FORMS.values() for form in forms} == {
+    assert {form.archive: form.md5 for forms in cifar_archive.LAYOUTS.values() for form in forms} == {
         "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
         "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
         "cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85",

@@ -107,7 +107,7 @@ def test_a_class_may_be_called_train(tmp_path: Path):
 
 def test_a_train_folder_beside_others_that_could_be_either_is_an_error(tmp_path: Path):
     draw(tmp_path / "train" / "steam" / "1.png", tmp_path / "bus" / "1.png")
-    with pytest.raises(DataError, match="two readings: train may be a split or a class, next to bus"):
+    with pytest.raises(DataError, match="is ambiguous: train may be a split or a class, next to bus"):
         open_folder(tmp_path)
 
 
@@ -115,7 +115,7 @@ def test_other_folders_beside_splits_are_left_aside_and_said(divided: Path):
     draw(divided / "extra" / "1.png")
     source = open_folder(divided)
     assert source.classes == ("cat", "dog")
-    assert source.notes == ("left aside, because they are neither train, val nor test: extra",)
+    assert source.notes == ("not used, because they are neither train, val nor test: extra",)
 
 
 def test_two_folders_for_one_split_are_an_error(divided: Path):
@@ -139,7 +139,7 @@ def test_splits_without_class_folders_are_an_error(tmp_path: Path):
 def test_a_test_folder_without_classes_is_left_out_and_said(tmp_path: Path):
     draw(*(tmp_path / "train" / name / "1.png" for name in ("cat", "dog")), tmp_path / "test" / "1.png")
     source = open_folder(tmp_path)
-    assert source.notes == ("test holds no class folders, so its 1 files have no label and are left out",)
+    assert source.notes == ("test holds no class folders, so its 1 files have no label and are not used",)
     assert len(source.samples) == 2
 
 
@@ -190,8 +190,8 @@ def test_images_beside_the_class_folders_are_named_and_other_files_are_not(flat:
     (flat / "README.md").write_text("about these photos")
     draw(flat / "loose.png", flat / "train" / "loose.png")
     assert set(open_folder(flat).unreadable) == {
-        Unreadable("loose.png", "lies in no class folder"),
-        Unreadable("train/loose.png", "lies in no class folder"),
+        Unreadable("loose.png", "is not in a class folder"),
+        Unreadable("train/loose.png", "is not in a class folder"),
     }
 
 
@@ -285,7 +285,7 @@ def test_a_folder_that_may_not_be_listed_is_named(flat: Path, monkeypatch: pytes
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr("topgraft.data.sources.folder.os.scandir", refuse)
+    monkeypatch.setattr("topgraft.data.sources.folder_walk.os.scandir", refuse)
     source = open_folder(flat)
     assert [entry.name for entry in source.unreadable] == ["cat/secret"]
     assert source.unreadable[0].reason == f"the folder {flat / 'cat' / 'secret'} cannot be listed: permission denied"

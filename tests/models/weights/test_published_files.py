@@ -26,7 +26,7 @@ from topgraft.models.weights.convention import Convention
 from topgraft.models.weights.load import load_network, open_weights
 from topgraft.models.weights.obtain import locate, obtain
 from topgraft.models.weights.published import WEIGHTS, Weights
-from topgraft.system import download
+from topgraft.system import download, http_range
 
 FILE = "tiny-owt.pth"
 SPEC = ImageSpec(32, 40, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -210,7 +210,7 @@ def test_a_full_disk_is_said(site: Site, monkeypatch: pytest.MonkeyPatch) -> Non
     def fills_up(*_: object, target: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download, "_copy", fills_up)
+    monkeypatch.setattr(http_range, "_copy", fills_up)
     with pytest.raises(DownloadError, match=r"^the disk is full: .* Free some space and start again"):
         load_network("tiny")
 

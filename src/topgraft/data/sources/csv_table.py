@@ -12,7 +12,7 @@ from typing import Any
 
 from topgraft.data.samples import SPLIT_NAMES, SplitName, Unreadable
 from topgraft.errors import DataError, shortened
-from topgraft.system.formatting import listing, shown
+from topgraft.system.formatting import listing, reason_of, shown
 
 from .base import Listed, Source, absolute, is_file, local_path, read_listed, split_named
 
@@ -74,7 +74,7 @@ def _rows(table: Path) -> list[_Row]:
     except UnicodeDecodeError:
         raise DataError(f"{table} is not UTF-8. Save it as 'CSV UTF-8'") from None
     except OSError as error:
-        raise DataError(f"{table} cannot be read: {(error.strerror or str(error)).lower()}") from None
+        raise DataError(f"{table} cannot be read: {reason_of(error)}") from None
     delimiter, columns = _columns(text.partition("\n")[0].rstrip("\r"), table)
     # Strict: a quote that is never closed would swallow the rest of the table into one field.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

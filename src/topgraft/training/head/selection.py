@@ -187,7 +187,7 @@ def choose_head(
         selected_by=judge.name,
         selection_images=len(judge.labels),
         records=tuple(one.record for one in tried),
-        right=metrics.right(best.logits, judge.labels),
+        right=metrics.is_correct(best.logits, judge.labels),
         scaled_loss=metrics.scaled_log_loss(best.logits, judge.labels),
     )
 

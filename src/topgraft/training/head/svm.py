@@ -150,7 +150,7 @@ def choose_svm(
         selected_by=selected_by,
         selection_images=len(truth),
         records=records,
-        right=metrics.right(scores[best], truth),
+        right=metrics.is_correct(scores[best], truth),
         scaled_loss=losses[best],
     )
 

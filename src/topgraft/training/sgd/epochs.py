@@ -257,7 +257,7 @@ def _judge(run: Run, now: EpochProgress, mean: Mapping[str, torch.Tensor], phase
             f"after epoch {now.epoch} the output for a validation image is not a number, at learning rate {now.lr:g}; "
             "lower --lr"
         )
-    right = metrics.right(logits, labels)
+    right = metrics.is_correct(logits, labels)
     now.validating = time.perf_counter() - began
     return EpochRecord(
         phase=number,

@@ -27,7 +27,7 @@ def answers() -> tuple[np.ndarray, np.ndarray]:
 
 def test_all_numbers_equal_scikit_learn(answers: tuple[np.ndarray, np.ndarray]) -> None:
     logits, labels = answers
-    found = metrics.measure(logits, labels, list("abcdefg"))
+    found = metrics.evaluate_logits(logits, labels, list("abcdefg"))
     p = metrics.softmax(logits)
     best = logits.argmax(1)
     assert found.top1.value == reference.accuracy_score(labels, best)
@@ -67,7 +67,7 @@ def test_nothing_seen_is_nothing_known() -> None:
 
 
 def test_top5_is_none_with_five_classes_and_a_missing_class_is_undefined() -> None:
-    found = metrics.measure(np.eye(5, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 2]), list("abcde"))
+    found = metrics.evaluate_logits(np.eye(5, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 2]), list("abcde"))
     assert found.top5 is None
     assert (found.classes[4].precision, found.classes[4].recall, found.classes[4].f1) == (None, None, None)
     assert (found.classes[2].recall, found.classes[2].f1) == (0.0, 0.0)
@@ -87,7 +87,7 @@ def test_ties_go_to_the_lower_class() -> None:
 @pytest.mark.parametrize("bad", [np.full((2, 3), np.nan), np.zeros((2, 4)), np.zeros((0, 3))])
 def test_what_cannot_be_measured_is_refused(bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"finite|do not fit"):
-        metrics.measure(bad, np.zeros(min(2, len(bad)), dtype=np.int64), list("abc"))
+        metrics.evaluate_logits(bad, np.zeros(min(2, len(bad)), dtype=np.int64), list("abc"))
 
 
 def test_a_paired_loss_counts_what_was_lost_and_gained() -> None:
@@ -112,10 +112,10 @@ def test_a_paired_loss_lies_in_its_interval_also_at_the_ends(n: int) -> None:
         assert found.low < found.high
 
 
-def test_a_paired_loss_of_no_images_says_nothing_and_of_no_pairs_is_refused() -> None:
+def test_a_paired_loss_of_no_images_says_nothing_and_of_unequal_lengths_is_refused() -> None:
     none = np.array([], dtype=bool)
     assert metrics.paired_loss(none, none) == Difference(0.0, -1.0, 1.0, 0)
-    with pytest.raises(ValueError, match="no pairs"):
+    with pytest.raises(ValueError, match="not pairs"):
         metrics.paired_loss(none, np.array([True]))
 
 
