@@ -46,6 +46,19 @@ def test_avoided_phrases_are_not_used() -> None:
     assert not used
 
 
+def test_documents_name_modules_that_exist() -> None:
+    root = Path(__file__).parents[1]
+    folders = (root / name for name in ("src", "tests", "tools", "benchmarks"))
+    files = [file.as_posix() for folder in folders for file in folder.rglob("*.py")]
+    named = [
+        f"{page.name}: {name}"
+        for page in (root / "CONTRIBUTING.md", *root.glob("docs/decisions/*.md"))
+        for name in re.findall(r"`([\w/]+\.py)`", page.read_text("utf-8"))
+        if not any(file.endswith(f"/{name}") for file in files)
+    ]
+    assert not named
+
+
 def test_importing_topgraft_imports_no_torch_and_opens_no_socket() -> None:
     code = (
         "import sys\nopened = []\n"
