@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -92,9 +93,35 @@ def test_help_imports_nothing_heavy() -> None:
     assert "HEAVY []" in done.stdout
 
 
-def test_public_names_are_there() -> None:
-    for name in topgraft.__all__:
-        assert getattr(topgraft, name) is not None
+FUNCTIONS = (
+    "create_network devices evaluate extract_features fit forgetting inspect list_backbones load open_images predict "
+    "save summary survey"
+)
+TYPES = (
+    "ClassReport Cost Difference Duplicate EpochRecord Evaluation Features FittedClassifier Forgetting History "
+    "ImageSpec Inspection Interval Metrics Phase Prediction Predictions Rule Sample Splits Summary Survey Unreadable"
+)
+ERRORS = (
+    "ArtifactError CheckpointError DataError DownloadError ImageError TopgraftError TrainingStalledError UsageError "
+    "WeightsError"
+)
+
+
+def test_the_public_names_are_these() -> None:
+    names = {*FUNCTIONS.split(), *TYPES.split(), *ERRORS.split(), "__version__"}
+    assert set(topgraft.__all__) == set(dir(topgraft)) == names
+    assert len(topgraft.__all__) == len(names)
+    for name in names - {"__version__"}:
+        value = getattr(topgraft, name)
+        assert value.__name__ == name
+        assert isinstance(value, type) == (name not in FUNCTIONS.split())
+
+
+def test_type_checkers_see_the_names_that_are_loaded_lazily() -> None:
+    tree = ast.parse(Path(topgraft.__file__).read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert {alias.name: node.module for node in imports for alias in node.names} == topgraft._MODULE_OF
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -1,4 +1,4 @@
-"""Write the options of each verb, declared in `topgraft.settings.verbs`, into `topgraft/api.py`.
+"""Write the options of each verb, from `settings/verbs.py`, into `api.py` and `FittedClassifier`.
 
     python tools/generate_api.py           write them
     python tools/generate_api.py --check   exit with 1 where they are stale
@@ -20,8 +20,9 @@ from topgraft.settings import verbs
 from topgraft.settings.fields import default, heading
 from topgraft.system.progress import QUIET_HELP
 
-API = Path(__file__).parents[1] / "src" / "topgraft" / "api.py"
-MARK = "    *,  # options of "
+PACKAGE = Path(__file__).parents[1] / "src" / "topgraft"
+FILES = [PACKAGE / "api.py", PACKAGE / "evaluation" / "results.py"]
+MARK = "*,  # options of "
 WIDTH = 120
 
 
@@ -47,18 +48,18 @@ def quoted(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def parameters(kind: type[Any]) -> list[str]:
+def parameters(kind: type[Any], indent: str) -> list[str]:
     """The lines of the keyword list."""
     lines, group = [f"{MARK}{kind.__name__}"], ""
     for entry in options_of(kind):
         if heading(kind, entry.name) != group:
             group = heading(kind, entry.name)
-            lines.append(f"    # {group}")
-        lines.append(f"    {entry.name}: {type_text(kind, entry)} = {quoted(default(entry))},")
-    return [*lines, "    quiet: bool = False,"]
+            lines.append(f"# {group}")
+        lines.append(f"{entry.name}: {type_text(kind, entry)} = {quoted(default(entry))},")
+    return [indent + line for line in (*lines, "quiet: bool = False,")]
 
 
-def entries(kind: type[Any]) -> list[str]:
+def entries(kind: type[Any], indent: str) -> list[str]:
     """The lines of ``Args:`` about the options; a default that the help text does not name is added."""
     texts = {}
     for entry in options_of(kind):
@@ -67,54 +68,52 @@ def entries(kind: type[Any]) -> list[str]:
     texts["quiet"] = QUIET_HELP
     lines: list[str] = []
     for name, text in texts.items():
-        entry_text = f"{name}: {text}."
-        lines += textwrap.wrap(
-            entry_text, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False
-        )
+        inner = indent + " " * 8
+        lines += textwrap.wrap(f"{name}: {text}.", WIDTH, initial_indent=inner[:-4], subsequent_indent=inner)
     return lines
 
 
 def generated(source: str) -> str:
-    """The source of ``api.py`` with its generated lines as they should be.
+    """Source text with the generated lines as they should be.
 
     Raises:
         ValueError: a verb with options has no ``Args:`` with an entry of its own first.
     """
     lines = source.splitlines()
-    for function in reversed([node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]):
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    for function in sorted(functions, key=lambda node: -node.lineno):
         head = range(function.lineno - 1, function.body[0].lineno - 1)
-        mark = next((i for i in head if lines[i].startswith(MARK)), None)
+        mark = next((i for i in head if lines[i].lstrip().startswith(MARK)), None)
         if mark is None:
             continue
-        kind = getattr(verbs, lines[mark].removeprefix(MARK))
-        end = next(i for i in range(mark, head.stop) if lines[i].startswith(")"))
+        kind = getattr(verbs, lines[mark].strip().removeprefix(MARK))
+        indent = lines[mark].partition(MARK)[0]
+        end = next(i for i in range(mark, head.stop) if lines[i].lstrip().startswith(")"))
         docstring = function.body[0]
         document = range(docstring.lineno - 1, docstring.end_lineno or 0)
-        first = next((i for i in document if lines[i] == "    Args:"), None)
+        first = next((i for i in document if lines[i] == f"{indent}Args:"), None)
         if first is None:
             raise ValueError(f"{function.name} has no Args:")
         last = next(i for i in range(first, document.stop) if not lines[i].strip() or lines[i].strip() == '"""')
         named = {"quiet", *(entry.name for entry in fields(kind)), *(a.arg for a in function.args.kwonlyargs)}
         by_hand, keeps = [], True
         for line in lines[first + 1 : last]:
-            if line[8:9] != " ":  # not the continuation of an entry
+            if line[len(indent) + 4 :][:1] != " ":  # not the continuation of an entry
                 keeps = line.strip().partition(":")[0] not in named
             by_hand += [line] if keeps else []
-        lines[first + 1 : last] = by_hand + entries(kind)
-        lines[mark:end] = parameters(kind)
+        lines[first + 1 : last] = by_hand + entries(kind, indent)
+        lines[mark:end] = parameters(kind, indent)
     return "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str]) -> int:
-    source = API.read_text(encoding="utf-8")
-    wanted = generated(source)
-    if arguments == ["--check"]:
-        if source != wanted:
-            print(f"{API} is not what the options are; run: python tools/generate_api.py", file=sys.stderr)
-        return int(source != wanted)
-    if source != wanted:
-        API.write_text(wanted, encoding="utf-8")
-    return 0
+    stale = [path for path in FILES if path.read_text(encoding="utf-8") != generated(path.read_text(encoding="utf-8"))]
+    for path in stale:
+        if arguments == ["--check"]:
+            print(f"{path} differs from the declared options; run: python tools/generate_api.py", file=sys.stderr)
+        else:
+            path.write_text(generated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return int(arguments == ["--check"] and bool(stale))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 from topgraft.artifacts import load as load_module
 from topgraft.artifacts import save as artifact
@@ -48,16 +48,16 @@ from topgraft.models.weights.names import RANDOM
 from topgraft.settings import conflicts, verbs
 from topgraft.settings.fields import changed, flag_of, from_arguments, make
 from topgraft.settings.quiet import with_quiet
+from topgraft.strategies.history import History
 from topgraft.strategies.plan import Phase, table
 from topgraft.system import progress, timing
+from topgraft.system.files import StrPath
 from topgraft.system.timing import stopwatch
 
 from .errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from topgraft.training.inspection import Inspection
-
-StrPath: TypeAlias = str | os.PathLike[str]
 
 
 @with_quiet
@@ -275,7 +275,7 @@ def run_fit(images: Any, **choices: Any) -> FittedClassifier:
         classes=splits.classes,
         spec=classifier.spec,
         config=run_config.run_config(chosen, used, network, trained.outcome, trained.resolved, extra),
-        history=tuple(trained.records),
+        history=History(trained.records),
         validation=validation,
         seen={sample.digest: split for split in SPLIT_NAMES for sample in used[split]},
         unreadable=(*splits.unreadable, *trained.unreadable),
@@ -558,14 +558,12 @@ def extract_features(
     )
 
 
-def save(
-    model: FittedClassifier, folder: str | os.PathLike[str], *, overwrite: bool = False, keep_checkpoint: bool = False
-) -> Path:
+def save(model: FittedClassifier, folder: StrPath, *, overwrite: bool = False, keep_checkpoint: bool = False) -> Path:
     """Write a fitted model as one folder, whole or not at all; see `topgraft.artifacts.save.save`."""
     return artifact.save(model, Path(folder), overwrite=overwrite, keep_checkpoint=keep_checkpoint)
 
 
-def load(folder: str | os.PathLike[str]) -> FittedClassifier:
+def load(folder: StrPath) -> FittedClassifier:
     """The fitted model of an artifact's folder; see `topgraft.artifact.load` for what is refused."""
     return load_module.load(Path(folder))
 
@@ -700,7 +698,7 @@ def inspect(
     return replace(found, placement=inspection.place(rows, phases[-1], resolved.engine, resolved.training))
 
 
-def devices(measure: bool = False, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def devices(measure: bool = False, cache_dir: StrPath | None = None) -> dict[str, Any]:
     """The processor, engines and default choice; with `measure` also what they do in a second, kept for later."""
     folder = None if cache_dir is None else Path(cache_dir)
     if measure:

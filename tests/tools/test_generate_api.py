@@ -36,11 +36,11 @@ def test_what_is_checked_in_is_what_is_generated(generator: ModuleType) -> None:
 def test_a_stale_signature_is_noticed_and_written_again(
     generator: ModuleType, line: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = generator.API.read_text("utf-8")
+    source = generator.FILES[0].read_text("utf-8")
     assert line in source
     copy = tmp_path / "api.py"
     copy.write_text(source.replace(line, other), "utf-8")
-    monkeypatch.setattr(generator, "API", copy)
+    monkeypatch.setattr(generator, "FILES", [copy])
     assert generator.main(["--check"]) == 1
     assert generator.main([]) == 0
     assert copy.read_text("utf-8") == source

@@ -13,7 +13,7 @@ from topgraft.data.samples import SPLIT_NAMES, ImageSpec, SplitName, Unreadable
 from topgraft.errors import ArtifactError, UsageError
 from topgraft.evaluation.results import Cost, FittedClassifier
 from topgraft.models.former_groups import are_former, translated, translated_config, translated_history
-from topgraft.strategies.history import epoch_from_json
+from topgraft.strategies.history import History, epoch_from_json
 from topgraft.system.files import HISTORY_FILE
 
 from .config_file import HASHED, file_hash, read_config
@@ -68,7 +68,7 @@ def load(folder: Path) -> FittedClassifier:
     written = ("format_version", "classes", "image_spec", "sha256", "config_sha256", "seconds", "unreadable")
     rest = {key: value for key, value in config.items() if key not in written}
     return FittedClassifier(
-        classifier.eval(), classes, spec, rest, history, validation, seen, unreadable, Cost(seconds=seconds)
+        classifier.eval(), classes, spec, rest, History(history), validation, seen, unreadable, Cost(seconds=seconds)
     )
 
 

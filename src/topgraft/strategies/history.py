@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from topgraft.metrics import Interval
 from topgraft.system.formatting import counted, share
 from topgraft.system.reprs import Grid, Overview, Shown
+from topgraft.system.tabular import Tabular
 
 
 def _loss(value: float | None) -> str:
@@ -60,10 +61,14 @@ def history(these: Sequence[EpochRecord]) -> Overview:
     return Overview("History: " + ", ".join(parts or ["empty"]), grids=(grid,))
 
 
-class History(Shown, tuple["EpochRecord", ...], overview=history):
+class History(Shown, Tabular, tuple["EpochRecord", ...], overview=history):
     """What a fit did, in order: a tuple that is shown as a table."""
 
     __slots__ = ()
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The fields of each record."""
+        return [asdict(record) for record in self]
 
 
 @dataclass(frozen=True, repr=False)

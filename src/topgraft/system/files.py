@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 import platformdirs
+
+StrPath: TypeAlias = str | os.PathLike[str]
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 """The state of an unfinished fit, inside the folder that its artifact will fill."""
