@@ -53,7 +53,7 @@ def test_documents_name_modules_that_exist() -> None:
     files = [file.as_posix() for folder in folders for file in folder.rglob("*.py")]
     named = [
         f"{page.name}: {name}"
-        for page in (root / "CONTRIBUTING.md", *root.glob("docs/decisions/*.md"))
+        for page in (*root.glob("CONTRIBUTING.md"), *root.glob("docs/decisions/*.md"))
         for name in re.findall(r"`([\w/]+\.py)`", page.read_text("utf-8"))
         if not any(file.endswith(f"/{name}") for file in files)
     ]
