@@ -65,7 +65,7 @@ def with_and_without_cache(root: Path, scratch: Path, runs: int, epochs: int, fi
     kinds = [f"{number} views" for number in views]
     seconds: dict[str, list[float]] = {kind: [] for kind in (*kinds, "not cached")}
     for run in range(runs):
-        fit = ["topgraft", "fit", str(root), "--strategy", "partial", "--from", first, "--epochs", str(epochs)]
+        fit = ["topgraft", "fit", str(root), "--strategy", "partial", "--unfreeze-from", first, "--epochs", str(epochs)]
         fit += ["--seed", str(run), "--json", "--out", f"{scratch}/partial{run}", "--overwrite"]
         for kind in seconds:
             cached = kind in kinds

@@ -32,7 +32,7 @@ def objects(photos: Path, cache: Path) -> dict[str, Any]:
     some = [str(sample.path) for sample in images.val[:40]]
     answers = tg.predict(model, some, cache_dir=cache)
     digits = tg.open_images("digits")
-    inspection = tg.inspect(photos, strategy="partial", from_="stage5", cache_dir=cache)
+    inspection = tg.inspect(photos, strategy="partial", unfreeze_from="stage5", cache_dir=cache)
     return {
         "model": model,
         "images": images,

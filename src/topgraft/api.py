@@ -99,7 +99,7 @@ def fit(
     weights: StrPath | None = None,
     input_size: int | str | Sequence[int] | None = None,
     strategy: Literal["auto", "head", "partial", "full", "rules"] = "auto",
-    from_: str | None = None,
+    unfreeze_from: str | None = None,
     rules: StrPath | Sequence[Phase | Mapping[str, Any]] | None = None,
     # optimization
     epochs: int | None = None,
@@ -160,7 +160,7 @@ def fit(
         strategy: what trains: head keeps the base and solves the classifier; partial also trains the layers near it;
             full trains the whole network; auto starts as head and unfreezes more while it helps and the time lasts;
             rules are your own; default: auto.
-        from_: partial: the first group that trains; default: where the layers' own features stop helping.
+        unfreeze_from: partial: the first group that trains; default: where the layers' own features stop helping.
         rules: your own phases: a TOML file, or a list of phases in Python; default: those of the strategy.
         epochs: passes over the training images, where the base trains; default: by their number.
         lr: learning rate; default: 3e-4 (sgd 0.01) for published weights, 1e-3 (sgd 0.1) for random ones.
@@ -607,7 +607,7 @@ def inspect(
     weights: StrPath | None = None,
     input_size: int | str | Sequence[int] | None = None,
     strategy: Literal["auto", "head", "partial", "full", "rules"] = "auto",
-    from_: str | None = None,
+    unfreeze_from: str | None = None,
     rules: StrPath | Sequence[Phase | Mapping[str, Any]] | None = None,
     # optimization
     epochs: int | None = None,
@@ -641,7 +641,7 @@ def inspect(
         strategy: what trains: head keeps the base and solves the classifier; partial also trains the layers near it;
             full trains the whole network; auto starts as head and unfreezes more while it helps and the time lasts;
             rules are your own; default: auto.
-        from_: partial: the first group that trains; default: where the layers' own features stop helping.
+        unfreeze_from: partial: the first group that trains; default: where the layers' own features stop helping.
         rules: your own phases: a TOML file, or a list of phases in Python; default: those of the strategy.
         epochs: passes over the training images, where the base trains; default: by their number.
         lr: learning rate; default: 3e-4 (sgd 0.01) for published weights, 1e-3 (sgd 0.1) for random ones.

@@ -33,7 +33,7 @@ from topgraft.training import checkpoint
 # One processor's arithmetic, and no conversion of a network that a test would wait for.
 HOW = ["--input-size", "64", "--engine", "torch", "--precision", "fp32", "--device", "cpu", "--workers", "1"]
 # Whether a cache pays is measured, and two runs may find differently: here it is said.
-LONG = ["--strategy", "partial", "--from", "stage5", "--epochs", "4", "--batch-size", "1",
+LONG = ["--strategy", "partial", "--unfreeze-from", "stage5", "--epochs", "4", "--batch-size", "1",
         "--checkpoint-minutes", "1e-6", "--boundary-cache", "on"]  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_partial_trains_from_the_named_group_on(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert fit(photos, out, "--strategy", "partial", "--from", "stage6", "--epochs", 2, "--json") == 0
+    assert fit(photos, out, "--strategy", "partial", "--unfreeze-from", "stage6", "--epochs", 2, "--json") == 0
     config = json.loads((out / "config.json").read_text())
     found = said(capsys)
     assert found["finished"] is True

@@ -73,7 +73,7 @@ def test_an_artifact_is_read_by_the_names_of_today(former: FittedClassifier, net
         torch.testing.assert_close(found.classifier(pixels), former.classifier(pixels))
     assert found.config["phases"] == {"partial from stage4": TABLE}
     assert found.config["selection"]["phase"] == found.history[0].name == "partial from stage4"
-    assert found.config["settings"] == {"from_": "stage4", "data_dir": "photos/stage3", "seed": 0}
+    assert found.config["settings"] == {"unfreeze_from": "stage4", "data_dir": "photos/stage3", "seed": 0}
     (phase,) = replay.recorded_phases(found.config)
     assert table(GROUPS, phase.rules) == TABLE
     save.save(found, tmp_path / "again")

@@ -37,7 +37,7 @@ def test_python_and_command_line_take_the_same_choices(verb: str, command: str, 
     subparser = next(a for a in parser._actions if a.choices and "fit" in a.choices).choices[command]
     flags = {flag for action in subparser._actions for flag in action.option_strings}
     shown = {"quiet"} | {entry.name for entry in fields(kind) if entry.metadata["notation"].flag}
-    assert {"--" + name.rstrip("_").replace("_", "-") for name in choices if name in shown} <= flags
+    assert {"--" + name.replace("_", "-") for name in choices if name in shown} <= flags
     assert not {"--" + name.replace("_", "-") for name in choices if name not in shown} & flags
     assert all(name in (getattr(tg, verb).__doc__ or "") for name in choices)
 

@@ -293,7 +293,9 @@ def test_differences_are_lines_that_a_user_can_read() -> None:
     ]
     assert differences(saved, saved) == []
     assert differences({"a": 0}, {"a": False}) == ["--a: 0 then, off now"]
-    assert differences({"from_": None}, {"from_": "stage5"}) == ["--from: not given then, stage5 now"]
+    assert differences({"unfreeze_from": None}, {"unfreeze_from": "stage5"}) == [
+        "--unfreeze-from: not given then, stage5 now"
+    ]
 
 
 def test_going_on_with_other_settings_is_refused_with_all_of_them() -> None:

@@ -147,7 +147,7 @@ def test_a_strategy_is_told_of_the_images_that_can_be_read(
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({}, True), ({"strategy": "partial"}, True), ({"strategy": "partial", "from_": "stage5"}, False),
+    [({}, True), ({"strategy": "partial"}, True), ({"strategy": "partial", "unfreeze_from": "stage5"}, False),
      ({"strategy": "full"}, False), ({"weights": "random"}, False)],
 )  # fmt: skip
 def test_who_looks_before_is_told_that_the_cut_is_found_later(

@@ -18,7 +18,7 @@ from topgraft.models.registry import BACKBONES
 from topgraft.models.weights.load import load_network
 from topgraft.settings import conflicts, fields, verbs
 from topgraft.strategies.plan import Phase, Rule
-from topgraft.training import replay, run_config
+from topgraft.training import replay, resume, run_config
 from topgraft.training.loop import Outcome
 
 RECORDED = replay.Resolved(CHOICE, "fp32")
@@ -62,8 +62,11 @@ OWN = [{"epochs": 1, "lr": 1e-4, "rules": {"*": 1}}]
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"from_": "stage5"}, "--from is where partial begins, and the strategy is auto; add --strategy partial"),
-        ({"from_": "stage5", "strategy": "full"}, "the strategy is full"),
+        (
+            {"unfreeze_from": "stage5"},
+            "--unfreeze-from is where partial begins, and the strategy is auto; add --strategy partial",
+        ),
+        ({"unfreeze_from": "stage5", "strategy": "full"}, "the strategy is full"),
         ({"budget": "5m", "strategy": "head"}, "--budget is what auto keeps to, and the strategy is head"),
         ({"budget": "5m", "rules": OWN}, "the strategy is rules"),
         ({"rules": OWN, "strategy": "full"}, "--strategy full has others"),
@@ -71,7 +74,10 @@ OWN = [{"epochs": 1, "lr": 1e-4, "rules": {"*": 1}}]
         ({"rules": OWN, "epochs": 3}, "its own epochs and lr"),
         ({"lr": 0.1, "find_lr": True}, "give one of them"),
         ({"strategy": "head", "lr": 0.1}, "--lr would have no effect: head takes no steps"),
-        ({"strategy": "head", "mixup": 0.2, "from_": None, "views": 2}, "--mixup, --views would have no effect"),
+        (
+            {"strategy": "head", "mixup": 0.2, "unfreeze_from": None, "views": 2},
+            "--mixup, --views would have no effect",
+        ),
         ({"strategy": "full", "views": 2}, "--views would have no effect: full freezes nothing"),
         ({"weights": "random", "l2_sp": 0.1}, "--l2-sp pulls to the published weights"),
         ({"views": 2, "augment": "none"}, "--augment none makes none"),
@@ -85,10 +91,10 @@ def test_what_would_have_no_effect_is_refused(given: dict[str, Any], why: str) -
 @pytest.mark.parametrize(
     "given",
     [
-        {"from_": "stage5", "strategy": "partial"},
+        {"unfreeze_from": "stage5", "strategy": "partial"},
         {"budget": "5m"},
         {"rules": OWN, "strategy": "rules", "find_lr": True},
-        {"from_": None, "budget": None, "lr": 0.1, "find_lr": False},
+        {"unfreeze_from": None, "budget": None, "lr": 0.1, "find_lr": False},
         {"strategy": "head", "mixup": 0.0, "views": None, "boundary_cache": "auto"},
         {"strategy": "head", "class_weight": "balanced", "refit": True},
         {"l2_sp": 0.1, "views": 2},
@@ -98,8 +104,24 @@ def test_what_has_an_effect_is_taken(given: dict[str, Any]) -> None:
     assert replay.fit_settings(given)[0] == fields.make(verbs.FitSettings, given)
 
 
+def test_a_config_with_the_former_name_of_an_option_is_replayed(tmp_path: Path) -> None:
+    path = saved(tmp_path, unfreeze_from="stage5", strategy="partial")
+    path.write_text(path.read_text().replace('"unfreeze_from"', '"from_"'))
+    assert replay.fit_settings({"config": path})[0].unfreeze_from == "stage5"
+
+
+def test_a_fit_that_began_with_the_former_name_of_an_option_is_resumed() -> None:
+    asked = fields.make(verbs.FitSettings, {"unfreeze_from": "stage5", "strategy": "partial"})
+    before = {**fields.as_json(asked), "where": "photos"}
+    before["from_"] = before.pop("unfreeze_from")
+    resume.require_as_before(Path("runs/a"), before, asked, "photos")
+    before["from_"] = "stage6"
+    with pytest.raises(UsageError, match="--unfreeze-from: stage6 then, stage5 now"):
+        resume.require_as_before(Path("runs/a"), before, asked, "photos")
+
+
 def test_what_a_saved_run_had_gives_way_to_what_is_typed(tmp_path: Path) -> None:
-    path = saved(tmp_path, from_="stage5", strategy="partial", find_lr=True)
+    path = saved(tmp_path, unfreeze_from="stage5", strategy="partial", find_lr=True)
     chosen, _ = replay.fit_settings({"config": path, "strategy": "full", "lr": 0.1})
     assert (chosen.strategy, chosen.find_lr, chosen.lr) == ("full", False, 0.1)
     (tmp_path / "own").mkdir()

@@ -13,6 +13,7 @@ from topgraft.data.samples import SPLIT_NAMES, ImageSpec, SplitName, Unreadable
 from topgraft.errors import ArtifactError, UsageError
 from topgraft.evaluation.results import Cost, FittedClassifier
 from topgraft.models.former_groups import are_former, translated, translated_config, translated_history
+from topgraft.settings.former_names import with_option_names
 from topgraft.strategies.history import History, epoch_from_json
 from topgraft.system.files import HISTORY_FILE
 
@@ -52,6 +53,7 @@ def load(folder: Path) -> FittedClassifier:
         tensors = {key: aligned(tensor) for key, tensor in load_file(folder / "model.safetensors").items()}
         classifier.load_groups(translated(backbone.name, tensors))
         history = tuple(epoch_from_json(json.loads(line)) for line in read_text(folder / HISTORY_FILE).splitlines())
+        config = with_option_names(config)
         if are_former(backbone.name, tensors):
             history, config = translated_history(backbone.name, history), translated_config(config)
         seen = _seen(read_text(folder / "images.csv"))

@@ -58,8 +58,8 @@ def translated_config(config: Mapping[str, Any]) -> dict[str, Any]:
     today["resolved"]["phases"] = [_phase(backbone, phase) for phase in config["resolved"].get("phases", ())]
     for part in ("settings", "asked"):
         settings = dict(config.get(part, {}))
-        if settings.get("from_"):
-            settings["from_"] = renamed(backbone, settings["from_"])
+        if settings.get("unfreeze_from"):
+            settings["unfreeze_from"] = renamed(backbone, settings["unfreeze_from"])
         if settings.get("rules"):
             settings["rules"] = [{**p, "rules": dict(_rules(backbone, p["rules"].items()))} for p in settings["rules"]]
         today[part] = settings

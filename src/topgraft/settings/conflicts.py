@@ -38,8 +38,8 @@ def require_effect(given: Mapping[str, Any], chosen: verbs.FitSettings | verbs.I
         raise UsageError(f"--rules are phases of your own, and --strategy {given['strategy']} has others; give one")
     if strategy == "rules" and wrote & {"lr", "epochs"}:
         raise UsageError("every phase of --rules has its own epochs and lr; set them there")
-    if "from_" in wrote and strategy != "partial":
-        raise UsageError(f"--from is where partial begins, and the strategy is {strategy}; add --strategy partial")
+    if "unfreeze_from" in wrote and strategy != "partial":
+        raise UsageError(f"--unfreeze-from belongs to partial, and the strategy is {strategy}; add --strategy partial")
     if "budget" in wrote and strategy != "auto":
         raise UsageError(f"--budget is what auto keeps to, and the strategy is {strategy}; leave one of them out")
     changed = {name for name in wrote if getattr(chosen, name) != getattr(type(chosen)(), name)}

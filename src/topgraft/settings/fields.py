@@ -52,7 +52,7 @@ def choice(
 
 def flag_of(name: str) -> str:
     """How a choice is written on the command line."""
-    return "--" + name.rstrip("_").replace("_", "-")  # from_: `from` is a word of Python's own
+    return "--" + name.replace("_", "-")
 
 
 def make(kind: type[S], given: Mapping[str, Any]) -> S:

@@ -108,7 +108,7 @@ class StrategySettings:
         "are your own",
         ("auto", "head", "partial", "full", "rules"),
     )
-    from_: str | None = choice(
+    unfreeze_from: str | None = choice(
         None,
         "partial: the first group that trains; default: where the layers' own features stop helping",
         notation=Notation("GROUP"),
@@ -317,6 +317,17 @@ class InspectSettings(StepSettings, StrategySettings, NetworkSettings, OpenSetti
 
 
 OF_A_FIT = frozenset(
-    {"backbone", "weights", "input_size", "strategy", "from_", "rules", "epochs", "optimizer", "lr", "batchnorm"}
+    {
+        "backbone",
+        "weights",
+        "input_size",
+        "strategy",
+        "unfreeze_from",
+        "rules",
+        "epochs",
+        "optimizer",
+        "lr",
+        "batchnorm",
+    }
 )
 """Options of ``inspect`` that belong to ``fit``, and that an artifact already has."""

@@ -238,7 +238,7 @@ class _Job:
 
 def strategy_and_facts(chosen: verbs.InspectSettings, splits: Splits) -> tuple[Strategy, Facts]:
     """What ``fit`` would begin with, to look at before."""
-    if strategy_name(chosen) in ("auto", "partial") and chosen.from_ is None and chosen.weights != RANDOM:
+    if strategy_name(chosen) in ("auto", "partial") and chosen.unfreeze_from is None and chosen.weights != RANDOM:
         progress.note("fit finds where to cut by probes on your photos; here it is above all but the last group")
     fit = verbs.FitSettings(**{name: getattr(chosen, name) for name in verbs.OF_A_FIT})
     return STRATEGIES[strategy_name(fit)], _facts(fit, (), splits)
@@ -271,7 +271,7 @@ def _facts(chosen: verbs.FitSettings, replayed: Sequence[Phase], splits: Splits)
         lr=rate(chosen),
         pretrained=pretrained,
         trainable=trainable,
-        first=chosen.from_,
+        first=chosen.unfreeze_from,
         phases=tuple(replayed) or chosen.rules or (),
         budget=(as_seconds(chosen.budget) if chosen.budget else defaults.BUDGET) if budgeted else None,
     )
@@ -286,7 +286,7 @@ def _on_features(job: _Job, saved: Checkpoint | None, lap: Callable[[str], None]
     samples = (*splits.train, *splits.val)
     preparation = _preparation(job, samples, saved)
     steps = job.name != "head" and job.facts.trainable
-    wants_probes = steps and (job.name == "auto" or (job.name == "partial" and chosen.from_ is None))
+    wants_probes = steps and (job.name == "auto" or (job.name == "partial" and chosen.unfreeze_from is None))
     until = math.inf if job.facts.budget is None else began + job.facts.budget
     computed, pooled = preparation.features(wants_probes, until)
     lap("features")

@@ -14,6 +14,7 @@ from topgraft.models.registry import find_network
 from topgraft.models.spec import Backbone
 from topgraft.settings import fields, verbs
 from topgraft.settings.conflicts import require_effect
+from topgraft.settings.former_names import with_option_names
 from topgraft.strategies.plan import Phase, Rule, phase_from_json
 
 _OF_A_RUN = ("config", "resume", "checkpoint")  # these are about the run that has them, not about a replay
@@ -21,7 +22,7 @@ _OF_A_RUN = ("config", "resume", "checkpoint")  # these are about the run that h
 
 # What the phases of a replayed run depend on: where one of these is given again, the strategy decides again.
 _DECIDING = frozenset(
-    {"strategy", "from_", "rules", "budget", "epochs", "lr", "find_lr", "backbone", "weights", "limit"}
+    {"strategy", "unfreeze_from", "rules", "budget", "epochs", "lr", "find_lr", "backbone", "weights", "limit"}
 )
 
 
@@ -69,7 +70,7 @@ def fit_settings(choices: Mapping[str, Any]) -> tuple[verbs.FitSettings, Resolve
     if not path.is_file():
         raise UsageError(f"there is no {path}; --config takes the config.json of a run")
     try:
-        saved = translated_config(json.loads(path.read_text(encoding="utf-8")))
+        saved = translated_config(with_option_names(json.loads(path.read_text(encoding="utf-8"))))
         kept = {key: value for key, value in saved["settings"].items() if key not in _OF_A_RUN}
         resolved = saved["resolved"]
         began_with = dict(saved.get("backbone", {})).get("weights_sha256", "")

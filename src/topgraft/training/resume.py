@@ -13,6 +13,7 @@ from topgraft.errors import CheckpointError, UsageError
 from topgraft.models.former_groups import in_checkpoint
 from topgraft.settings import fields, verbs
 from topgraft.settings.fields import flag_of
+from topgraft.settings.former_names import translated_settings
 from topgraft.strategies.plan import phase_from_json
 from topgraft.system import progress
 from topgraft.system.files import checkpoint_file
@@ -71,7 +72,7 @@ def require_as_before(place: Path, saved: Mapping[str, Any], chosen: verbs.FitSe
         chosen: those that are asked for.
         where: the images' place.
     """
-    then = {**fields.as_json(verbs.FitSettings()), **saved}
+    then = {**fields.as_json(verbs.FitSettings()), **translated_settings(saved)}
     now = {**fields.as_json(chosen), "where": where}
     for name in _PLACES:
         if _same_place(then[name], now[name]):
