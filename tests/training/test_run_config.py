@@ -64,7 +64,7 @@ OWN = [{"epochs": 1, "lr": 1e-4, "rules": {"*": 1}}]
     [
         (
             {"unfreeze_from": "stage5"},
-            "--unfreeze-from is where partial begins, and the strategy is auto; add --strategy partial",
+            "--unfreeze-from belongs to partial, and the strategy is auto; add --strategy partial",
         ),
         ({"unfreeze_from": "stage5", "strategy": "full"}, "the strategy is full"),
         ({"budget": "5m", "strategy": "head"}, "--budget is what auto keeps to, and the strategy is head"),
