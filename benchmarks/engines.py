@@ -41,12 +41,12 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 _START = """
 import json, sys, time
 from pathlib import Path
-from topgraft import engines
-from topgraft.classifier import load_pretrained
+from topgraft.features.engines import choose
+from topgraft.models.classifier import load_pretrained
 prefix = load_pretrained("efficientnet_lite0").prefix("stage7")
-choice = engines.choose(sys.argv[1], sys.argv[2])
+choice = choose.choose(sys.argv[1], sys.argv[2])
 began = time.perf_counter()
-engines.build_engine(choice, prefix, input_size=224, key="start", folder=Path(sys.argv[3]))
+choose.build_engine(choice, prefix, input_size=224, key="start", folder=Path(sys.argv[3]))
 print(json.dumps(time.perf_counter() - began))
 """
 

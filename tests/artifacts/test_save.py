@@ -359,7 +359,7 @@ SAVING = """
 import sys; sys.path.insert(0, {tests!r})
 from pathlib import Path
 from support.fitted import add_tiny, fitted
-from topgraft import artifact
+from topgraft.artifacts import save as artifact
 add_tiny()
 for number in range(10**6):
     artifact.save(fitted(number), Path({folder!r}), overwrite=True)

@@ -151,7 +151,9 @@ def test_versions_and_processor_are_in_the_key(monkeypatch: pytest.MonkeyPatch, 
     before = key().digest
     assert key().digest == before
     changed = {"engine_version": lambda name: "x", "processor_features": lambda: ("x",)}
-    monkeypatch.setattr(cache, name, {"__version__": "x", "decoder_versions": lambda: {"jpg": "x"}, **changed}[name])
+    monkeypatch.setattr(
+        cache_key, name, {"__version__": "x", "decoder_versions": lambda: {"jpg": "x"}, **changed}[name]
+    )
     assert key().digest != before
 
 
@@ -304,18 +306,18 @@ KILLED = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from topgraft import cache, folders
-import test_cache as t
+from topgraft.system import files
+import test_store as t
 
 store = t.opened(Path(sys.argv[1]))
 store.append(t.digests(1, 2), t.rows(1, 2))
-folders.replace = lambda source, target: os._exit(9)  # dies with the segment written, not yet in its place
+files.replace = lambda source, target: os._exit(9)  # dies with the segment written, not yet in its place
 store.append(t.digests(3, 4), t.rows(3, 4))
 """
 
 
 def test_a_kill_leaves_the_earlier_segments_whole(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(Path(__file__).parents[1])])
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(Path(__file__).parent)])
     assert done.returncode == 9
     store = opened(tmp_path)
     assert store.missing(digests(1, 2, 3, 4)) == digests(3, 4)

@@ -166,7 +166,7 @@ def test_imagenet_top1_is_the_published_one(
 def test_making_a_classifier_does_not_import_sympy() -> None:
     # Some operations on the meta device do, which takes as long as a third of importing PyTorch.
     code = (
-        "import sys\nfrom topgraft.classifier import load_pretrained\n"
+        "import sys\nfrom topgraft.models.classifier import load_pretrained\n"
         "load_pretrained('efficientnet_lite0', classes=3)\nprint('sympy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -52,7 +52,7 @@ TINY = Backbone(
 
 
 def add_tiny() -> None:
-    """Let `topgraft.artifact.load` find the network."""
+    """Let `topgraft.artifacts.load.load` find the network."""
     BACKBONES["tiny"] = TINY
 
 

@@ -209,19 +209,20 @@ import sys
 sys.modules["openvino"] = None  # as if it were not installed
 import numpy as np, torch
 from pathlib import Path
-from topgraft import engines
-from topgraft.dataset import Batch
+from topgraft.data.loader import Batch
+from topgraft.features import engines
+from topgraft.features.engines import choose
 from topgraft.errors import UsageError
 
 assert engines.available()["openvino"] is None
-choice = engines.choose()
+choice = choose.choose()
 assert choice.name == "torch", choice
-assert {found.name for found in engines.possible()} == {"torch"}
-built = engines.build_engine(choice, torch.nn.Flatten().eval(), input_size=2, key="k", folder=Path(sys.argv[1]))
+assert {found.name for found in choose.possible()} == {"torch"}
+built = choose.build_engine(choice, torch.nn.Flatten().eval(), input_size=2, key="k", folder=Path(sys.argv[1]))
 [(indices, rows)] = built.run([Batch(np.array([0]), torch.full((1, 2, 2, 3), 7, dtype=torch.uint8))])
 assert rows.tolist() == [[7.0] * 12]
 try:
-    engines.choose("openvino")
+    choose.choose("openvino")
 except UsageError as error:
     print(error)
 """

@@ -139,14 +139,14 @@ sockets = []
 sys.addaudithook(lambda event, given: sockets.append(event) if event.startswith("socket.") else None)
 {before}
 import numpy as np, torch
-from topgraft import engines
-from topgraft.classifier import load_pretrained
-from topgraft.dataset import Batch
+from topgraft.features.engines import choose
+from topgraft.models.classifier import load_pretrained
+from topgraft.data.loader import Batch
 
 prefix = load_pretrained("efficientnet_lite0").prefix("stage7")
 for start in range(2):
-    built = engines.build_engine(
-        engines.choose("openvino"), prefix, input_size=224, key="k", folder=Path(sys.argv[1])
+    built = choose.build_engine(
+        choose.choose("openvino"), prefix, input_size=224, key="k", folder=Path(sys.argv[1])
     )
     [(_, rows)] = built.run([Batch(np.arange(3), torch.zeros((3, 224, 224, 3), dtype=torch.uint8))])
     assert rows.shape == (3, 1280)

@@ -42,7 +42,7 @@ def choose(
     """The engine that runs the frozen base, by a fixed rule that measures nothing.
 
     With a GPU that computes, PyTorch on it. Else OpenVINO where it is installed, else PyTorch, on the processor.
-    bf16 where the GPU has it, or the processor has it and is faster in it (`topgraft.processor.bf16_pays`), else
+    bf16 where the GPU has it, or the processor has it and is faster in it (`topgraft.system.hardware.bf16_pays`), else
     fp32. What is given by name is used or refused.
 
     Args:
