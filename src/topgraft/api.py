@@ -564,7 +564,7 @@ def save(model: FittedClassifier, folder: StrPath, *, overwrite: bool = False, k
 
 
 def load(folder: StrPath) -> FittedClassifier:
-    """The fitted model of an artifact's folder; see `topgraft.artifact.load` for what is refused."""
+    """The fitted model of an artifact's folder; see `topgraft.artifacts.load.load` for what is refused."""
     return load_module.load(Path(folder))
 
 

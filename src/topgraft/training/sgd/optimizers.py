@@ -90,7 +90,7 @@ def set_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
 
 
 def penalized(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Kernels of convolutions, kernels and biases of dense layers: what `topgraft.backbones.Backbone.l2` is about."""
+    """Kernels of convolutions, kernels and biases of dense layers: what `topgraft.models.spec.Backbone.l2` is about."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             yield layer.weight
