@@ -15,8 +15,8 @@ from topgraft.errors import UsageError
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES, find_backbone
 from topgraft.models.spec import Backbone, Build, Chain, random_chain
-from topgraft.models.weights.load import open_weights
 from topgraft.models.weights.obtain import locate
+from topgraft.models.weights.open import open_weights
 from topgraft.models.weights.published import WEIGHTS, Weights
 from topgraft.training.sgd import fused_conv
 from topgraft.training.sgd.losses import soft_targets

@@ -11,9 +11,10 @@ from torch import nn
 from topgraft.errors import UsageError
 from topgraft.models.backbones.efficientnet_lite import InvertedResidual
 from topgraft.models.backbones.layers import named
+from topgraft.models.layer_trace import Layer, Parameters, count_parameters, trace_layers
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build
-from topgraft.models.summary import Layer, Parameters, count_parameters, summarize, trace_layers
+from topgraft.models.summary import summarize
 
 
 def test_totals_of_lite0() -> None:

@@ -22,8 +22,6 @@ from .registry import find_network
 from .spec import Backbone
 
 _IMAGES = 250  # more say little more about what local descriptors look like, and take as long as the base itself
-
-
 _BATCH = 16
 
 

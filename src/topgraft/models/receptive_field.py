@@ -59,8 +59,6 @@ class FieldTracker(TorchFunctionMode):
 
 
 _ELEMENTWISE = (F.batch_norm, F.relu, F.relu6, F.hardtanh, F.dropout)
-
-
 _ARITHMETIC = (torch.Tensor.add, torch.Tensor.mul, torch.Tensor.div, torch.Tensor.__pow__)  # + * / **
 
 

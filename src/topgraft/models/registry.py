@@ -7,16 +7,16 @@ from difflib import get_close_matches
 from topgraft.errors import UsageError
 from topgraft.models.backbones import (
     alexnet,
+    descriptor_coding,
     efficientnet_lite,
-    fisher_vectors,
     googlenet,
     resnet,
     resnet_tf,
     squeezenet,
     vgg,
 )
-from topgraft.models.backbones.timm.bridge import PREFIX as _TIMM
 from topgraft.models.backbones.timm.bridge import find_timm
+from topgraft.models.backbones.timm.pretrained import PREFIX as _TIMM
 
 from .spec import Backbone
 
@@ -65,7 +65,7 @@ def find_backbone(name: str) -> Backbone:
 
 
 BASELINES: dict[str, Backbone] = {
-    "descriptor_coding": fisher_vectors.DESCRIPTOR_CODING,
+    "descriptor_coding": descriptor_coding.DESCRIPTOR_CODING,
 }
 
 

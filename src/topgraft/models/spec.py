@@ -22,7 +22,6 @@ Source: ``transforms/_presets.py`` in https://github.com/pytorch/vision
 Chain = dict[str, nn.Module]
 """An ordered mapping of group names to modules with one tensor across each boundary. The last is ``head``."""
 
-
 SMALLEST_INPUT = 32
 """Side in pixels of the smallest image that every backbone takes."""
 

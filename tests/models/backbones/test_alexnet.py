@@ -11,9 +11,9 @@ from torch import nn
 from topgraft.data.samples import ImageSpec
 from topgraft.errors import WeightsError
 from topgraft.models.backbones.alexnet import ALEXNET, ALEXNET_2012, response_norm
+from topgraft.models.layer_trace import count_parameters
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build, Chain, random_chain
-from topgraft.models.summary import count_parameters
 from topgraft.models.weights.key_maps import match_tensors
 from topgraft.models.weights.load import load_network
 

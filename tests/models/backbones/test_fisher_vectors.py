@@ -14,7 +14,7 @@ from support.fitted import CHOICE
 
 import topgraft as tg
 from topgraft.errors import DataError, UsageError
-from topgraft.models.backbones import fisher_vectors
+from topgraft.models.backbones import dense_sift, descriptor_coding, fisher_vectors
 from topgraft.models.spec import Build
 from topgraft.settings import fields, verbs
 
@@ -74,63 +74,63 @@ def test_a_descriptor_looks_at_its_own_square_of_pixels() -> None:
     image = rng.integers(0, 256, (96, 96), dtype=np.uint8)
     changed = image.copy()
     changed[48:, :] = 255 - changed[48:, :][::-1]
-    one, other = (fisher_vectors.describe(torch.from_numpy(i / 255).float()[None, None])[0] for i in (image, changed))
-    points = np.array(fisher_vectors._points(96, 96))  # of the finest scale, which comes first
+    one, other = (dense_sift.describe(torch.from_numpy(i / 255).float()[None, None])[0] for i in (image, changed))
+    points = np.array(dense_sift._points(96, 96))  # of the finest scale, which comes first
     same = np.array([np.array_equal(a, b) for a, b in zip(one, other, strict=True)])[: len(points)]
     # OpenCV spreads each gradient over two cells, so that half a cell beyond the square counts too; and it blurs.
-    assert same[points[:, 0] < 48 - fisher_vectors.PATCH / 2 - fisher_vectors.PATCH / 8 - 4].all()
+    assert same[points[:, 0] < 48 - dense_sift.PATCH / 2 - dense_sift.PATCH / 8 - 4].all()
     assert not same[points[:, 0] > 48].any()
 
 
 def test_descriptors_are_square_roots_of_opencvs() -> None:
-    cv2 = fisher_vectors.import_opencv()
+    cv2 = dense_sift.import_opencv()
     image = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
-    found = fisher_vectors.describe(torch.from_numpy(image / 255).float()[None, None])[0]
+    found = dense_sift.describe(torch.from_numpy(image / 255).float()[None, None])[0]
     assert found.dtype == np.float32
-    assert len(found) == sum(len(fisher_vectors._points(*size)) for size in fisher_vectors._sizes(32, 32))
-    sift = cv2.SIFT_create(nOctaveLayers=1, sigma=fisher_vectors._BLUR)
+    assert len(found) == sum(len(dense_sift._points(*size)) for size in dense_sift._sizes(32, 32))
+    sift = cv2.SIFT_create(nOctaveLayers=1, sigma=dense_sift._BLUR)
     raw = sift.compute(image, [cv2.KeyPoint(13.0, 8.0, 8 / 3, 0.0)])[1][0]
     np.testing.assert_allclose(found[1] ** 2, raw / raw.sum(), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
 
 
 def test_a_flat_image_has_finite_features() -> None:
-    base = fisher_vectors.build(Build(input_size=64, classes=2))["base"]
-    fisher_vectors.initialize({"base": base, "head": torch.nn.Linear(1, 1)}, torch.Generator().manual_seed(0))
+    base = descriptor_coding.build(Build(input_size=64, classes=2))["base"]
+    descriptor_coding.initialize({"base": base, "head": torch.nn.Linear(1, 1)}, torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert base(torch.zeros(1, 3, 64, 64)).isfinite().all()
 
 
 def test_every_point_is_in_the_whole_and_in_a_quarter_where_it_lies() -> None:
     for side in (32, 33, 64, 224):
-        places = fisher_vectors._places(side, side)
+        places = dense_sift.region_masks(side, side)
         assert places.shape == (
             5,
-            sum(len(fisher_vectors._points(*size)) for size in fisher_vectors._sizes(side, side)),
+            sum(len(dense_sift._points(*size)) for size in dense_sift._sizes(side, side)),
         )
         assert places[0].min() == 1
         assert places[1:].sum(0).min() >= 1
         assert places.sum(1).min() >= 1
-    points = fisher_vectors._points(224, 224)
-    top_left = fisher_vectors._places(224, 224)[1][: len(points)]
+    points = dense_sift._points(224, 224)
+    top_left = dense_sift.region_masks(224, 224)[1][: len(points)]
     assert [bool(x) for x in top_left] == [row <= 112 and column <= 112 for row, column in points]
 
 
 def test_gray_of_three_equal_channels_is_the_gray_itself() -> None:
     x = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(fisher_vectors._gray(x), fisher_vectors._gray(x.expand(2, 3, 48, 48)))
+    assert np.array_equal(dense_sift.grayscale(x), dense_sift.grayscale(x.expand(2, 3, 48, 48)))
 
 
 def test_the_dictionary_describes_what_it_was_learned_from() -> None:
-    chain = fisher_vectors.build(Build(input_size=96, classes=2))
+    chain = descriptor_coding.build(Build(input_size=96, classes=2))
     x = torch.rand(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    fisher_vectors.learn(chain, [x], 4, seed=0)
+    descriptor_coding.learn(chain, [x], 4, seed=0)
     base = chain["base"]
     assert isinstance(base, fisher_vectors.FisherCoding)
     torch.testing.assert_close(base.axes.T @ base.axes, torch.eye(fisher_vectors.AXES), atol=1e-5, rtol=0)
     assert base.weights.sum() == pytest.approx(1.0, abs=1e-5)
     assert base.deviations.min() > 0
-    reduced = (torch.from_numpy(np.concatenate(fisher_vectors.describe(x))) - base.mean) @ base.axes
+    reduced = (torch.from_numpy(np.concatenate(dense_sift.describe(x))) - base.mean) @ base.axes
     variance = reduced.var(0)
     assert (variance[:-1] >= variance[1:] * 0.99).all(), "largest first"
     # A mixture has the mean and the variance of the whole sample.
@@ -140,17 +140,17 @@ def test_the_dictionary_describes_what_it_was_learned_from() -> None:
 
 
 def test_too_few_descriptors_are_refused() -> None:
-    chain = fisher_vectors.build(Build(input_size=32, classes=2))
+    chain = descriptor_coding.build(Build(input_size=32, classes=2))
     with pytest.raises(DataError, match=r"1 training images give .* too few for a dictionary of 32"):
-        fisher_vectors.learn(chain, [torch.rand(1, 3, 32, 32)], 1, seed=0)
+        descriptor_coding.learn(chain, [torch.rand(1, 3, 32, 32)], 1, seed=0)
     with pytest.raises(DataError, match="0 training images"):
-        fisher_vectors.learn(chain, [], 0, seed=0)
+        descriptor_coding.learn(chain, [], 0, seed=0)
 
 
 def test_without_opencv_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UsageError, match=r"pip install 'topgraft\[descriptors\]'"):
-        fisher_vectors.describe(torch.rand(1, 3, 32, 32))
+        dense_sift.describe(torch.rand(1, 3, 32, 32))
 
 
 def test_without_opencv_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from support.reference_networks import assert_equal_outputs, drawn_reference
 from torch import nn
 
 from topgraft.data.samples import ImageSpec
-from topgraft.models.backbones.layers import same_padding
-from topgraft.models.backbones.resnet_tf import RESNET50_NOTES, SameMaxPool2d
+from topgraft.models.backbones.layers import SameMaxPool2d, same_padding
+from topgraft.models.backbones.resnet_tf import RESNET50_NOTES
+from topgraft.models.layer_trace import Parameters, count_parameters
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build
-from topgraft.models.summary import Parameters, count_parameters, summarize
+from topgraft.models.summary import summarize
 from topgraft.models.weights.key_maps import match_tensors
 from topgraft.models.weights.load import load_network
 

@@ -13,9 +13,10 @@ from topgraft.data.samples import ImageSpec
 from topgraft.errors import UsageError, WeightsError
 from topgraft.models.backbones.layers import Conv2dReLU, LinearReLU
 from topgraft.models.backbones.vgg import DEPTHS, from_keras, from_timm, keras_layers
+from topgraft.models.layer_trace import count_parameters
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Build, Chain, random_chain
-from topgraft.models.summary import count_parameters, summarize
+from topgraft.models.summary import summarize
 from topgraft.models.weights.key_maps import match_tensors
 from topgraft.models.weights.load import load_network
 

@@ -163,9 +163,9 @@ def refused(path: Path, why: str) -> None:
 def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Find arrays in this process, which is quicker. For files that are known to do the library no harm."""
 
-    def find(path: Path) -> list[dict[str, Any]]:
+    def find(path: Path) -> dict[str, Any]:
         try:
-            found: list[dict[str, Any]] = json.loads(json.dumps(keras_hdf5.find_arrays(path)))
+            found: dict[str, Any] = json.loads(json.dumps(keras_hdf5.find_arrays(path)))
         except Exception as error:
             raise ValueError(str(error)) from error
         return found

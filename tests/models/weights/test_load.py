@@ -12,8 +12,8 @@ from topgraft.errors import UsageError, WeightsError
 from topgraft.models.registry import BACKBONES
 from topgraft.models.weights.digest import weights_digest
 from topgraft.models.weights.key_maps import match_tensors
-from topgraft.models.weights.load import open_weights
 from topgraft.models.weights.obtain import locate
+from topgraft.models.weights.open import open_weights
 from topgraft.models.weights.published import WEIGHTS, find_weights
 
 NAME = "efficientnet_lite0_imagenet"

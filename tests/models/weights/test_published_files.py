@@ -23,8 +23,9 @@ from topgraft.models.backbones.init import he_normal
 from topgraft.models.registry import BACKBONES
 from topgraft.models.spec import Backbone, Build, Chain
 from topgraft.models.weights.convention import Convention
-from topgraft.models.weights.load import load_network, open_weights
+from topgraft.models.weights.load import load_network
 from topgraft.models.weights.obtain import locate, obtain
+from topgraft.models.weights.open import open_weights
 from topgraft.models.weights.published import WEIGHTS, Weights
 from topgraft.system import download, http_range
 

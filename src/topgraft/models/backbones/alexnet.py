@@ -48,18 +48,18 @@ def response_norm() -> LocalResponseNorm:
     return LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0)
 
 
-def build(asked: Build, *, historical: bool) -> Chain:
+def build(options: Build, *, historical: bool) -> Chain:
     """The chain, untrained: five stages of one convolution each, then the dense layers.
 
     Images need not be large: below 63 pixels a side the maps become smaller than the windows of the pools, which are
     then cut to the map.
 
     Args:
-        asked: with its dense layers the network takes images of exactly ``asked.input_size``.
+        options: with its dense layers the network takes images of exactly ``options.input_size``.
         historical: the graph of 2012; else that of 2014.
     """
     chain: Chain = {}
-    channels, side = asked.channels, asked.input_size
+    channels, side = options.channels, options.input_size
     for number, (kernel, stride, padding, pooled) in enumerate(CONVOLUTIONS, start=1):
         width = (WIDTHS_2012 if historical else WIDTHS_2014)[number - 1]
         groups = 2 if historical and number in GROUPED_2012 else 1
@@ -73,12 +73,12 @@ def build(asked: Build, *, historical: bool) -> Chain:
             layers[f"pool{number}"] = cut_max_pool(side, POOL, POOL_STRIDE)
             side = windows(side, min(POOL, side), POOL_STRIDE)
         chain[f"stage{number}"] = nn.Sequential(layers)
-    if asked.fc:
+    if options.fc:
         chain["fc"] = _hidden(channels * side**2, historical)
     else:
         chain["stage5"].add_module("pool", nn.AdaptiveAvgPool2d(1))
         chain["stage5"].add_module("flatten", nn.Flatten())
-    chain["head"] = nn.Linear(FEATURE_WIDTH if asked.fc else channels, asked.classes)
+    chain["head"] = nn.Linear(FEATURE_WIDTH if options.fc else channels, options.classes)
     return chain
 
 

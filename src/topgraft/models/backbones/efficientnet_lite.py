@@ -93,7 +93,7 @@ def repeats(depth: float) -> tuple[int, ...]:
     return tuple(row[0] if at in (0, last) else math.ceil(row[0] * depth) for at, row in enumerate(STAGES))
 
 
-def build(asked: Build, *, width: float, depth: float) -> Chain:
+def build(options: Build, *, width: float, depth: float) -> Chain:
     """The chain of one size, untrained.
 
     Its last convolution and the global average pool end ``stage7``, so that what crosses to ``head`` is the
@@ -101,10 +101,10 @@ def build(asked: Build, *, width: float, depth: float) -> Chain:
     parameters and does nothing in prediction, and how to regularize a head is decided in training.
 
     Args:
-        asked: classes and channels; the network pools whatever size is left.
+        options: classes and channels; the network takes any input size.
         width, depth: multipliers of channels and of repeats.
     """
-    chain: Chain = {"stem": conv_norm_act(asked.channels, STEM_WIDTH, 3, 2)}
+    chain: Chain = {"stem": conv_norm_act(options.channels, STEM_WIDTH, 3, 2)}
     channels = STEM_WIDTH
     for at, (row, count) in enumerate(zip(STAGES, repeats(depth), strict=True)):
         _, kernel, stride, expansion, channels_out = row
@@ -118,7 +118,7 @@ def build(asked: Build, *, width: float, depth: float) -> Chain:
     top.add_module("last", conv_norm_act(channels, FEATURE_WIDTH, 1))
     top.add_module("pool", nn.AdaptiveAvgPool2d(1))
     top.add_module("flatten", nn.Flatten())
-    chain["head"] = nn.Linear(FEATURE_WIDTH, asked.classes)
+    chain["head"] = nn.Linear(FEATURE_WIDTH, options.classes)
     return chain
 
 

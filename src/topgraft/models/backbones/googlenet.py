@@ -26,26 +26,13 @@ from topgraft.data.samples import ImageSpec
 from topgraft.models.spec import Backbone, Build, Chain
 from topgraft.models.weights.convention import Convention
 
+from .googlenet_weights import STAGES, caffe_layers, torchvision_layers
 from .init import layers as weight_layers
 from .init import zero_bias
 from .layers import LocalResponseNorm, named
 
 GROUPS = ("stem", "stage1", "stage2", "stage3", "head")
 FEATURE_WIDTH = 1024
-
-# Of each module the channels of: 1×1; reduction before 3×3, 3×3; reduction before 5×5, 5×5; projection after the pool.
-STAGES: tuple[dict[str, tuple[int, int, int, int, int, int]], ...] = (
-    {"3a": (64, 96, 128, 16, 32, 32), "3b": (128, 128, 192, 32, 96, 64)},
-    {
-        "4a": (192, 96, 208, 16, 48, 64),
-        "4b": (160, 112, 224, 24, 64, 64),
-        "4c": (128, 128, 256, 24, 64, 64),
-        "4d": (112, 144, 288, 32, 64, 64),
-        "4e": (256, 160, 320, 32, 128, 128),
-    },
-    {"5a": (256, 160, 320, 32, 128, 128), "5b": (384, 192, 384, 48, 128, 128)},
-)
-
 NORM_EPSILON = 1e-3  # torchvision's BasicConv2d
 
 
@@ -88,18 +75,18 @@ def _response_norm() -> nn.Module:
     return LocalResponseNorm(5, alpha=1e-4 / 5, beta=0.75, k=1.0)
 
 
-def build(asked: Build, *, historical: bool) -> Chain:
+def build(options: Build, *, historical: bool) -> Chain:
     """The chain of one form, untrained.
 
     The global average pool ends ``stage3``: what crosses to ``head`` is the pooled vector, N×1024. At 224 pixels it is
     the 7×7 average of the paper.
 
     Args:
-        asked: classes and channels; the network pools whatever size is left.
+        options: classes and channels; the network takes any input size.
         historical: Caffe's form of 2014; else torchvision's.
     """
     make = partial(layer, historical=historical)
-    stem = named(conv1=make(asked.channels, 64, 7, 2), pool1=_pool())
+    stem = named(conv1=make(options.channels, 64, 7, 2), pool1=_pool())
     if historical:
         stem.add_module("norm1", _response_norm())
     stem.add_module("conv2_reduce", make(64, 64, 1))
@@ -120,7 +107,7 @@ def build(asked: Build, *, historical: bool) -> Chain:
     chain["stage2"].add_module("pool", _pool(3 if historical else 2))
     chain["stage3"].add_module("pool", nn.AdaptiveAvgPool2d(1))
     chain["stage3"].add_module("flatten", nn.Flatten())
-    chain["head"] = nn.Linear(channels, asked.classes)
+    chain["head"] = nn.Linear(channels, options.classes)
     return chain
 
 
@@ -150,42 +137,15 @@ def initialize_2014(chain: Chain, generator: torch.Generator) -> None:
             nn.init.constant_(weighted.bias, 0.2)
 
 
-def _modules() -> dict[str, str]:
-    """Every inception module's own name and its place in the chain: ``3a`` → ``stage1.3a``."""
-    return {name: f"stage{stage}.{name}" for stage, modules in enumerate(STAGES, start=1) for name in modules}
-
-
-def torchvision_layers() -> dict[str, str]:
-    """The layers of torchvision's files and the chain's."""
-    parts = {"conv1": "stem.conv1", "conv2": "stem.conv2_reduce", "conv3": "stem.conv2"}
-    inner = {"branch1": "one", "branch2.0": "three.reduce", "branch2.1": "three.filter"}
-    inner |= {"branch3.0": "five.reduce", "branch3.1": "five.filter", "branch4.1": "pool.project"}
-    for name, ours in _modules().items():
-        parts |= {f"inception{name}.{theirs}": f"{ours}.{part}" for theirs, part in inner.items()}
-    names = {f"{theirs}.conv": f"{ours}.conv" for theirs, ours in parts.items()}
-    names |= {f"{theirs}.bn": f"{ours}.norm" for theirs, ours in parts.items()}
-    return {**names, "fc": "head"}
-
-
-def caffe_layers() -> dict[str, str]:
-    """The layers of Caffe's network and the chain's."""
-    names = {"conv1/7x7_s2": "stem.conv1", "conv2/3x3_reduce": "stem.conv2_reduce", "conv2/3x3": "stem.conv2"}
-    inner = {"1x1": "one", "3x3_reduce": "three.reduce", "3x3": "three.filter"}
-    inner |= {"5x5_reduce": "five.reduce", "5x5": "five.filter", "pool_proj": "pool.project"}
-    for name, ours in _modules().items():
-        names |= {f"inception_{name}/{theirs}": f"{ours}.{part}" for theirs, part in inner.items()}
-    return {**{theirs: f"{ours}.conv" for theirs, ours in names.items()}, "loss3/classifier": "head"}
-
-
 PAPER = "Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842"
 
 # torchvision's published weights come with ``transform_input=True``. Its preset gives (x - m) / s with ImageNet's mean
 # m and deviation s, which the network turns into ((x - m) / s) · s / 0.5 + (m - 0.5) / 0.5 = (x - 0.5) / 0.5.
 _HALF = (0.5, 0.5, 0.5)
 _PORTED_SPEC = ImageSpec(224, 256, "bilinear", _HALF, _HALF)
+
 # Blue, green, red from 0 to 255 minus (104, 117, 123), not scaled: transform_param of the source.
 _CAFFE_SPEC = ImageSpec(224, 256, "bilinear", (104 / 255, 117 / 255, 123 / 255), (1 / 255, 1 / 255, 1 / 255), "BGR")
-
 GOOGLENET = Backbone(
     name="googlenet",
     family="googlenet",
@@ -200,6 +160,7 @@ GOOGLENET = Backbone(
     weights=("googlenet_imagenet1k_v1",),
     top_name="fc",
 )
+
 GOOGLENET_2014 = Backbone(
     name="googlenet_2014",
     family="googlenet",

@@ -11,7 +11,7 @@ from torch import nn
 from topgraft.models.spec import Chain
 
 # A normal distribution cut at two deviations has this share of the deviation that it was cut from; Keras divides by
-# it, so that the variance comes out as asked (keras/src/initializers/random_initializers.py, VarianceScaling).
+# it, so that the variance comes out as requested (keras/src/initializers/random_initializers.py, VarianceScaling).
 _CUT_DEVIATION = 0.87962566103423978
 
 

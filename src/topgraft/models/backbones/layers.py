@@ -117,3 +117,37 @@ def cut_max_pool(side: int, kernel: int, stride: int) -> nn.MaxPool2d:
 def named(**layers: nn.Module) -> nn.Sequential:
     """``nn.Sequential`` whose layers have names: ``named(conv=…, norm=…)``."""
     return nn.Sequential(OrderedDict(layers))
+
+
+class SameMaxPool2d(nn.MaxPool2d):
+    """A max-pool with TensorFlow's "same" padding: N×C×H×W to N×C×⌈H/stride⌉×⌈W/stride⌉.
+
+    Only values of the map count: the padding is −∞.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pad, then pool."""
+        kernel, stride = int(self.kernel_size), int(self.stride)  # type: ignore[arg-type]  # one number each here
+        top, bottom = same_padding(x.shape[2], kernel, stride)
+        left, right = same_padding(x.shape[3], kernel, stride)
+        y: torch.Tensor = super().forward(F.pad(x, (left, right, top, bottom), value=float("-inf")))
+        return y
+
+
+class Add(nn.Module):
+    """The sum of two tensors of one shape, as a layer."""
+
+    def forward(self, branch: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
+        """Add."""
+        return branch + shortcut
+
+
+class GlobalAveragePool2d(nn.AdaptiveAvgPool2d):
+    """The mean of each channel: N×C×H×W to N×C, in one layer as Keras has it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool and flatten."""
+        return super().forward(x).flatten(1)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -29,111 +29,30 @@ from torch import nn
 
 from topgraft.data.samples import ImageSpec
 from topgraft.models.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone, Build, Chain
-from topgraft.models.weights.convention import Convention, keras_numbers
+from topgraft.models.weights.convention import Convention
 from topgraft.models.weights.keras_layout import KERAS_TENSORS, from_keras
 
 from . import init
-from .layers import named
+from .resnet_blocks import EXPANSION, Residual, branch, conv_norm, conv_norm_act
+from .resnet_weights import Form, keras_layers, keras_numbering, torchvision_layers
 
 GROUPS = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 STEM_WIDTH = 64
 WIDTHS = (64, 128, 256, 512)  # of the stages' 3×3 convolutions
-EXPANSION = 4  # a bottleneck's output is four times as wide
-
-# The convolutions of a block's branch, in order.
-BASIC = ("first", "second")
-BOTTLENECK = ("reduce", "filter", "expand")
 
 
-@dataclass(frozen=True)
-class Form:
-    """What the published graphs differ in.
-
-    Attributes:
-        blocks: of each stage.
-        bottleneck: blocks are 1×1, 3×3, 1×1; else 3×3, 3×3.
-        early_stride: a stage halves the map in its first convolution; else in its first 3×3.
-        padded_pool: the first pool has a ring of padding; else it rounds its size up.
-        bias: of the convolutions.
-        norm: BatchNorm follows each convolution.
-        epsilon, momentum: of BatchNorm, in PyTorch's meaning: the share that a new batch has in the running values.
-    """
-
-    blocks: tuple[int, int, int, int]
-    bottleneck: bool = True
-    early_stride: bool = False
-    padded_pool: bool = True
-    bias: bool = False
-    norm: bool = True
-    epsilon: float = 1e-5
-    momentum: float = 0.1
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The convolutions of a block's branch."""
-        return BOTTLENECK if self.bottleneck else BASIC
-
-    def widens(self, stage: int, block: int) -> bool:
-        """Whether a block's input has another shape than its output, and the shortcut a convolution; from 1 and 0."""
-        return block == 0 and (stage > 1 or self.bottleneck)
-
-
-def conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int, form: Form) -> nn.Sequential:
-    """Convolution, and BatchNorm if the form has it. N×C×H×W in, N×C'×⌈H/stride⌉×⌈W/stride⌉ out."""
-    layers = named(conv=nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=form.bias))
-    if form.norm:
-        layers.add_module("norm", nn.BatchNorm2d(channels_out, form.epsilon, form.momentum))
-    return layers
-
-
-def conv_norm_act(channels_in: int, channels_out: int, kernel: int, stride: int, form: Form) -> nn.Sequential:
-    """`conv_norm` and ReLU."""
-    layers = conv_norm(channels_in, channels_out, kernel, stride, form)
-    layers.add_module("act", nn.ReLU(inplace=True))
-    return layers
-
-
-class Residual(nn.Module):
-    """ReLU of a branch plus its input, the latter through a convolution where the shapes differ."""
-
-    def __init__(self, branch: nn.Sequential, shortcut: nn.Module) -> None:
-        super().__init__()
-        self.branch = branch
-        self.shortcut = shortcut
-        self.act = nn.ReLU(inplace=True)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """One block."""
-        y: torch.Tensor = self.act(self.branch(x) + self.shortcut(x))
-        return y
-
-
-def branch(channels_in: int, width: int, stride: int, form: Form) -> nn.Sequential:
-    """What a block adds to its input. The last convolution has no ReLU: that comes after the sum."""
-    if not form.bottleneck:
-        return named(
-            first=conv_norm_act(channels_in, width, 3, stride, form), second=conv_norm(width, width, 3, 1, form)
-        )
-    early, late = (stride, 1) if form.early_stride else (1, stride)
-    return named(
-        reduce=conv_norm_act(channels_in, width, 1, early, form),
-        filter=conv_norm_act(width, width, 3, late, form),
-        expand=conv_norm(width, EXPANSION * width, 1, 1, form),
-    )
-
-
-def build(asked: Build, form: Form) -> Chain:
+def build(options: Build, form: Form) -> Chain:
     """The chain of one graph, untrained.
 
     The global average pool ends ``stage4``: what crosses to ``head`` is the pooled vector, N×512 or N×2048.
 
     Args:
-        asked: classes, channels, and whether BatchNorm is folded into biases; the network pools whatever size is left.
+        options: classes, channels, and whether BatchNorm is folded into biases; the network takes any input size.
         form: the graph.
     """
-    if asked.folded:
+    if options.folded:
         form = replace(form, bias=True, norm=False)
-    stem = conv_norm_act(asked.channels, STEM_WIDTH, 7, 2, form)
+    stem = conv_norm_act(options.channels, STEM_WIDTH, 7, 2, form)
     pool = nn.MaxPool2d(3, 2, padding=1) if form.padded_pool else nn.MaxPool2d(3, 2, ceil_mode=True)
     stem.add_module("pool", pool)
     chain: Chain = {"stem": stem}
@@ -150,7 +69,7 @@ def build(asked: Build, form: Form) -> Chain:
         chain[f"stage{stage}"] = nn.Sequential(blocks)
     chain["stage4"].add_module("pool", nn.AdaptiveAvgPool2d(1))
     chain["stage4"].add_module("flatten", nn.Flatten())
-    chain["head"] = nn.Linear(channels, asked.classes)
+    chain["head"] = nn.Linear(channels, options.classes)
     return chain
 
 
@@ -167,58 +86,6 @@ def initialize(chain: Chain, generator: torch.Generator) -> None:
     bound = 1 / math.sqrt(head.in_features)
     nn.init.uniform_(head.weight, -bound, bound, generator=generator)
     nn.init.uniform_(head.bias, -bound, bound, generator=generator)
-
-
-def torchvision_layers(form: Form) -> dict[str, str]:
-    """The layers of torchvision's files and the chain's; timm's ``resnet18`` … ``resnet152`` have the same names."""
-    names = {"conv1": "stem.conv", "bn1": "stem.norm"}
-    for stage, count in enumerate(form.blocks, start=1):
-        for block in range(count):
-            theirs, ours = f"layer{stage}.{block}", f"stage{stage}.{block}"
-            for number, part in enumerate(form.parts, start=1):
-                names[f"{theirs}.conv{number}"] = f"{ours}.branch.{part}.conv"
-                names[f"{theirs}.bn{number}"] = f"{ours}.branch.{part}.norm"
-            if form.widens(stage, block):
-                names[f"{theirs}.downsample.0"] = f"{ours}.shortcut.conv"
-                names[f"{theirs}.downsample.1"] = f"{ours}.shortcut.norm"
-    names["fc"] = "head"
-    return names
-
-
-def keras_layers(form: Form) -> dict[str, str]:
-    """The layers of ``keras.applications.ResNet50`` and the chain's, in the order in which its code makes them."""
-    names = {"conv1_conv": "stem.conv", "conv1_bn": "stem.norm"}
-    for stage, count in enumerate(form.blocks, start=1):
-        for block in range(count):
-            theirs, ours = f"conv{stage + 1}_block{block + 1}", f"stage{stage}.{block}"
-            if form.widens(stage, block):
-                names[f"{theirs}_0_conv"] = f"{ours}.shortcut.conv"
-                names[f"{theirs}_0_bn"] = f"{ours}.shortcut.norm"
-            for number, part in enumerate(form.parts, start=1):
-                names[f"{theirs}_{number}_conv"] = f"{ours}.branch.{part}.conv"
-                names[f"{theirs}_{number}_bn"] = f"{ours}.branch.{part}.norm"
-    names["predictions"] = "head"
-    return names
-
-
-def keras_numbering(form: Form) -> dict[str, str]:
-    """What Keras calls the layers in a file without names; see `keras_numbers`.
-
-    The code makes the shortcut before the branch, but its convolution is as far from the output as the branch's
-    last one; the sum names the shortcut first.
-    """
-    blocks = [
-        f"conv{stage + 1}_block{block + 1}_{number}"
-        for stage, count in enumerate(form.blocks, start=1)
-        for block in range(count)
-        for number in ((1, 2, 0, 3) if form.widens(stage, block) else (1, 2, 3))
-    ]
-    names = ("conv1", *blocks)
-    return keras_numbers(
-        conv2d=[f"{name}_conv" for name in names],
-        batch_normalization=[f"{name}_bn" for name in names],
-        dense=["predictions"],
-    )
 
 
 PAPER = "Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385"
@@ -259,6 +126,7 @@ def _unnormed(layers: dict[str, str]) -> dict[str, str]:
 
 _DEPTH_50 = (3, 4, 6, 3)
 _V1 = Form(_DEPTH_50, early_stride=True, padded_pool=False)
+
 # Keras's BatchNorm keeps 99 % of the running value; PyTorch's 0.01 says the same. Epsilon: applications/resnet.py.
 _KERAS = Form(_DEPTH_50, early_stride=True, bias=True, epsilon=1.001e-5, momentum=0.01)
 
@@ -277,6 +145,7 @@ RESNET50_V1 = _backbone(
     Convention("caffe_folded", _unnormed(torchvision_layers(_V1)), _TORCHVISION_SPEC, folded=True),
     top_name="fc1000",
 )
+
 RESNET50_KERAS = replace(
     _backbone(
         "resnet50_keras",

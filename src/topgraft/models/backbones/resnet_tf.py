@@ -16,7 +16,6 @@ from itertools import count
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from topgraft.data.samples import ImageSpec
 from topgraft.models.spec import Backbone, Build, Chain
@@ -24,7 +23,7 @@ from topgraft.models.weights.convention import Convention, keras_numbers
 from topgraft.models.weights.keras_layout import KERAS_TENSORS, from_keras
 
 from .init import he_normal
-from .layers import SameConv2d, same_padding
+from .layers import Add, GlobalAveragePool2d, SameConv2d, SameMaxPool2d
 
 GROUPS = ("stem", "stage2", "stage3", "stage4", "stage5", "head")
 STEM_WIDTH = 64
@@ -35,40 +34,6 @@ FEATURE_WIDTH = 2048
 NORM_MOMENTUM = 0.1
 NORM_EPSILON = 1e-5
 L2 = 1e-4
-
-
-class SameMaxPool2d(nn.MaxPool2d):
-    """A max-pool with TensorFlow's "same" padding: N×C×H×W to N×C×⌈H/stride⌉×⌈W/stride⌉.
-
-    Only values of the map count: the padding is −∞.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pad, then pool."""
-        kernel, stride = int(self.kernel_size), int(self.stride)  # type: ignore[arg-type]  # one number each here
-        top, bottom = same_padding(x.shape[2], kernel, stride)
-        left, right = same_padding(x.shape[3], kernel, stride)
-        y: torch.Tensor = super().forward(F.pad(x, (left, right, top, bottom), value=float("-inf")))
-        return y
-
-
-class Add(nn.Module):
-    """The sum of two tensors of one shape, as a layer."""
-
-    def forward(self, branch: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
-        """Add."""
-        return branch + shortcut
-
-
-class GlobalAveragePool2d(nn.AdaptiveAvgPool2d):
-    """The mean of each channel: N×C×H×W to N×C, in one layer as Keras has it."""
-
-    def __init__(self) -> None:
-        super().__init__(1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pool and flatten."""
-        return super().forward(x).flatten(1)
 
 
 class Bottleneck(nn.Module):
@@ -135,18 +100,18 @@ def places() -> Iterator[tuple[str, int, str]]:
             yield f"stage{stage}", block, f"{stage}{'abcdef'[block]}"
 
 
-def build(asked: Build) -> Chain:
+def build(options: Build) -> Chain:
     """The chain, untrained. The global average pool ends ``stage5``; ``head`` is the notes' ``fc1000``.
 
     The notes' softmax is left out: a chain gives logits.
 
     Args:
-        asked: classes and channels; the network pools whatever size is left.
+        options: classes and channels; the network takes any input size.
     """
     activations, additions = _numbered("activation"), _numbered("add")
     stem: OrderedDict[str, nn.Module] = OrderedDict(
         conv1_pad=nn.ZeroPad2d(3),
-        conv1=nn.Conv2d(asked.channels, STEM_WIDTH, 7, 2, bias=False),
+        conv1=nn.Conv2d(options.channels, STEM_WIDTH, 7, 2, bias=False),
         bn_conv1=_norm(STEM_WIDTH),
     )
     stem[next(activations)] = nn.ReLU(inplace=True)
@@ -159,7 +124,7 @@ def build(asked: Build) -> Chain:
         chain[group].add_module(place, Bottleneck(place, channels, width, stride, activations, additions))
         channels = 4 * width
     chain["stage5"].add_module("global_average_pooling2d", GlobalAveragePool2d())
-    chain["head"] = nn.Linear(FEATURE_WIDTH, asked.classes)
+    chain["head"] = nn.Linear(FEATURE_WIDTH, options.classes)
     return chain
 
 
@@ -196,7 +161,6 @@ def keras_numbering(*, shortcut_first: bool) -> dict[str, str]:
 
 # The notes train it at 32 × 32, divide by 255 and do no more.
 _SPEC = ImageSpec(32, 32, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-
 RESNET50_NOTES = Backbone(
     name="resnet50_notes",
     family="resnet_notes",

@@ -57,7 +57,7 @@ def _pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(3, 2, ceil_mode=True)
 
 
-def build(asked: Build) -> Chain:
+def build(options: Build) -> Chain:
     """The chain, untrained.
 
     The published top is a convolution on the whole map: 1×1 to one channel for each class, ReLU, then the global
@@ -65,9 +65,9 @@ def build(asked: Build) -> Chain:
     published dropout before the top is left out: it has no parameters and does nothing in prediction.
 
     Args:
-        asked: classes, channels and which top; the network pools whatever size is left.
+        options: classes, channels and which top; the network takes any input size.
     """
-    conv = nn.Conv2d(asked.channels, STEM_WIDTH, 3, 2)
+    conv = nn.Conv2d(options.channels, STEM_WIDTH, 3, 2)
     chain: Chain = {"stem": named(conv=conv, act=nn.ReLU(inplace=True), pool=_pool())}
     channels, number = STEM_WIDTH, FIRST_FIRE
     for stage, fires in enumerate(STAGES, start=1):
@@ -78,15 +78,15 @@ def build(asked: Build) -> Chain:
         chain[f"stage{stage}"] = layers
     chain["stage1"].add_module("pool", _pool())
     chain["stage2"].add_module("pool", _pool())
-    if asked.top == "published":
-        top = conv_act(FEATURE_WIDTH, asked.classes, 1)
+    if options.top == "published":
+        top = conv_act(FEATURE_WIDTH, options.classes, 1)
         top.add_module("pool", nn.AdaptiveAvgPool2d(1))
         top.add_module("flatten", nn.Flatten())
         chain["head"] = top
     else:
         chain["stage3"].add_module("pool", nn.AdaptiveAvgPool2d(1))
         chain["stage3"].add_module("flatten", nn.Flatten())
-        chain["head"] = nn.Linear(FEATURE_WIDTH, asked.classes)
+        chain["head"] = nn.Linear(FEATURE_WIDTH, options.classes)
     return chain
 
 

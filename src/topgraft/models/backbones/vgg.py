@@ -33,17 +33,17 @@ FEATURE_WIDTH = 4096
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
-def build(asked: Build, *, depth: int, batchnorm: bool) -> Chain:
+def build(options: Build, *, depth: int, batchnorm: bool) -> Chain:
     """The chain of one depth, untrained. Each pool halves the map and leaves out an odd last row or column.
 
     Args:
-        asked: with its dense layers the network takes images of exactly ``asked.input_size``: at 224 pixels 7×7
+        options: with its dense layers the network takes images of exactly ``options.input_size``: at 224 pixels 7×7
             vectors of 512 are flattened, at 32 one.
         depth: a key of `DEPTHS`.
         batchnorm: between each convolution and its ReLU.
     """
     chain: Chain = {}
-    channels = asked.channels
+    channels = options.channels
     for block, (count, width) in enumerate(zip(DEPTHS[depth], WIDTHS, strict=True), start=1):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for number in range(1, count + 1):
@@ -56,8 +56,8 @@ def build(asked: Build, *, depth: int, batchnorm: bool) -> Chain:
             channels = width
         layers[f"block{block}_pool"] = nn.MaxPool2d(2)
         chain[f"stage{block}"] = nn.Sequential(layers)
-    if asked.fc:
-        side = asked.input_size // 2 ** len(WIDTHS)
+    if options.fc:
+        side = options.input_size // 2 ** len(WIDTHS)
         chain["fc"] = named(
             flatten=nn.Flatten(),
             fc1=LinearReLU(channels * side**2, FEATURE_WIDTH),
@@ -66,7 +66,7 @@ def build(asked: Build, *, depth: int, batchnorm: bool) -> Chain:
     else:
         chain["stage5"].add_module("pool", nn.AdaptiveAvgPool2d(1))
         chain["stage5"].add_module("flatten", nn.Flatten())
-    chain["head"] = nn.Linear(FEATURE_WIDTH if asked.fc else channels, asked.classes)
+    chain["head"] = nn.Linear(FEATURE_WIDTH if options.fc else channels, options.classes)
     return chain
 
 

@@ -1,16 +1,15 @@
-"""Read the arrays of Keras's files, and nothing else of them: no layer is made, no code of the file is run.
+"""Read the arrays of Keras files, and nothing else: no layer is built, no code of the file is run.
 
 Three formats, told apart by content (https://keras.io/guides/serialization_and_saving/):
 
 - ``.weights.h5`` of Keras 3: HDF5, ``layers/CLASS_NUMBER/vars/0`` … in the order of ``layer.weights``. Each class is
   numbered by itself, in the order of ``model.layers``; the first has no number.
 - ``.keras``: a zip of such a file with ``config.json``, which has the names of the layers in the same order.
-- ``.h5`` of Keras 1 to 3 and of ``keras.applications``: HDF5, a group for each layer by name. The attributes
-  ``layer_names`` and ``weight_names`` say what is where; a whole model has it all under ``model_weights``.
+- ``.h5`` of Keras 1 to 3 and of ``keras.applications``: HDF5 with one named group for each layer. The
+  attributes ``layer_names`` and ``weight_names`` list the content; a whole model has it below ``model_weights``.
 
-A damaged HDF5 file can make the library that reads it wait for ever, and nothing in the same process can stop it. So
-a process of its own finds out where the arrays lie (`topgraft.models.weights.keras_hdf5`), and here only bytes are
-read.
+A damaged HDF5 file can make the HDF5 library hang, and nothing in the same process can stop it. So a separate process
+finds the arrays (`topgraft.models.weights.keras_hdf5`), and this one reads bytes only.
 """
 
 from __future__ import annotations
@@ -33,8 +32,9 @@ from topgraft.errors import WeightsError
 
 from . import keras_hdf5
 from .keras_hdf5 import ARCHIVED, is_hdf5, open_member
+from .keras_names import CONFIG, name_arrays
 
-_LONGEST = 60.0  # seconds to find the arrays: under one for a file of any size, some for an archive on a slow disk
+_LONGEST = 60.0  # seconds to find the arrays: less than one for any HDF5 file, a few for an archive on a slow disk
 
 
 def read_keras(path: Path) -> dict[str, torch.Tensor]:
@@ -48,16 +48,18 @@ def read_keras(path: Path) -> dict[str, torch.Tensor]:
             need: links, data in other files, compressed data, more values than it has bytes.
         WeightsError: h5py is not installed.
     """
-    places = _find_arrays(path)
     if is_hdf5(path):
+        arrays = name_arrays(_find_arrays(path))
         with path.open("rb") as file:
-            return _read(file, path.stat().st_size, places)
+            return _read(file, path.stat().st_size, arrays)
     with zipfile.ZipFile(path) as archive:
-        content = open_member(archive, ARCHIVED)
-    return _read(io.BytesIO(content), len(content), places)
+        config = json.loads(open_member(archive, CONFIG))
+        arrays = name_arrays(_find_arrays(path), config)
+        data = open_member(archive, ARCHIVED)
+    return _read(io.BytesIO(data), len(data), arrays)
 
 
-def _find_arrays(path: Path) -> list[dict[str, Any]]:
+def _find_arrays(path: Path) -> dict[str, Any]:
     if importlib.util.find_spec("h5py") is None:
         raise WeightsError(f"{path} is a file of Keras; reading it needs h5py: pip install 'topgraft[keras]'")
     program = [sys.executable, "-P", str(keras_hdf5.__file__), str(path)]
@@ -68,37 +70,36 @@ def _find_arrays(path: Path) -> list[dict[str, Any]]:
     if done.returncode != 0:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         raise ValueError(f"the HDF5 library broke off with status {done.returncode}: {' '.join(last)}")
-    answer = json.loads(done.stdout)
-    if "error" in answer:
-        raise ValueError(answer["error"])
-    arrays: list[dict[str, Any]] = answer["arrays"]
-    return arrays
+    result: dict[str, Any] = json.loads(done.stdout)
+    if "error" in result:
+        raise ValueError(result["error"])
+    return result
 
 
-def _read(file: BinaryIO, size: int, places: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def _read(file: BinaryIO, size: int, arrays: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
-    room = size  # bytes that the file can hold; each array has its own
-    for place in places:
-        length = math.prod(place["shape"]) * _numpy(place).itemsize
+    room = size  # bytes of the file that no array has claimed
+    for array in arrays:
+        length = math.prod(array["shape"]) * _numpy(array).itemsize
         room -= length
-        if room < 0 or not 0 <= place["offset"] <= size - length:
-            raise ValueError(f"{place['name']} declares {length:,} bytes, which are not there")
-        file.seek(place["offset"])
+        if room < 0 or not 0 <= array["offset"] <= size - length:
+            raise ValueError(f"{array['name']} declares {length:,} bytes, which are not there")
+        file.seek(array["offset"])
         content = bytearray(length)
         if file.readinto(content) != length:  # type: ignore[attr-defined]  # every binary file has it
-            raise ValueError(f"it ends within {place['name']}")
-        tensors[place["name"]] = _tensor(content, place)
+            raise ValueError(f"it ends within {array['name']}")
+        tensors[array["name"]] = _tensor(content, array)
     return tensors
 
 
-def _numpy(place: Mapping[str, Any]) -> np.dtype[Any]:
-    kind = np.dtype(np.int16 if place["type"] == "bfloat16" else place["type"])
+def _numpy(array: Mapping[str, Any]) -> np.dtype[Any]:
+    kind = np.dtype(np.int16 if array["type"] == "bfloat16" else array["type"])
     if kind.kind not in "fiu" or kind.itemsize > 8:
-        raise ValueError(f"{place['name']} holds {kind}, which are not weights")
+        raise ValueError(f"{array['name']} holds {kind}, which are not weights")
     return kind
 
 
-def _tensor(content: bytearray, place: Mapping[str, Any]) -> torch.Tensor:
-    values = np.frombuffer(content, _numpy(place)).reshape(place["shape"])
+def _tensor(content: bytearray, array: Mapping[str, Any]) -> torch.Tensor:
+    values = np.frombuffer(content, _numpy(array)).reshape(array["shape"])
     tensor = torch.from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False))
-    return tensor.view(torch.bfloat16) if place["type"] == "bfloat16" else tensor
+    return tensor.view(torch.bfloat16) if array["type"] == "bfloat16" else tensor

@@ -1,13 +1,12 @@
-"""Find out where the arrays of a Keras file lie. Run as a program, in a process of its own; see
-`topgraft.models.weights.keras`.
+"""Find the arrays of a Keras file. Run as a program in a separate process; see `topgraft.models.weights.keras`.
 
-    python -P keras_layout.py FILE
+    python -P keras_hdf5.py FILE
 
-prints one line of JSON: ``{"arrays": [{"name", "shape", "type", "offset"}, …]}`` or ``{"error": …}``. Offsets are in
-bytes from the start of the HDF5 file: of FILE itself, or of `ARCHIVED` inside a ``.keras`` archive.
+prints one line of JSON: the result of `find_arrays`, or ``{"error": …}``. Offsets are in bytes from the start of the
+HDF5 file: of FILE itself, or of `ARCHIVED` in a ``.keras`` archive.
 
-It imports h5py and nothing of Topgraft. Nothing in the file leads it elsewhere: links and data in other files are
-refused, and so is what Keras never writes (chunks, compression), so that the arrays are plain bytes at an offset.
+It imports h5py and nothing of Topgraft. Links and data in other files are refused, and so is what Keras never writes
+(chunks, compression), so that the arrays are plain bytes at an offset.
 """
 
 from __future__ import annotations
@@ -17,9 +16,7 @@ import json
 import math
 import sys
 import zipfile
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,21 +27,13 @@ HDF5_START = b"\x89HDF\r\n\x1a\n"
 """The first bytes of an HDF5 file: section II.A of its file format specification."""
 ARCHIVED = "model.weights.h5"
 """The file with the weights in a ``.keras`` archive."""
-CONFIG = "config.json"
-"""The file with the layers in a ``.keras`` archive."""
-
-# What Keras numbers a layer by: its class in snake case. These are the classes that have weights here.
-_NUMBERED = {"Conv2D": "conv2d", "Dense": "dense", "BatchNormalization": "batch_normalization"}
-# In the order of `layer.weights`, which is the order of `vars` and of `weight_names`.
-_DENSE = ("kernel", "bias")
-_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 _LARGEST_CONFIG = 64 << 20  # bytes; that of ResNet50 has 0.2 MB
 _LARGEST_GAIN = 4  # a zip gains 10 % on the bits of float weights; one made to fill the memory gains a thousandfold
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file is HDF5 itself; an archive is not."""
+    """Whether a file is HDF5; an archive that contains one is not."""
     with path.open("rb") as file:
         return file.read(len(HDF5_START)) == HDF5_START
 
@@ -56,84 +45,49 @@ def open_member(archive: zipfile.ZipFile, name: str) -> bytes:
         ValueError: it would unpack to more than it can have.
         KeyError, RuntimeError, zipfile.BadZipFile: it is not there, encrypted, or damaged.
     """
-    found = archive.getinfo(name)
-    if found.file_size > max(_LARGEST_CONFIG, _LARGEST_GAIN * found.compress_size):
-        raise ValueError(f"{name} would unpack to {found.file_size:,} bytes, far more than it can have")
-    return archive.read(found)  # reads no more than file_size
+    member = archive.getinfo(name)
+    if member.file_size > max(_LARGEST_CONFIG, _LARGEST_GAIN * member.compress_size):
+        raise ValueError(f"{name} would unpack to {member.file_size:,} bytes, far more than it can have")
+    return archive.read(member)  # reads no more than file_size
 
 
-def find_arrays(path: Path) -> list[dict[str, Any]]:
-    """Where each array of a file lies: its name, shape, type (NumPy's, or ``bfloat16``) and offset.
+def find_arrays(path: Path) -> dict[str, Any]:
+    """Where the arrays of a file are.
+
+    Returns:
+        ``layers``: name and ``arrays`` of each layer, and of each array its shape, type (NumPy's, or ``bfloat16``) and
+        offset. ``numbered``: whether the names are classes with numbers, as in files of Keras 3.
 
     Raises:
         Exception: of many kinds; the file is damaged, or holds what no weights need.
     """
     import h5py
 
-    with ExitStack() as opened:
-        source: Any = path
-        layers = None
-        if not is_hdf5(path):
-            archive = opened.enter_context(zipfile.ZipFile(path))
-            layers = _layers(json.loads(open_member(archive, CONFIG)))
+    source: Any = path
+    if not is_hdf5(path):
+        with zipfile.ZipFile(path) as archive:
             source = io.BytesIO(open_member(archive, ARCHIVED))
-        file = opened.enter_context(h5py.File(source, "r"))
-        found = _by_name(file) if _is_older(file) else _by_number(file, layers)
-        return [
-            {"name": f"{layer}.{kind}", **_place(array)}
-            for layer, arrays in found
-            for kind, array in zip(_kinds([array.shape for array in arrays]), arrays, strict=True)
-        ]
+    with h5py.File(source, "r") as file:
+        numbered = not _is_older(file)
+        layers = _by_number(file) if numbered else _by_name(file)
+        return {
+            "numbered": numbered,
+            "layers": [{"name": name, "arrays": [_place(array) for array in arrays]} for name, arrays in layers],
+        }
 
 
-def _kinds(shapes: Sequence[tuple[int, ...]]) -> Sequence[str]:
-    """What the weights of a layer are; numbers where it is none of the layers that are known here."""
-    if len(shapes) == len(_NORM) and all(len(shape) == 1 for shape in shapes):
-        return _NORM
-    if 1 <= len(shapes) <= len(_DENSE) and len(shapes[0]) > 1:
-        return _DENSE[: len(shapes)]
-    return [str(number) for number in range(len(shapes))]
+# --- Files of Keras 3, whose layers have numbers --------------------------------------------------------------------
 
 
-# --- Keras 3: classes and numbers -----------------------------------------------------------------------------------
-
-
-def _layers(config: Any) -> list[tuple[str, str]]:
-    """Class and name of each layer of a functional or sequential model, in Keras's order."""
-    try:
-        return [(str(layer["class_name"]), str(layer["config"]["name"])) for layer in config["config"]["layers"]]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{CONFIG} lists no layers: the model is neither functional nor sequential") from error
-
-
-def _by_number(file: h5py.File, layers: Sequence[tuple[str, str]] | None) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+def _by_number(file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
     groups = _group(file, "layers")
-    names = _names_of_numbers(layers or (), tuple(groups))
     for number in groups:
-        if "vars" in (group := _group(groups, number)):
-            variables = _group(group, "vars")
-            yield (
-                names.get(number, f"layers/{number}"),
-                [_array(variables, str(index)) for index in range(len(variables))],
-            )
+        group = _group(groups, number)
+        variables = _group(group, "vars") if "vars" in group else ()
+        yield number, [_array(variables, str(index)) for index in range(len(variables))]
 
 
-def _names_of_numbers(layers: Sequence[tuple[str, str]], groups: Sequence[str]) -> Mapping[str, str]:
-    """``conv2d_10`` → the name of the eleventh Conv2D."""
-    names = {name for _, name in layers}
-    if names.issuperset(groups):  # a file that has the names already
-        return {name: name for name in names}
-    seen: Counter[str] = Counter()
-    result = {}
-    for kind, name in layers:
-        if kind in _NUMBERED:
-            number = f"_{seen[kind]}" if seen[kind] else ""
-            result[_NUMBERED[kind] + number] = name
-            seen[kind] += 1
-    return result
-
-
-# --- Older files: names ---------------------------------------------------------------------------------------------
+# --- Older files, whose layers have names ---------------------------------------------------------------------------
 
 
 def _is_older(file: h5py.File) -> bool:
@@ -164,7 +118,7 @@ def _strings(group: h5py.Group, name: str) -> list[str]:
     return result
 
 
-# --- HDF5, with nothing in it that leads elsewhere ------------------------------------------------------------------
+# --- HDF5 without links to other places -----------------------------------------------------------------------------
 
 
 def _child(group: h5py.Group, name: str) -> Any:
@@ -186,19 +140,19 @@ def _child(group: h5py.Group, name: str) -> Any:
 def _group(group: h5py.Group, name: str) -> h5py.Group:
     import h5py
 
-    found = _child(group, name)
-    if not isinstance(found, h5py.Group):
-        raise ValueError(f"{found.name} is not a group")
-    return found
+    child = _child(group, name)
+    if not isinstance(child, h5py.Group):
+        raise ValueError(f"{child.name} is not a group")
+    return child
 
 
 def _array(group: h5py.Group, name: str) -> h5py.Dataset:
     import h5py
 
-    found = _child(group, name)
-    if not isinstance(found, h5py.Dataset) or found.shape is None:
-        raise ValueError(f"{found.name} is not an array")
-    return found
+    child = _child(group, name)
+    if not isinstance(child, h5py.Dataset) or child.shape is None:
+        raise ValueError(f"{child.name} is not an array")
+    return child
 
 
 def _place(array: h5py.Dataset) -> dict[str, Any]:
@@ -225,13 +179,12 @@ def _place(array: h5py.Dataset) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the arrays of the file that is named on the command line."""
-    answer: dict[str, Any]
+    """Print the arrays of the file named on the command line."""
     try:
-        answer = {"arrays": find_arrays(Path(sys.argv[1]))}
-    except Exception as error:  # h5py raises nearly every kind for damage; all of it is said to who asked
-        answer = {"error": str(error) or type(error).__name__}
-    print(json.dumps(answer))
+        result = find_arrays(Path(sys.argv[1]))
+    except Exception as error:  # h5py raises nearly every kind of exception for damaged files
+        result = {"error": str(error) or type(error).__name__}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,5 @@
 from __future__ import annotations
 
 RANDOM = "random"
-
-
 IMAGENET = "imagenet"  # the best published ones, as where none are named: all that are published were trained on it
-
-
 LEARNED = "learnt"  # from the training images, during a fit

@@ -23,7 +23,7 @@ from topgraft.data.samples import ImageSpec
 from topgraft.errors import UsageError, WeightsError
 from topgraft.features import engines
 from topgraft.features.engines import choose
-from topgraft.models.backbones.timm import bridge
+from topgraft.models.backbones.timm.pretrained import image_spec
 from topgraft.models.classifier import Classifier
 from topgraft.models.registry import BACKBONES, find_backbone
 from topgraft.models.spec import Backbone, Build, random_chain
@@ -256,7 +256,7 @@ def test_a_timm_that_cannot_be_imported_says_why(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_the_image_spec_is_timms(timm: ModuleType, published: dict[str, Any], spec: ImageSpec, notes: int) -> None:
-    found, said = bridge.image_spec(timm, published)
+    found, said = image_spec(timm, published)
     assert found == spec
     assert len(said) == notes
 
