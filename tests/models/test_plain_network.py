@@ -94,7 +94,7 @@ def test_a_file_of_weights_goes_anywhere_a_name_goes(tmp_path: Path) -> None:
         ({"channels": 2}, "3 channels"),
         ({"channels": 1, "rescale_inputs": True}, "three colors"),
         ({"input_size": 16}, "too small"),
-        ({"input_size": (64, 32)}, "images are squares"),
+        ({"input_size": (64, 32)}, "images are square"),
         ({"classes": 0}, "at least one class"),
         ({"weights": "nowhere.pth"}, "no weights named 'nowhere.pth'"),
     ],

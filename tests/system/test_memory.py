@@ -17,7 +17,7 @@ def test_the_c_library_is_told_and_told_back(monkeypatch: pytest.MonkeyPatch) ->
     def telling(library, values: dict[int, int]) -> None:  # type: ignore[no-untyped-def]
         told.append([library.mallopt(name, value) for name, value in values.items()])
 
-    monkeypatch.setattr(threads, "_set", telling)
+    monkeypatch.setattr(threads, "_set_options", telling)
     with freed_memory_kept():
         assert torch.ones(16 << 20).sum() == 16 << 20
         assert told == [[1, 1, 1]]
@@ -26,7 +26,7 @@ def test_the_c_library_is_told_and_told_back(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_it_is_told_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[int, int]] = []
-    monkeypatch.setattr(threads, "_set", lambda library, values: told.append(values))
+    monkeypatch.setattr(threads, "_set_options", lambda library, values: told.append(values))
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(threads.ctypes, "CDLL", lambda name: type("Library", (), {"malloc_trim": lambda self, n: 1})())
     with pytest.raises(ValueError, match="so"), freed_memory_kept():
@@ -36,7 +36,7 @@ def test_it_is_told_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_elsewhere_it_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(threads, "_set", None)
+    monkeypatch.setattr(threads, "_set_options", None)
     with freed_memory_kept():
         assert torch.ones(3).sum() == 3
 

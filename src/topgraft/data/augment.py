@@ -58,10 +58,7 @@ Box = tuple[int, int, int, int]
 
 
 _TRIES = 10  # torchvision's, transforms/transforms.py, RandomResizedCrop.get_params
-
-
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's and torchvision's gray
-
 
 # Streams of random numbers, one for each thing that is drawn: the crop alone needs more of them for some images.
 _CROP, _FLIP, _COLOR = 0, 1, 2
@@ -161,8 +158,6 @@ def _generator(view: View, digest: str, stream: int) -> np.random.Generator:
 
 
 _RATIO = (3 / 4, 4 / 3)
-
-
 AUGMENTATIONS: dict[str, Augmentation] = {
     "crop": Augmentation(scale=(0.5, 1.0), ratio=_RATIO, flip=False, color=0.0),
     "standard": Augmentation(scale=(0.35, 1.0), ratio=_RATIO, flip=True, color=0.0),

@@ -36,10 +36,8 @@ FORMATS = {
     "AVIF": "AvifImagePlugin",
 }
 
-
 # Pillow refuses twice its Image.MAX_IMAGE_PIXELS of 89,478,485 (a quarter of a gigabyte in RGB); so do we.
 MAX_PIXELS = 178_956_970
-
 
 # Images of more pixels than this are decoded one at a time: at 4 bytes each, and with the copies that a
 # conversion makes, two of the largest would take 3 GB.

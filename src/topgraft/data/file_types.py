@@ -4,7 +4,6 @@ from __future__ import annotations
 
 _TRY_JPEG = "convert it to JPEG or PNG"
 
-
 # Offset, bytes, and what to say. The first that fits wins.
 _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftyphei", "is HEIC, which Pillow cannot read; convert it to JPEG"),
@@ -93,7 +92,6 @@ _SIGNATURES = (
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
     *((b"P" + digit, "PNM") for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
 )
-
 
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF"}
 

@@ -20,7 +20,6 @@ from .samples import ImageSpec, Sample
 
 _AHEAD = 2  # batches at least that may be decoded before they are asked for: enough to keep threads and engine busy
 
-
 # Bytes of pixels that may be: while an engine is built, a core is free to decode, some 200 photos of 224 pixels.
 _AHEAD_BYTES = 32 << 20
 

@@ -11,8 +11,6 @@ from PIL import Image
 from topgraft.errors import ImageError
 
 _ORIENTATION = 0x0112  # Exif 2.3, table 4
-
-
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -22,7 +20,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
 
 # TIFF 6.0 and DNG 1.4: tags, and values of the first two.
 _SUBFILE, _REDUCED = 254, 1

@@ -43,8 +43,6 @@ def is_correct(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArr
 
 
 _LARGEST_FACTOR = 1e4  # largest inverse temperature: if all images are correct, the log loss never stops falling
-
-
 _NEWTON_STEPS = 100
 
 

@@ -11,12 +11,12 @@ _ROOT = Path("/")
 
 
 def usable_cores(root: Path = _ROOT) -> int:
-    """Cores that this process may use, at least 1: those of its affinity, or fewer where a container has a CPU quota.
+    """Cores that this process may use, at least 1: those of its affinity, or fewer in a container with a CPU quota.
 
-    A quota of 1.5 cores counts as 2, as in Go and the Java virtual machine: with 1 thread a third of it is lost.
+    A quota of 1.5 cores counts as 2, as in Go and the Java virtual machine: one thread would waste a third of it.
 
     Args:
-        root: folder that holds ``proc`` and ``sys``.
+        root: folder that contains ``proc`` and ``sys``.
     """
     cores = _affinity()
     quota = _quota(root)
@@ -24,10 +24,10 @@ def usable_cores(root: Path = _ROOT) -> int:
 
 
 def limit_openmp(root: Path = _ROOT) -> None:
-    """Make libraries that are loaded later compute with no more threads than a CPU quota has cores.
+    """Limit the threads of libraries that are loaded later to the cores of a CPU quota.
 
-    OpenMP, which PyTorch computes with, knows the affinity but not the quota: with one thread for each of a large
-    machine's cores, a container is stopped for most of each period. ``OMP_NUM_THREADS`` is left alone where it is set.
+    OpenMP, which PyTorch uses, respects the affinity but not the quota: with one thread for each core of a large
+    machine, a container is paused for most of each period. ``OMP_NUM_THREADS`` is not changed if it is set.
     """
     cores = usable_cores(root)
     if cores < _affinity():
@@ -35,7 +35,7 @@ def limit_openmp(root: Path = _ROOT) -> None:
 
 
 def _affinity() -> int:
-    if hasattr(os, "process_cpu_count"):  # Python 3.13; also obeys PYTHON_CPU_COUNT
+    if hasattr(os, "process_cpu_count"):  # Python 3.13; also respects PYTHON_CPU_COUNT
         return int(os.process_cpu_count() or 1)
     try:
         return len(os.sched_getaffinity(0))
@@ -44,7 +44,7 @@ def _affinity() -> int:
 
 
 def _quota(root: Path) -> float | None:
-    """Cores by the smallest CPU quota of the process's control groups and of those above them; None without one.
+    """Cores by the smallest CPU quota of the process's control groups and their parents; None without a quota.
 
     Linux's files: ``cpu.max`` of version 2 (Documentation/admin-guide/cgroup-v2.rst), ``cpu.cfs_quota_us`` and
     ``cpu.cfs_period_us`` of version 1 (Documentation/scheduler/sched-bwc.rst).
@@ -54,9 +54,9 @@ def _quota(root: Path) -> float | None:
 
 
 def _control_groups(root: Path) -> Iterator[Path]:
-    """The folders of the process's control groups that may have a CPU quota, up to where each tree is mounted.
+    """Folders of the process's control groups that may have a CPU quota, up to the mount of each hierarchy.
 
-    Within a container the path may be the host's, which does not exist there; the mount's root is then its own group.
+    In a container the path may be that of the host, which does not exist; the root of the mount is then its group.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -84,7 +84,7 @@ def _folder_quota(folder: Path) -> float | None:
         else:
             quota = (folder / "cpu.cfs_quota_us").read_text(encoding="utf-8")
             period = (folder / "cpu.cfs_period_us").read_text(encoding="utf-8")
-        microseconds, of = int(quota), int(period)  # "max", or -1: no quota
+        quota_us, period_us = int(quota), int(period)  # "max" or -1: no quota
     except (OSError, ValueError):
         return None
-    return microseconds / of if microseconds > 0 and of > 0 else None
+    return quota_us / period_us if quota_us > 0 and period_us > 0 else None

@@ -1,4 +1,4 @@
-"""Lock a file between processes."""
+"""Lock files between processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO
 
 @contextmanager
 def locked(lock: Path) -> Iterator[None]:
-    """One process at a time; the others wait, and then find the file. The system frees the lock after a kill."""
+    """Run the block in one process at a time; others wait. The system releases the lock of a killed process."""
     with lock.open("a+b") as file:
         _acquire(file)
         try:
@@ -30,7 +30,7 @@ if sys.platform == "win32":
                 file.seek(0)
                 return msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
             except OSError as error:
-                if error.errno != errno.EDEADLOCK:  # which is: not had within ten seconds
+                if error.errno != errno.EDEADLOCK:  # EDEADLOCK: the lock was not free within ten seconds
                     raise
 
     def _release(file: IO[bytes]) -> None:
@@ -41,7 +41,7 @@ else:
     import fcntl
 
     def _acquire(file: IO[bytes]) -> None:
-        with suppress(OSError):  # some network disks have no locks; the hash still guards the result
+        with suppress(OSError):  # some network disks have no locks; the hash of a download is still checked
             fcntl.flock(file, fcntl.LOCK_EX)
 
     def _release(file: IO[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Where Topgraft keeps what it may delete: cached features, converted networks, downloads; and atomic writes."""
+"""The cache folder, names of files that several packages share, and atomic writes."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ import platformdirs
 StrPath: TypeAlias = str | os.PathLike[str]
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-"""The state of an unfinished fit, inside the folder that its artifact will fill."""
+"""The state of an unfinished fit, in the folder of its artifact."""
 
 HISTORY_FILE = "history.jsonl"
-"""One line for each epoch or solve, in an artifact, and in the folder of an unfinished fit."""
+"""One line for each epoch or head solve, in an artifact and in the folder of an unfinished fit."""
 
-_STALE_SECONDS = 3600.0  # a file or an artifact is written in seconds; a file older than that is left over
+_STALE_SECONDS = 3600.0  # writing a file or an artifact takes seconds; an older draft is from a killed process
 
-_REPLACE_TRIES = 20  # × 50 ms: a virus scanner on Windows may hold a new file for some tenths of a second
+_REPLACE_TRIES = 20  # × 50 ms: a virus scanner on Windows may keep a new file open for some tenths of a second
 
 
 def cache_folder() -> Path:
-    """``TOPGRAFT_CACHE`` where set, else the platform's cache folder for Topgraft. Not created here."""
-    chosen = os.environ.get("TOPGRAFT_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("topgraft", False))
+    """``TOPGRAFT_CACHE`` if set, else the platform's cache folder for Topgraft. It is not created."""
+    folder = os.environ.get("TOPGRAFT_CACHE")
+    return Path(folder).expanduser() if folder else Path(platformdirs.user_cache_dir("topgraft", False))
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write a whole file or nothing: a temporary sibling, synced, then renamed over `path`.
+    """Write a file atomically: a temporary file in the same folder is synced and renamed to `path`.
 
-    After a kill or a full disk the previous file is whole. The temporary name ends in ``.tmp``.
+    After a kill or a full disk the previous file is intact. The temporary name ends in ``.tmp``.
 
     Raises:
-        OSError: as the system says; the temporary file is removed.
+        OSError: the file cannot be written; the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp: that makes files which other users may not read, whatever the user's umask says.
+    # Not mkstemp: it creates files that other users may not read, whatever the umask is.
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(6)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -57,37 +57,37 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def checkpoint_file(place: Path) -> Path:
-    """Where a fit keeps its state: `place` itself where it is a ``.safetensors`` file, else the file in that folder."""
+    """The checkpoint of a fit: `place` itself if it is a ``.safetensors`` file, else the file in that folder."""
     return place if place.suffix == ".safetensors" else place / CHECKPOINT_FILE
 
 
 def growing_history_file(folder: Path) -> Path:
-    """Where a fit that runs writes its history: not over that of an artifact that is there, which stays whole."""
+    """The history file of a running fit; another name where the folder has a finished artifact, which stays intact."""
     return folder / ("history.unfinished.jsonl" if (folder / "config.json").exists() else HISTORY_FILE)
 
 
 def is_draft(path: Path, name: str) -> bool:
-    """Whether a path is what a killed write of `name` may leave: ``.NAME-….tmp`` in the same folder."""
+    """Whether a path is the temporary file of a write of `name`: ``.NAME-….tmp`` in the same folder."""
     return re.fullmatch(rf"\.{re.escape(name)}-[0-9a-z_]{{8,12}}\.tmp", path.name) is not None
 
 
 def remove_stale_drafts(target: Path) -> None:
-    """Remove what killed writes of a file or folder have left next to it, unless it may still be in use.
+    """Remove temporary files of killed writes of a file or folder, unless they may still be in use.
 
-    In use is what was touched within the last hour: which process made it cannot be told for sure on shared disks and
-    in containers. What cannot be removed stays.
+    A file that was changed within the last hour counts as in use: the process that created it cannot be determined
+    reliably on shared disks and in containers. Files that cannot be removed are left.
     """
     if not target.parent.is_dir():
         return
     for path in [path for path in target.parent.iterdir() if is_draft(path, target.name)]:
         with suppress(OSError):
-            touched = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
-            if time.time() - touched > _STALE_SECONDS:
+            changed = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+            if time.time() - changed > _STALE_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the disk knows no such names."""
+    """Hard link to a file; a copy where the disk does not support hard links."""
     try:
         target.hardlink_to(source)
     except OSError:
@@ -95,7 +95,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """``os.replace``, tried again for a second where Windows says that another process has the file open."""
+    """``os.replace``, retried for a second while another process has the file open on Windows."""
     for attempt in range(_REPLACE_TRIES):
         try:
             source.replace(target)

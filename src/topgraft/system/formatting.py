@@ -1,4 +1,4 @@
-"""Numbers, durations and lists as text, the same in every message and table."""
+"""Format numbers, durations, paths and lists, the same in every message and table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-NAMES_IN_LINE = 8  # of a list in one line
+NAMES_IN_LINE = 8  # names of a list that is shown in one line
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -16,7 +16,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of some names, and how many there are."""
+    """The first names, and their number if there are more."""
     return ", ".join(names[:NAMES_IN_LINE]) + (f" … ({len(names):,} in all)" if len(names) > NAMES_IN_LINE else "")
 
 
@@ -34,17 +34,17 @@ SPLIT_LABELS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def split_label(split: str, used_for_selection: bool, before_refit: bool = False) -> str:
-    """``validation, used for selection``: how a split is named wherever its numbers are shown."""
+    """``validation, used for selection``: how a split is named next to its numbers."""
     selected = ", used for selection" if used_for_selection else ""
     return SPLIT_LABELS[split] + selected + (", before the refit" if before_refit else "")
 
 
 def share(value: float, digits: int = 1) -> str:
-    """A fraction of 1 in percent, as it is written everywhere: ``95.4 %``.
+    """A fraction of 1 in percent: ``95.4 %``.
 
     Args:
-        value: the fraction.
-        digits: decimals.
+        value: fraction of 1.
+        digits: number of decimals.
     """
     return f"{100 * value:.{digits}f} %"
 
@@ -59,8 +59,8 @@ def image_counts(images: Mapping[str, int], unreadable: int) -> str:
     """``train 45, validation 13, test 16 (not decoded by the fit); left out 2 files that cannot be read``.
 
     Args:
-        images: split → images that a fit has used; of test those that are there, as a fit does not decode it.
-        unreadable: files that were left out.
+        images: split → images that a fit used; for test the images that exist, as a fit does not decode them.
+        unreadable: number of files that were left out.
     """
     counts = [f"{SPLIT_LABELS[split]} {n:,}" for split, n in images.items() if n]
     if images.get("test"):
@@ -88,7 +88,7 @@ def listing(items: Iterable[str], most: int = 8) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: ``40 s``, ``2 min 30 s``, ``12 min``, ``2 h 30 min``."""
+    """A duration: ``40 s``, ``2 min 30 s``, ``12 min``, ``2 h 30 min``."""
     if round(seconds) < 90:
         return f"{seconds:.0f} s"
     if round(seconds) < 3600:

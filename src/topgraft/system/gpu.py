@@ -1,4 +1,4 @@
-"""What a GPU needs besides PyTorch's defaults."""
+"""GPUs: their names, whether they work, and settings other than PyTorch's defaults."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 
 def gpu_names() -> list[str]:
-    """What their maker calls the GPUs that PyTorch sees."""
+    """Names of the GPUs that PyTorch sees."""
     return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
 @functools.cache
 def gpu_problem() -> str | None:
-    """Why the GPU that PyTorch sees computes nothing; None where it does, or there is none. It is tried once.
+    """Why the GPU that PyTorch sees cannot compute; None if it can, or if there is no GPU. It is tried once.
 
-    A build of PyTorch has kernels for some generations of GPUs, and sees the others as well.
+    A build of PyTorch has kernels for some generations of GPUs only, but also lists the others.
     """
     if not torch.cuda.is_available():
         return None
@@ -29,14 +29,14 @@ def gpu_problem() -> str | None:
 
 
 def to_device(batch: torch.Tensor, device: str) -> torch.Tensor:
-    """A batch on a device. A GPU fetches it while the caller continues: from memory that stays in its place."""
+    """A batch on a device. The copy to a GPU is asynchronous, from pinned memory."""
     return batch if device == "cpu" else batch.pin_memory().to(device, non_blocking=True)
 
 
 def exact_convolutions() -> AbstractContextManager[None]:
-    """Inside the block a GPU's convolutions are float32 where they say so, and the same each time.
+    """Make float32 convolutions on a GPU exact and deterministic inside the block.
 
-    Left alone they round to 10 bits (TF32), and a faster kernel may be picked at random.
+    By default they round to 10 bits (TF32), and the choice of the kernel is not reproducible.
     """
-    # Without enabled=True the block would switch cuDNN off.
+    # Without enabled=True the block would disable cuDNN.
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

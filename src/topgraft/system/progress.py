@@ -1,7 +1,7 @@
-"""Progress bars with rate and time left: a bar on a terminal, plain lines elsewhere, nothing when quiet.
+"""Progress bars on a terminal, plain lines elsewhere, nothing when quiet.
 
-Nothing is shown for work that ends within two seconds. All of it goes to standard error, so that
-standard output holds results only.
+Nothing is shown for work that ends within two seconds. Everything is written to standard error, so that standard
+output has results only.
 """
 
 from __future__ import annotations
@@ -19,19 +19,14 @@ from typing import Any
 from .formatting import duration
 
 _SHOW_AFTER = 2.0  # seconds
-
-
 _LINE_EVERY = 10.0  # seconds between plain lines
-
-
-_MEASURED = 1.0  # seconds that a rate is measured in, at least
-
+_MEASURED = 1.0  # least seconds to measure a rate
 
 _quiet: ContextVar[bool] = ContextVar("topgraft_quiet", default=False)
 
 
 QUIET_HELP = "show no progress and no notes"
-"""What the option ``quiet`` of every verb does, as its help says it."""
+"""Help text of the option ``quiet`` of every verb."""
 
 
 @contextmanager
@@ -45,26 +40,26 @@ def quiet(on: bool = True) -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """A line that a user should read now, on standard error; nothing when quiet."""
+    """Print a message on standard error, unless quiet."""
     if not _quiet.get():
         message(text)
 
 
 def message(text: str) -> None:
-    """Print lines on standard error, on a terminal wrapped at words; a path is never broken."""
+    """Print lines on standard error; on a terminal they are wrapped at words, and paths are not broken."""
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
         text = "\n".join(wrapped(line, width) for line in text.splitlines())
     print(text, file=sys.stderr, flush=True)
 
 
-_BOUND = re.compile(r" (?=%|=)|(?<==) |(?<=\d) (?=(?:s|min|h)\b)")  # the spaces in 95 %, n = 60 and 12 s
-_UNBROKEN = "\x1f"  # what stands for them while a line is wrapped
+_NO_BREAK = re.compile(r" (?=%|=)|(?<==) |(?<=\d) (?=(?:s|min|h)\b)")  # the spaces in 95 %, n = 60 and 12 s
+_PLACEHOLDER = "\x1f"  # replaces these spaces while a line is wrapped
 
 
 def wrapped(line: str, width: int) -> str:
-    """A line wrapped at words to a number of columns; a path, or a number and what belongs to it, is never broken."""
-    text = _BOUND.sub(_UNBROKEN, line.lstrip())
+    """A line wrapped at words; paths, and numbers with their units, are not broken."""
+    text = _NO_BREAK.sub(_PLACEHOLDER, line.lstrip())
     indent = line[: len(line) - len(line.lstrip())]
     wrapper = textwrap.TextWrapper(
         width,
@@ -73,19 +68,19 @@ def wrapped(line: str, width: int) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return wrapper.fill(text).replace(_UNBROKEN, " ")
+    return wrapper.fill(text).replace(_PLACEHOLDER, " ")
 
 
 class Bar:
-    """Counts work done; `advance` may be called from one thread only.
+    """Progress of some work; `advance` must be called from one thread only.
 
-    Rate and time left are measured from the first units on: those also wait until a network is converted and warm.
+    Rate and remaining time are measured after the first units, which also include converting and warming up a network.
     """
 
     def __init__(self, description: str, total: int, unit: str, stays: bool) -> None:
         self.description, self.total, self.unit, self.stays = description, total, unit, stays
         self.done = 0
-        self._first: tuple[float, int] | None = None  # when the first units were done, and how many they were
+        self._first: tuple[float, int] | None = None  # time and number of the first units
         self._started = time.monotonic()
         self._last_line = self._started
         self._rich: Any = None
@@ -94,12 +89,12 @@ class Bar:
         self._shown = -1  # units done when the last plain line was printed; -1 before the first
 
     def advance(self, amount: int = 1) -> None:
-        """`amount` more units are done."""
+        """Add finished units."""
         self.done += amount
         now = time.monotonic()
         if self._first is None and amount:
             self._first = now, amount
-        ended = not self.stays and self.done >= self.total > 0  # and is gone before it is read
+        ended = not self.stays and self.done >= self.total > 0  # it would disappear at once
         if self._silent or ended or now - self._started < _SHOW_AFTER:
             return
         if not sys.stderr.isatty():
@@ -114,7 +109,7 @@ class Bar:
         self._rich.update(self._task, completed=self.done, rate="" if rate is None else self._speed(rate))
 
     def line(self, now: float) -> str:
-        """``base: 1,200 of 5,000 images, 310 images/s, 12 s left``; without the last two before they are measured."""
+        """``base: 1,200 of 5,000 images, 310 images/s, 12 s left``; without rate and time until they are measured."""
         of = f" of {_count(self.total, self.unit)}" if self.total else ""
         counted = f"{self.description}: {_count(self.done, self.unit)}{of} {self.unit}"
         rate = self._rate(now)
@@ -124,14 +119,14 @@ class Bar:
         return f"{counted}, {self._speed(rate)}{left}"
 
     def close(self) -> None:
-        """Leave the finished bar, or one last plain line, behind, if it stays."""
+        """Print the finished bar, or a last plain line, if it stays."""
         if self._rich is not None:
             self._rich.stop()
         elif self.stays and 0 <= self._shown < self.done:
             print(self.line(time.monotonic()), file=sys.stderr, flush=True)
 
     def _rate(self, now: float) -> float | None:
-        """Units a second since the first were done; None while too few are measured."""
+        """Units per second after the first units; None until it can be measured."""
         if self._first is None or now - self._first[0] < _MEASURED or self.done == self._first[1]:
             return None
         began, before = self._first
@@ -143,12 +138,12 @@ class Bar:
 
 @contextmanager
 def bar(description: str, total: int, unit: str = "images", *, stays: bool = True) -> Iterator[Bar]:
-    """A bar over `total` units; ``unit="B"`` counts bytes and shows megabytes. It may go when the work is done."""
-    shown = Bar(description, total, unit, stays)
+    """A bar of `total` units; bytes (``unit="B"``) are shown as megabytes. Without `stays` it disappears at the end."""
+    progress_bar = Bar(description, total, unit, stays)
     try:
-        yield shown
+        yield progress_bar
     finally:
-        shown.close()
+        progress_bar.close()
 
 
 def _count(amount: float, unit: str) -> str:
@@ -161,7 +156,7 @@ def _rich_bar(description: str, total: int, transient: bool) -> tuple[Any, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    shown = Progress(
+    progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
@@ -172,5 +167,5 @@ def _rich_bar(description: str, total: int, transient: bool) -> tuple[Any, Any]:
         console=Console(stderr=True),
         transient=transient,
     )
-    shown.start()
-    return shown, shown.add_task(description, total=total or None, rate="")
+    progress.start()
+    return progress, progress.add_task(description, total=total or None, rate="")

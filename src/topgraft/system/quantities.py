@@ -1,4 +1,4 @@
-"""Read quantities as users write them: times, points, and sides of images."""
+"""Parse quantities as users write them: times, percentage points and image sizes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 from topgraft.errors import UsageError
 
 InputSize: TypeAlias = int | str | Sequence[int]
-"""A side in pixels, or equal sides: ``224``, ``"224x224"``, ``(224, 224)``, ``(224, 224, 3)``."""
+"""A side in pixels, or a square: ``224``, ``"224x224"``, ``(224, 224)``, ``(224, 224, 3)``."""
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def time_limit(given: Any) -> str:
-    """A time as it was written, if it is one with its unit: ``90s``, ``5m``, ``1.5h``.
+    """Check a time with its unit, such as ``90s``, ``5m`` or ``1.5h``, and return its text.
 
     Raises:
         UsageError: it is not a time, has no unit, or is not above 0.
@@ -27,17 +27,17 @@ def time_limit(given: Any) -> str:
 
 
 def as_seconds(text: str) -> float:
-    """Seconds of a time that `time_limit` takes."""
+    """Seconds of a time such as ``90s``, ``5m`` or ``1.5h``."""
     number, unit = _number(text[:-1]), _UNITS.get(text[-1:])
     if unit is None and math.isfinite(_number(text)):
-        raise UsageError(f"a time needs its unit, as 5s, 5m or 1h; {text} has none")
+        raise UsageError(f"a time needs a unit, such as 5s, 5m or 1h; {text} has none")
     if unit is None or not (math.isfinite(number) and number > 0):
-        raise UsageError(f"a time is a number above 0 with s, m or h, as 5s, 5m or 1h, not {text!r}")
+        raise UsageError(f"a time is a number above 0 with s, m or h, such as 5s, 5m or 1h, not {text!r}")
     return number * unit
 
 
 def loss_limit(given: Any) -> float:
-    """Points that may be lost: a number from 0 to 100.
+    """Largest accepted loss in percentage points, from 0 to 100.
 
     Raises:
         UsageError: it is not one.
@@ -49,19 +49,19 @@ def loss_limit(given: Any) -> float:
 
 
 def image_side(given: InputSize) -> int:
-    """Pixels of a square image's side: of ``224``, ``(224, 224)`` or Keras's ``(224, 224, 3)``; of ``"224x224"`` too.
+    """Side in pixels of a square image, from ``224``, ``"224x224"``, ``(224, 224)`` or Keras's ``(224, 224, 3)``.
 
     Raises:
-        UsageError: it is not one, the sides are unequal, or there is another number of channels than 3.
+        UsageError: it is not an image size, the sides differ, or the number of channels is not 3.
     """
     try:
         sides = [int(part) for part in re.split("[x×]", given)] if isinstance(given, str) else _whole_numbers(given)
     except (AttributeError, TypeError, ValueError):
         sides = []
     if not sides or len(sides) > 3 or sides[0] != sides[len(sides) > 1]:
-        raise UsageError(f"images are squares: give input_size as one side, as 224, 224x224 or (224, 224), not {given}")
+        raise UsageError(f"images are square: give input_size as 224, 224x224 or (224, 224), not {given}")
     if len(sides) == 3 and sides[2] != 3:
-        raise UsageError(f"input_size {given} has {sides[2]} channels; give the side alone, as {sides[0]}")
+        raise UsageError(f"input_size {given} has {sides[2]} channels; give the side only: {sides[0]}")
     return sides[0]
 
 
@@ -73,7 +73,7 @@ def _whole_numbers(given: Any) -> list[int]:
 
 
 def _number(given: Any) -> float:
-    """A float; not a number where it is not one."""
+    """A float; NaN if it is not a number."""
     try:
         return float(given)
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""How a record is shown where a user looks at it: a short text in Python, tables in a notebook.
+"""Short ``repr`` of records in Python, and tables in a notebook.
 
-A record says in an `Overview` what there is to see; the text and the HTML are made here, within the limits below. What
-files have said (names of classes and images) reaches neither a terminal nor a page unescaped.
+A record lists its content in an `Overview`; this module makes text and HTML of it, within the limits below. Names from
+files (of classes and images) are escaped in both.
 """
 
 from __future__ import annotations
@@ -13,36 +13,28 @@ from typing import Any, ClassVar
 
 from .columns import clean, column_count, end_cut, fit_widths, middle_out, padded
 
-LINES = 10  # of a text
-
-
-WIDTH = 80  # columns of a line of text
-
-
+LINES = 10  # lines of a text
+WIDTH = 80  # columns of a line
 HTML_BYTES = 20_000
-"""Limits of what one object shows. A notebook keeps what it shows in its file, once for each cell."""
-
+"""Limits for one object. A notebook stores its output in its file, once for each cell."""
 
 _GAP = "  "  # between the columns of a text
+_LEAST = 22  # least columns of a value in a text of one line; with fewer, it and the values after it are omitted
 
-
-_LEAST = 22  # columns that are left of a value in a text of one line, or it is left out with those after it
-
-
-# Rows of a table and characters of a cell in HTML: the first pair that stays within HTML_BYTES is taken. With the last
-# even three tables of nine columns do, whose every character is escaped as five.
+# Rows of a table and characters of a cell in HTML: the first pair within HTML_BYTES is used. With the last pair three
+# tables of nine columns fit even if every character is escaped as five.
 _STEPS = ((40, 100), (20, 60), (10, 40), (4, 16))
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table, whose cells are only made for the rows that are shown.
+    """A table; its cells are computed only for rows that are shown.
 
     Attributes:
-        columns: their names.
-        rows: what each row is made of; any number.
-        cells: makes the cells of one row, as many as columns.
-        unit: what the rows are, in the plural: ``classes``.
+        columns: names of the columns.
+        rows: one object for each row.
+        cells: function of a row that returns its cells, one for each column.
+        unit: name of the rows in the plural: ``classes``.
     """
 
     columns: tuple[str, ...]
@@ -53,13 +45,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class Overview:
-    """What a record shows of itself.
+    """The content that the ``repr`` of a record shows.
 
     Attributes:
-        title: its kind, and what there is most to say about it.
-        facts: name → value, the most important first; an empty value is left out.
-        grids: tables; a text shows the first only, and none where the facts leave no room.
-        one_line: the text is one line, as ``Sample(name=…, label=…)``: for records that come in lists.
+        title: kind of the record and its main facts.
+        facts: name → value, the most important first; empty values are omitted.
+        grids: tables; a text shows only the first, if the facts leave room.
+        one_line: whether the text is one line, as in ``Sample(name=…, label=…)``, for records in lists.
     """
 
     title: str
@@ -69,10 +61,10 @@ class Overview:
 
 
 class Shown:
-    """A record whose ``repr`` is short, and that a notebook shows as tables.
+    """Base of records with a short ``repr`` that notebooks show as tables.
 
-    A subclass names the function that makes its `Overview`: ``class Splits(Shown, overview=splits)``. A dataclass also
-    says ``repr=False``, or it would get a ``repr`` of its own.
+    A subclass passes the function that returns its `Overview`: ``class Splits(Shown, overview=splits)``. A dataclass
+    also passes ``repr=False``, or it would get a generated ``repr``.
     """
 
     __slots__ = ()
@@ -81,7 +73,7 @@ class Shown:
 
     def __init_subclass__(cls, overview: Callable[[Any], Overview] | None = None, **rest: Any) -> None:
         super().__init_subclass__(**rest)
-        if overview is not None:  # or else the class inherits it, as one that `dataclass` makes again for its slots
+        if overview is not None:  # otherwise it is inherited, as by the class that `dataclass` creates for slots
             cls._overview = overview
 
     def __repr__(self) -> str:
@@ -92,22 +84,22 @@ class Shown:
 
 
 def as_text(overview: Overview) -> str:
-    """At most `LINES` lines of at most `WIDTH` columns, whatever there is to show."""
+    """At most `LINES` lines of at most `WIDTH` columns."""
     facts = [(clean(name, WIDTH), clean(value, WIDTH)) for name, value in overview.facts.items() if value]
     if overview.one_line:
         return _one_line(clean(overview.title, WIDTH), facts)
-    kept = facts[: LINES - 1]
-    label = max((column_count(name) for name, _ in kept), default=0)
-    lines = [clean(overview.title, WIDTH), *(padded(name, label) + _GAP + value for name, value in kept)]
+    facts = facts[: LINES - 1]
+    label = max((column_count(name) for name, _ in facts), default=0)
+    lines = [clean(overview.title, WIDTH), *(padded(name, label) + _GAP + value for name, value in facts)]
     lines = [end_cut(line, WIDTH) for line in lines]
-    room = LINES - len(lines) - 1  # below the table's own first line
+    room = LINES - len(lines) - 1  # below the table's header
     if overview.grids and overview.grids[0].rows and room > 1:
         lines += _grid_lines(overview.grids[0], room)
     return "\n".join(lines)
 
 
 def as_html(overview: Overview) -> str:
-    """Tables without colors, so that they look right on a light and on a dark page; at most `HTML_BYTES` bytes."""
+    """Tables without colors, which suit light and dark pages; at most `HTML_BYTES` bytes."""
     text = ""
     for rows, width in _STEPS:
         text = _html(overview, rows, width)
@@ -127,7 +119,7 @@ def _html(overview: Overview, rows: int, width: int) -> str:
         )
         parts.append(f"<table><tbody>{body}</tbody></table>")
     parts += [_grid_html(grid, rows, width) for grid in overview.grids if grid.rows]
-    # The classes keep Jupyter's MathJax from reading names such as $a$ as formulas.
+    # The classes keep Jupyter's MathJax from typesetting names such as $a$ as formulas.
     return f'<div class="tex2jax_ignore mathjax_ignore">{"".join(parts)}</div>'
 
 
@@ -147,14 +139,14 @@ def _grid_html(grid: Grid, limit: int, width: int) -> str:
 
 
 def _grid_lines(grid: Grid, room: int) -> list[str]:
-    """The lines of a table: its columns' names and at most `room` more."""
+    """The lines of a table: its header and at most `room` more."""
     before, after, left_out = _cells(grid, room)
     rows = [[clean(cell, WIDTH) for cell in row] for row in (grid.columns, *before, *after)]
     numbers = _are_numbers(rows[1:], len(grid.columns))
-    wanted = [max(column_count(row[at]) for row in rows) for at in range(len(numbers))]
-    # A number without its middle would be another number.
-    least = [max(column_count(row[at]) for row in rows[1:]) if number else 1 for at, number in enumerate(numbers)]
-    widths = fit_widths(wanted, least, WIDTH - len(_GAP) * (len(wanted) - 1))
+    widest = [max(column_count(row[i]) for row in rows) for i in range(len(numbers))]
+    # Cutting the middle of a number would change its value.
+    least = [max(column_count(row[i]) for row in rows[1:]) if number else 1 for i, number in enumerate(numbers)]
+    widths = fit_widths(widest, least, WIDTH - len(_GAP) * (len(widest) - 1))
     lines = [
         _GAP.join(
             padded(middle_out(cell, width), width, right)
@@ -167,28 +159,28 @@ def _grid_lines(grid: Grid, room: int) -> list[str]:
 
 
 def _cells(grid: Grid, limit: int) -> tuple[list[Sequence[str]], list[Sequence[str]], str]:
-    """The first and the last rows, and between them, where not all fit into the limit, how many are left out."""
+    """The first rows, the last rows, and a text with the number of rows between them that exceed the limit."""
     count = len(grid.rows)
     if count <= limit:
         return [grid.cells(row) for row in grid.rows], [], ""
     head, tail = limit // 2, (limit - 1) // 2
-    last = [grid.cells(grid.rows[count - at]) for at in range(tail, 0, -1)]
-    return [grid.cells(grid.rows[at]) for at in range(head)], last, f"… {count - head - tail:,} more {grid.unit}"
+    last = [grid.cells(grid.rows[count - i]) for i in range(tail, 0, -1)]
+    return [grid.cells(grid.rows[i]) for i in range(head)], last, f"… {count - head - tail:,} more {grid.unit}"
 
 
 def _are_numbers(rows: Sequence[Sequence[str]], columns: int) -> list[bool]:
-    """Whether a column holds numbers only, or dashes for those that do not exist; the first is a name."""
-    return [at > 0 and all(row[at][:1].isdigit() or row[at][:1] in "–-" for row in rows) for at in range(columns)]
+    """Whether each column has only numbers, or dashes for missing ones. The first column has names."""
+    return [i > 0 and all(row[i][:1].isdigit() or row[i][:1] in "–-" for row in rows) for i in range(columns)]
 
 
 def _one_line(title: str, facts: Sequence[tuple[str, str]]) -> str:
-    """As many of the facts as there is room for, without the middle of the longest."""
-    for kept in range(len(facts), 0, -1):
-        names = [name for name, _ in facts[:kept]]
-        end = ", …)" if kept < len(facts) else ")"
+    """As many of the facts as fit, with the longest values cut in the middle."""
+    for count in range(len(facts), 0, -1):
+        names = [name for name, _ in facts[:count]]
+        end = ", …)" if count < len(facts) else ")"
         room = WIDTH - column_count(title + "(" + "=, ".join(names) + "=" + end)
-        wanted = [column_count(value) for _, value in facts[:kept]]
-        widths = fit_widths(wanted, [min(width, _LEAST) for width in wanted], room)
+        widest = [column_count(value) for _, value in facts[:count]]
+        widths = fit_widths(widest, [min(width, _LEAST) for width in widest], room)
         if sum(widths) <= room:
             pairs = zip(facts, widths, strict=False)
             return f"{title}({', '.join(f'{name}={middle_out(value, w)}' for (name, value), w in pairs)}{end}"

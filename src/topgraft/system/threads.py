@@ -1,4 +1,4 @@
-"""Threads and memory of the process while it computes."""
+"""Number of threads and memory allocation of the process while it computes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,21 @@ import torch
 # Numbers and defaults: malloc/malloc.h and mallopt(3) of the GNU C library.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
-
 _DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_THRESHOLD: 128 * 1024, _ARENA_MAX: 0}
-
-
-_KEPT = {_TRIM_THRESHOLD: 1 << 30, _MMAP_THRESHOLD: 1 << 30, _ARENA_MAX: 1}
-
+_RETAIN = {_TRIM_THRESHOLD: 1 << 30, _MMAP_THRESHOLD: 1 << 30, _ARENA_MAX: 1}
 
 ALIGNMENT = 64
-"""Bytes: addresses that PyTorch allocates on a processor are multiples of it (``gAlignment`` in
+"""Bytes: PyTorch allocates CPU memory at multiples of it (``gAlignment`` in
 ``c10/core/alignment.h``)."""
 
 
 def aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, contiguous and at an address that PyTorch would allocate; a copy where it is not.
+    """The tensor itself if it is contiguous and aligned as PyTorch allocates it, else a copy that is.
 
-    Matrix products pick their kernel, and so the order of their sums, by strides and alignment. NumPy allocates at
-    multiples of 16 bytes, and tensors of a mapped safetensors file begin at any multiple of 8: the same product of 360
-    rows of 1,280 numbers with a head for 10 classes, at other addresses, differed by up to 3e-5 in logits of about 35,
-    on AVX2 and on AVX-512.
+    Matrix products choose their kernel, and so the order of summation, by strides and alignment. NumPy allocates at
+    multiples of 16 bytes, and tensors of a mapped safetensors file begin at any multiple of 8. The product of 360 rows
+    of 1,280 numbers with a head for 10 classes differed by up to 3e-5 in logits of about 35 between addresses, on AVX2
+    and on AVX-512.
     """
     if tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0:
         return tensor
@@ -39,36 +35,36 @@ def aligned(tensor: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Inside the block the C library keeps memory that is freed, up to a gigabyte, and all threads share it.
+    """Make the C library retain freed memory, up to a gigabyte shared by all threads, inside the block.
 
-    Left alone, it gives the activations of a large layer back to the system as soon as they are freed, and the system
-    clears the same pages for the next layer: a step of EfficientNet-Lite0 with 32 photos asks for 430,000 pages, which
-    takes a fifth of its time, and for 50 inside. Only the GNU C library can be told; elsewhere the block changes
-    nothing.
+    By default it returns the activations of a large layer to the system as soon as they are freed, and the system
+    clears the same pages for the next layer: a step of EfficientNet-Lite0 with 32 photos then requests 430,000 pages,
+    which takes a fifth of its time; inside the block it requests 50. This works with the GNU C library only; with
+    others the block has no effect.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
         return
     library = ctypes.CDLL(None)
-    _set(library, _KEPT)
+    _set_options(library, _RETAIN)
     try:
         yield
     finally:
-        _set(library, _DEFAULTS)
+        _set_options(library, _DEFAULTS)
         library.malloc_trim(0)
 
 
-def _set(library: ctypes.CDLL, values: dict[int, int]) -> None:
+def _set_options(library: ctypes.CDLL, values: dict[int, int]) -> None:
     for name, value in values.items():
         library.mallopt(name, value)
 
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """PyTorch computes with so many threads inside the block.
+    """Set the number of PyTorch threads inside the block.
 
-    One is right for steps that are short: threads then wait longer for each other than they compute, and where other
-    work keeps the cores busy, a hundred times longer.
+    One thread suits short operations: several would wait for each other longer than they compute, and a hundred times
+    longer while other processes use the cores.
     """
     before = torch.get_num_threads()
     if before == number:

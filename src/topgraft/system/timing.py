@@ -1,4 +1,4 @@
-"""When the work began that a budget is counted from: the call, or the process where a command was typed."""
+"""The start time of the current call or command, and a stopwatch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _began: ContextVar[float | None] = ContextVar("topgraft_began", default=None)
 
 @contextmanager
 def counting_from(began: float) -> Iterator[None]:
-    """Inside this block work is counted from a moment of ``time.perf_counter``."""
+    """Set the start time inside the block, as a value of ``time.perf_counter``."""
     token = _began.set(began)
     try:
         yield
@@ -21,13 +21,13 @@ def counting_from(began: float) -> Iterator[None]:
 
 
 def began() -> float:
-    """The moment that work is counted from, by ``time.perf_counter``; now, where it is not set."""
-    found = _began.get()
-    return time.perf_counter() if found is None else found
+    """The start time, as a value of ``time.perf_counter``; the current time if none is set."""
+    start = _began.get()
+    return time.perf_counter() if start is None else start
 
 
 def stopwatch(seconds: dict[str, float]) -> Callable[[str], None]:
-    """A stopwatch: ``lap(name)`` notes the seconds since the lap before."""
+    """A function ``lap(name)`` that stores the seconds since the previous lap in `seconds`."""
     last = [time.perf_counter()]
 
     def lap(name: str) -> None:
