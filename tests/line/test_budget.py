@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from topgraft.cli import main
+from topgraft.cli import commands, main
 from topgraft.data.loader import Batch
 from topgraft.features import frozen_base
 from topgraft.features.engines.base import Rows
@@ -41,7 +41,7 @@ def _four_times_slower(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_budget_of_a_second_gives_the_head_on_all_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(main, "_STARTED", time.perf_counter() - 1.0)
+    monkeypatch.setattr(commands, "STARTED", time.perf_counter() - 1.0)
     out = tmp_path / "run"
     how = ["--limit", "60", "--input-size", "64", "--engine", "torch", "--precision", "fp32", "--device", "cpu"]
     assert main.main(["fit", "digits", "--out", str(out), *how, "--budget", "1s"]) == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from topgraft.data.samples import Sample
 from topgraft.errors import WeightsError
 from topgraft.models.weights.load import Network, load_network
 from topgraft.models.weights.names import IMAGENET, LEARNED
-from topgraft.settings import verbs
 from topgraft.system import progress
 
 from .classifier import Classifier
@@ -59,8 +59,23 @@ def learn_codebook(
         network.learn(dict(classifier.groups.items()), pixels(), count, seed)
 
 
+class NetworkOptions(Protocol):
+    """Which network, with which weights, and what reads its images: a part of a fit's settings."""
+
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def weights(self) -> str | None: ...
+    @property
+    def input_size(self) -> int | None: ...
+    @property
+    def workers(self) -> int | None: ...
+    @property
+    def cache_dir(self) -> Path | None: ...
+
+
 def build_classifier(
-    chosen: verbs.NetworkSettings,
+    chosen: NetworkOptions,
     decode: Any,
     classes: int,
     train: Sequence[Sample],
