@@ -29,11 +29,11 @@ SPEC = ImageSpec(32, 36, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "BGR", "f
 CLASSES = ("ant", "bee", "Käfer")
 
 
-def build(asked: Build) -> Chain:
+def build(options: Build) -> Chain:
     stem = nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=4), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    return {"stem": stem, "head": nn.Linear(8, asked.classes)}
+    return {"stem": stem, "head": nn.Linear(8, options.classes)}
 
 
 BUILD = Build(input_size=32, classes=len(CLASSES))

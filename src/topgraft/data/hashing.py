@@ -1,4 +1,4 @@
-"""What an image is, by content: SHA-256 of a file's bytes, or of an array's shape and bytes. No torch."""
+"""Hash images by content: SHA-256 of a file's bytes, or of an array's shape and bytes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from topgraft.system.formatting import reason_of
 
 T = TypeVar("T")
 
-_CHUNK = 32  # files for one task of a thread: enough to make the hand-over cheap, few enough to share fairly
-_LARGEST = 2 << 30  # bytes; no photo is larger, and a file is read whole
+_CHUNK = 32  # files for one task of a thread: enough for low overhead, few enough for an even load
+_LARGEST = 2 << 30  # bytes; no photo is larger, and files are read into memory
 
 _REASONS = {
     errno.ENOENT: "no such file",
@@ -40,7 +40,7 @@ def digest_bytes(data: bytes) -> str:
 def digest_array(array: NDArray[np.uint8]) -> str:
     """SHA-256 of an array's dtype, shape and bytes in C order, in hex.
 
-    The shape is part of it, so that 2×8 and 4×4 zeros differ.
+    The shape is included, so that 2×8 and 4×4 zeros differ.
     """
     hashed = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     hashed.update(np.ascontiguousarray(array).data)
@@ -55,7 +55,7 @@ def digest_arrays(arrays: Sequence[NDArray[np.uint8]]) -> list[str]:
 
 
 def read_file(path: Path) -> bytes:
-    """A whole file.
+    """Read a whole file.
 
     Raises:
         ImageError: it is missing, is not a regular file, may not be read, or is larger than 2 GiB.

@@ -1,4 +1,4 @@
-"""Images to step on: decoded once and kept where they fit into memory, else, or for a view, again in every epoch."""
+"""Training images: decoded once if they fit into memory; else, or if augmented, again in every epoch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .augment import View
 from .loader import batches
 from .samples import ImageSpec, Sample, Unreadable
 
-# Bytes of pixels that are kept, of all splits together: CIFAR's 50,000 images of 32×32 take 0.15 GB, and a gigabyte
-# is what a laptop can spare next to a network that trains.
+# Bytes of cached pixels, of all splits together: CIFAR's 50,000 images of 32×32 take 0.15 GB, and a laptop can spare a
+# gigabyte while a network trains.
 KEPT_BYTES = 1 << 30
-_BATCH = 256  # images decoded at a time where all are kept
+_BATCH = 256  # images decoded at a time to fill the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +26,12 @@ class Pixels:
     """The images of one split.
 
     Attributes:
-        samples: all of them, also those that cannot be decoded.
+        samples: all samples, including those that cannot be decoded.
         labels: int64, one for each sample.
-        spec: how pixels are made.
-        workers: decoding threads.
-        kept: uint8, samples×H×W×3, RGB, black where unreadable; None where they are decoded in every epoch.
-        failed: index into the samples → why it cannot be decoded. It may grow where nothing is kept and files change.
+        spec: preprocessing.
+        workers: number of decoding threads.
+        kept: cached pixels, uint8 samples×H×W×3, RGB, black if unreadable; None if decoded in every epoch.
+        failed: index of a sample → why it cannot be decoded. Without a cache it grows if files change.
     """
 
     samples: Sequence[Sample]
@@ -47,29 +47,29 @@ class Pixels:
         return np.array([index for index in range(len(self.samples)) if index not in self.failed], dtype=np.int64)
 
     def unread(self, index: int) -> Unreadable | None:
-        """Why a sample cannot be decoded; None where that is not known of it."""
+        """Why a sample cannot be decoded; None if no failure is known."""
         return Unreadable(self.samples[index].name, self.failed[index]) if index in self.failed else None
 
     @property
     def unreadable(self) -> tuple[Unreadable, ...]:
-        """What is known to be unreadable, and why."""
+        """The samples that are known to be unreadable, with the reason."""
         return tuple(Unreadable(self.samples[index].name, reason) for index, reason in sorted(self.failed.items()))
 
 
 def fits(images: int, spec: ImageSpec) -> bool:
-    """Whether the pixels of so many images may be kept."""
+    """Whether the pixels of this number of images fit into the cache."""
     return images * spec.input_size**2 * 3 <= KEPT_BYTES
 
 
 def open_pixels(samples: Sequence[Sample], spec: ImageSpec, *, workers: int, keep: bool, description: str) -> Pixels:
-    """The images of a split. Each is decoded once, also if it is not to be kept: to know which cannot be.
+    """The images of a split. Each is decoded once, also without a cache, to find those that cannot be decoded.
 
     Args:
-        samples: labeled.
-        spec: how pixels are made.
-        workers: decoding threads.
-        keep: hold the pixels; see `fits`.
-        description: what the progress bar says.
+        samples: labeled samples.
+        spec: preprocessing.
+        workers: number of decoding threads.
+        keep: whether to cache the pixels; see `fits`.
+        description: label of the progress bar.
     """
     labels = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
     side = spec.input_size
@@ -87,19 +87,19 @@ def open_pixels(samples: Sequence[Sample], spec: ImageSpec, *, workers: int, kee
 def epoch(
     pixels: Pixels, order: NDArray[np.int64], batch_size: int, view: View | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches in an order: uint8 N×H×W×3 and int64 N. Unreadable images are left out, and noted.
+    """Batches in an order: uint8 N×H×W×3 and int64 N. Unreadable images are left out and recorded in `failed`.
 
     Args:
-        pixels: of one split.
-        order: indices into its samples.
+        pixels: images of one split.
+        order: indices of samples.
         batch_size: the last batch may be smaller, as may one with unreadable images.
         view: what is drawn at random for each image; it is then decoded again, whatever is kept. None is the
             spec's central crop.
     """
     if pixels.kept is not None and view is None:
         for start in range(0, len(order), batch_size):
-            chosen = torch.from_numpy(order[start : start + batch_size])
-            yield pixels.kept[chosen], pixels.labels[chosen]
+            indices = torch.from_numpy(order[start : start + batch_size])
+            yield pixels.kept[indices], pixels.labels[indices]
         return
     shuffled = [pixels.samples[index] for index in order]
     for batch in batches(shuffled, pixels.spec, batch_size=batch_size, workers=pixels.workers, view=view):

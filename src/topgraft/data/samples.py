@@ -1,4 +1,4 @@
-"""Frozen records that travel along the line. No behavior beyond derived values, and no torch."""
+"""Records of images, splits and preprocessing."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Sample(Shown, overview=overviews.sample):
     """One labeled image, not yet decoded.
 
     Attributes:
-        name: what a user is shown and what files record: the path below the source's root with forward
-            slashes, or for example ``cifar10/test/17``. Unique within a `Splits`.
-        label: index into the classes; None where unlabeled.
-        path: the image file. Exactly one of `path` and `array` is given.
+        name: name in messages and files: the path below the root of the source with forward slashes, or for
+            example ``cifar10/test/17``. Unique within a `Splits`.
+        label: index into the classes; None if unlabeled.
+        path: the image file. Exactly one of `path` and `array` is set.
         array: uint8, H×W×3 (RGB) or H×W (gray).
         digest: SHA-256 in hex of the file's bytes, or of an array's shape and bytes.
     """
@@ -42,7 +42,7 @@ class Sample(Shown, overview=overviews.sample):
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A file that was left out, and why. `reason` is one line in plain words."""
+    """A file that was left out. `reason` says why in one line."""
 
     name: str
     reason: str
@@ -50,10 +50,10 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Duplicate(Shown, overview=overviews.duplicate):
-    """Images with the same content. `labels` and `splits` go with `names`, one each.
+    """Images with the same content. `names`, `labels` and `splits` have one entry for each.
 
-    `dropped` are those of `names` that were left out, of train or val, because a later split has the same content.
-    `splits` is empty where the images could not be divided.
+    `dropped` lists the names that were left out of train or val because a later split has the same content.
+    `splits` is empty if the images could not be divided.
     """
 
     digest: str
@@ -65,19 +65,19 @@ class Duplicate(Shown, overview=overviews.duplicate):
 
 @dataclass(frozen=True, repr=False)
 class Splits(Shown, overview=overviews.splits):
-    """Labeled images, divided. `tg.open_images` makes it.
+    """Labeled images, divided; the result of `tg.open_images`.
 
     Attributes:
-        where: what the user gave to `open_images`, as a string.
+        where: argument of `open_images`, as a string.
         classes: class names, in label order.
-        train, val, test: the samples; `test` is empty where the source has none.
-        made: the splits that Topgraft made by content; the others were given by the source.
-        split_seed: the seed of the splits that were made.
-        unreadable: files that were left out while opening. Those found damaged in decoding, their verb reports.
+        train, val, test: samples; `test` is empty if the source has none.
+        made: splits that Topgraft made by content; the others are those of the source.
+        split_seed: seed of the splits in `made`.
+        unreadable: files that were left out when opening. Damage found in decoding is not included.
         duplicates: groups of images with equal content.
-        notes: what a user should be told about how the images were found and divided, one sentence each.
-        undivided: the samples of a source that has no splits and cannot be divided; the splits are empty then.
-        problem: why the images cannot be fitted to; None in what `tg.open_images` returns, which raises it.
+        notes: sentences for the user about how the images were found and divided.
+        undivided: samples of a source that has no splits and cannot be divided; the splits are then empty.
+        problem: why `fit` would refuse these images; None in results of `tg.open_images`, which raises it.
     """
 
     where: str
@@ -98,29 +98,29 @@ class Splits(Shown, overview=overviews.splits):
             object.__setattr__(self, part, overviews.Samples(getattr(self, part)))
 
     def __getitem__(self, split: SplitName) -> tuple[Sample, ...]:
-        """The samples of a split, by name: ``splits["val"]``."""
+        """The samples of the named split: ``splits["val"]``."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
     @property
     def parts(self) -> dict[str, tuple[Sample, ...]]:
-        """Those of train, val, test and ``undivided`` that have samples, in this order."""
+        """The non-empty ones of train, val, test and ``undivided``, in this order."""
         parts = {"train": self.train, "val": self.val, "test": self.test, "undivided": self.undivided}
         return {name: samples for name, samples in parts.items() if samples}
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How pixels are made for a network. The weights define it, and it travels in the artifact.
+    """The preprocessing of images for a network. The weights define it, and the artifact stores it.
 
     An image is converted to RGB, its shorter side is resized to `resize_size`, the central
     `input_size` × `input_size` square is cropped, values are scaled to 0…1, put into `channel_order`,
     and normalized per channel: ``(x - mean) / std``.
 
     Attributes:
-        input_size: side of the square that the network sees, in pixels.
-        resize_size: the shorter side after the resize, in pixels; at least `input_size`.
+        input_size: side in pixels of the square input of the network.
+        resize_size: shorter side in pixels after the resize; at least `input_size`.
         interpolation: filter of the resize.
-        mean, std: per channel, in units of 0…1, in the order of `channel_order`.
+        mean, std: values for each channel, in units of 0…1, in the order of `channel_order`.
         channel_order: order of the channels that the network expects.
         decode: ``scaled`` lets a JPEG decoder halve the image while decoding as long as its sides stay
             at least the resize target; ``full`` always decodes every pixel.
@@ -136,7 +136,7 @@ class ImageSpec:
 
 
 def unread(unreadable: Sequence[Unreadable], most: int | None = None) -> str:
-    """``3 files cannot be read:`` and below it one line for each with its reason; empty where there are none."""
+    """``3 files cannot be read:`` and one line for each with its reason; empty if there are none."""
     if not unreadable:
         return ""
     files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
@@ -146,5 +146,5 @@ def unread(unreadable: Sequence[Unreadable], most: int | None = None) -> str:
 
 
 def labels_of(samples: Sequence[Sample]) -> NDArray[np.int64]:
-    """The label of each sample; -1 where there is none."""
+    """The label of each sample; -1 if there is none."""
     return np.array([-1 if sample.label is None else sample.label for sample in samples], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What is refused when images are divided, and what is said about them."""
+"""Checks of images before and after the division into splits, and notes about them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Parts = dict[SplitName, list[Sample]]
 
 
 def refuse_unreadable(unreadable: Sequence[Unreadable]) -> None:
-    """What ``strict`` means: files that cannot be read are an error.
+    """Refuse files that cannot be read, as ``strict`` requires.
 
     Raises:
-        DataError: there are some; the message lists all of them with their reasons.
+        DataError: there are unreadable files; the message lists all of them with their reasons.
     """
     if unreadable:
         raise DataError(f"{unread(unreadable)}\nMend or remove them, or run without --strict to leave them out")
 
 
 def refuse_vanished(gone: Sequence[Unreadable]) -> None:
-    """Images that could be read when the fit began, and are needed again.
+    """Refuse to continue without images that could be read when the fit began.
 
     Raises:
-        DataError: there are some; the message lists them with their reasons.
+        DataError: images cannot be read any more; the message lists them with their reasons.
     """
     if gone:
         raise DataError(
@@ -37,7 +37,7 @@ def refuse_vanished(gone: Sequence[Unreadable]) -> None:
 
 
 def require_readable(classes: Sequence[str], train: Collection[int], val: Collection[int]) -> None:
-    """What is asked again once the pixels are decoded, given the labels that are left.
+    """Check the classes again after decoding.
 
     Raises:
         DataError: a class without a readable training image, or no readable validation image.
@@ -67,7 +67,7 @@ def label_of(sample: Sample) -> int:
 
 
 def require_source(source: Source) -> None:
-    """Images at all, two classes, train among the given splits, images in every class."""
+    """Require images, two classes, images in every class, and usable splits if the source has splits."""
     if not source.samples:
         raise DataError(
             f"{source.where} holds no images that can be read. Give a folder with one folder of images for each class"
@@ -113,7 +113,7 @@ def require_train(parts: Parts, source: Source, dropped: bool) -> None:
 
 
 def absent_classes(parts: Parts, classes: Sequence[str]) -> list[str]:
-    """A note for each split, not wholly empty, that lacks classes: their numbers will be missing there."""
+    """Notes on splits with images that lack some classes."""
     notes: list[str] = []
     for split in ("val", "test"):
         samples = parts[split]

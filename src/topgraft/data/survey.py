@@ -1,4 +1,4 @@
-"""What is in a set of images: what `topgraft data` shows."""
+"""Survey a set of images, as ``topgraft data`` shows it: counts, sizes, formats, duplicates."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Range:
 
 
 def _overview(this: Survey) -> Overview:
-    """Counts by class and split, sizes, and what is odd."""
-    counts = {split: [found.get(name, 0) for name in this.classes] for split, found in this.counts.items()}
+    """Counts by class and split, sizes and problems."""
+    counts = {split: [images.get(name, 0) for name in this.classes] for split, images in this.counts.items()}
     sides = (this.widths, this.heights)
     sizes = [f"{r.smallest:,} to {r.largest:,} (median {r.median:,g})" for r in sides if r is not None]
     facts = {
@@ -51,25 +51,25 @@ def _overview(this: Survey) -> Overview:
 
 @dataclass(frozen=True, repr=False)
 class Survey(Shown, overview=_overview):
-    """What is in a set of images. Every file was decoded in full; ``dataclasses.asdict`` is ready for JSON.
+    """The content of a set of images. Every file was decoded in full; ``dataclasses.asdict`` of it is JSON.
 
     Attributes:
-        where: what the user gave.
+        where: argument of `open_images`, as a string.
         classes: class names, in label order.
         counts: split → class → images that can be read; only splits that have images. ``undivided`` is the key of
             images that have no splits and cannot be divided.
         images: the sum of `counts`.
-        made: the splits that Topgraft made; the others were given.
-        split_seed: of the splits that were made.
-        widths, heights: of the images as shown, in pixels; None without images.
+        made: splits that Topgraft made; the others are those of the source.
+        split_seed: seed of the splits in `made`.
+        widths, heights: sides of the upright images in pixels; None without images.
         formats: format → images, most frequent first; ``array`` for images from memory.
-        unreadable: files that were left out while opening or cannot be decoded, and why.
-        duplicates: groups of images with equal content, also those dropped from given splits.
-        under_two_labels: the digests of those groups whose images have more than one label.
-        across_splits: the digests of those groups that were given in more than one split.
+        unreadable: files that were left out when opening or cannot be decoded, with the reason.
+        duplicates: groups of images with equal content, including those dropped from splits of the source.
+        under_two_labels: digests of the groups whose images have more than one label.
+        across_splits: digests of the groups with images in more than one split.
         imbalance: images of the largest class over those of the smallest; None where a class has none.
-        notes: about how the images were found and divided.
-        problem: why `fit` would refuse these images; None where it would not.
+        notes: sentences about how the images were found and divided.
+        problem: why `fit` would refuse these images; None if it would not.
     """
 
     where: str
@@ -132,9 +132,9 @@ def _look_at(samples: Sequence[Sample], workers: int | None) -> list[_Look | Ima
     chunks = [samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK)]
     threads = max(1, workers) if workers is not None else usable_cores()
     with ThreadPoolExecutor(threads) as pool, progress.bar("reading", len(samples)) as bar:
-        for found in pool.map(lambda chunk: [_look(sample) for sample in chunk], chunks):
-            looks += found
-            bar.advance(len(found))
+        for chunk_looks in pool.map(lambda chunk: [_look(sample) for sample in chunk], chunks):
+            looks += chunk_looks
+            bar.advance(len(chunk_looks))
     return looks
 
 
@@ -162,7 +162,7 @@ def _labels(samples: Sequence[Sample], bad: Mapping[str, str]) -> list[int]:
 
 
 def _problem(splits: Splits, bad: Mapping[str, str]) -> str | None:
-    """What is missing once the images that cannot be decoded are left out."""
+    """Why the images cannot be fitted without those that cannot be decoded."""
     try:
         require_readable(splits.classes, set(_labels(splits.train, bad)), _labels(splits.val, bad))
     except DataError as error:

@@ -141,7 +141,7 @@ def test_the_dictionary_describes_what_it_was_learned_from() -> None:
 
 def test_too_few_descriptors_are_refused() -> None:
     chain = descriptor_coding.build(Build(input_size=32, classes=2))
-    with pytest.raises(DataError, match=r"1 training images give .* too few for a dictionary of 32"):
+    with pytest.raises(DataError, match=r"1 training images give .* too few for a codebook of 32"):
         descriptor_coding.learn(chain, [torch.rand(1, 3, 32, 32)], 1, seed=0)
     with pytest.raises(DataError, match="0 training images"):
         descriptor_coding.learn(chain, [], 0, seed=0)

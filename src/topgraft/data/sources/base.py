@@ -1,4 +1,4 @@
-"""What a source hands over, and what the sources of files share: reading each file once, names of splits."""
+"""The record that a source returns, and what sources of files share: reading each file once, names of splits."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Source:
     """Labeled images, not yet divided. Exactly one of `flat` and `given` holds samples.
 
     Attributes:
-        where: what the user gave, as a string.
-        classes: class names, in label order; also those that have no image.
-        flat: the samples, where the source has no splits of its own.
-        given: split → samples, where it has; only the splits that it has.
-        unreadable: files that were left out, and why.
-        notes: what a user should be told about how the images were found, one sentence each.
+        where: argument of `open_source`, as a string.
+        classes: class names, in label order, including those without images.
+        flat: samples of a source without splits.
+        given: split → samples of a source with splits.
+        unreadable: files that were left out, with the reason.
+        notes: sentences for the user about how the images were found.
     """
 
     where: str
@@ -36,7 +36,7 @@ class Source:
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """All of them, in order."""
+        """All samples, in order."""
         return self.flat or tuple(sample for samples in self.given.values() for sample in samples)
 
 
@@ -45,7 +45,7 @@ class SourceKind:
     """A row of `topgraft.data.sources.SOURCES`.
 
     Attributes:
-        form: what a user writes for it, for help texts.
+        form: example of the argument, for help texts.
         takes: ``takes(where)`` says whether this source opens it; it reads no image.
         open: ``open(where, data_dir)``; `data_dir` is the folder of downloaded archives, or None.
     """
@@ -57,7 +57,7 @@ class SourceKind:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A file that a source has found and not yet read; `split` is None where the source gives none."""
+    """A file that is not yet read; `split` is None if the source has no splits."""
 
     name: str
     label: int
@@ -77,7 +77,7 @@ _SPLIT_WORDS: dict[str, SplitName] = {
 
 
 def split_named(word: str) -> SplitName | None:
-    """The split that a folder's name or a table's entry means, in any case of letters; None if none."""
+    """The split that a folder name or a table entry means, ignoring case; None if it is not a split."""
     return _SPLIT_WORDS.get(word.strip().lower())
 
 
@@ -95,7 +95,7 @@ def read_listed(listed: Sequence[Listed]) -> tuple[dict[SplitName | None, tuple[
             unreadable.append(Unreadable(entry.name, str(result)))
         else:
             samples[entry.split].append(Sample(entry.name, entry.label, entry.path, digest=result))
-    return {split: tuple(found) for split, found in samples.items()}, unreadable
+    return {split: tuple(part) for split, part in samples.items()}, unreadable
 
 
 def local_path(where: Any) -> Path | None:
@@ -109,7 +109,7 @@ def local_path(where: Any) -> Path | None:
 
 
 def absolute(where: str | Path) -> Path:
-    """`local_path` from the root, so that samples stay right when the working folder changes."""
+    """The absolute `local_path`, so that samples remain valid when the working directory changes."""
     return (local_path(where) or Path()).absolute()
 
 
