@@ -17,7 +17,7 @@ from topgraft.system.threads import aligned
 
 from .key_maps import at_size
 from .names import LEARNED, RANDOM
-from .open import open_weights
+from .open import Opened, open_weights
 
 
 @dataclass(frozen=True)
@@ -91,33 +91,40 @@ def load_network(
         )
         chain = _random(network, build, seed)
         return Network(chain, build, at_size(network.untrained, build.input_size), str(weights), "", "none")
-    found = open_weights(network, weights, folder, input_size=input_size)
-    if found.headless and classes is None:
+    opened = open_weights(network, weights, folder, input_size=input_size)
+    return _load_opened(network, opened, input_size, classes, channels, keep_top)
+
+
+def _load_opened(
+    network: Backbone, opened: Opened, input_size: int | None, classes: int | None, channels: int, keep_top: bool
+) -> Network:
+    """The network with opened weights in it; the arguments are those of `load_network`."""
+    if opened.headless and classes is None:
         raise UsageError(
             f"the published top of {network.name} is not one dense layer; say how many classes a new one has"
         )
-    size = input_size or found.spec.input_size
-    fc = size == found.build.input_size
-    fits = (fc or "fc" not in network.groups) and not found.headless
-    new_head = classes is not None and not (keep_top and classes == found.build.classes and fits)
+    size = input_size or opened.spec.input_size
+    fc = size == opened.build.input_size
+    fits = (fc or "fc" not in network.groups) and not opened.headless
+    new_head = classes is not None and not (keep_top and classes == opened.build.classes and fits)
     build = replace(
-        found.build,
+        opened.build,
         input_size=size,
-        classes=classes or found.build.classes,
+        classes=classes or opened.build.classes,
         channels=channels,
         top="own" if new_head else "published",
         fc=fc,
     )
     if not (new_head or fits):
         raise UsageError(
-            f"the published top of {network.name} stands on dense layers that take {found.build.input_size} pixels, "
+            f"the published top of {network.name} stands on dense layers that take {opened.build.input_size} pixels, "
             f"not {size}; say how many classes a new one should have"
         )
     with torch.device("meta"):
         chain = network.build(build)
-    _put(chain, found.state, new_head=new_head)
+    _put(chain, opened.state, new_head=new_head)
     put_constants(network, build, chain)
-    return Network(chain, build, at_size(found.spec, size), found.name, found.sha256, found.license, new_head)
+    return Network(chain, build, at_size(opened.spec, size), opened.name, opened.sha256, opened.license, new_head)
 
 
 # --- Into a chain ---------------------------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def test_a_timm_that_cannot_be_imported_says_why(tmp_path: Path, monkeypatch: py
     for module in [name for name in sys.modules if name == "timm" or name.startswith("timm.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UsageError, match=r"torchvision::nms does not exist\).*torchvision.* PyTorch that is here"):
+    with pytest.raises(UsageError, match=r"torchvision::nms does not exist\).*torchvision.* installed PyTorch"):
         find_backbone(SMALL)
 
 
