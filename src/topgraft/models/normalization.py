@@ -183,9 +183,10 @@ def _blocks(features: NDArray[np.float32], layer: FeatureNorm | None) -> Iterato
 def _moments(features: NDArray[np.float32], layer: FeatureNorm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and variance of each feature of what the layer gives."""
     mean = torch.zeros(features.shape[1], dtype=torch.float64)
+    square = torch.zeros_like(mean)
     for block in _blocks(features, layer):
         mean += block.sum(0) / len(features)
-    variance = torch.zeros_like(mean)
-    for block in _blocks(features, layer):
-        variance += ((block - mean) ** 2).sum(0) / len(features)
+        square += (block * block).sum(0) / len(features)
+    # In float64 what this difference loses of float32 features is far below what shrinkage adds.
+    variance = (square - mean * mean).clamp_min(0.0)
     return mean.numpy(), variance.numpy()

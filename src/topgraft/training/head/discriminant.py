@@ -11,6 +11,7 @@ here γ is chosen by what it answers.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ def solve_discriminants(
     """
     present, place = np.unique(labels, return_inverse=True)
     shares = np.ones(len(labels)) if weights is None else weights[labels]
+    roots = torch.from_numpy(np.sqrt(shares / shares.sum()))
     one_hot = torch.from_numpy(np.eye(len(present))[place])
     means = torch.zeros(len(present), features.shape[1], dtype=torch.float64)
     for start, z in _numbered(normalization.blocks(features)):
@@ -57,22 +59,19 @@ def solve_discriminants(
 
     def within() -> Iterator[torch.Tensor]:
         for start, z in _numbered(normalization.blocks(features)):
-            rest = z - means[place[start : start + len(z)]]
-            yield rest * torch.from_numpy(np.sqrt(shares / shares.sum()))[start : start + len(z), None]
+            yield z.sub_(means[place[start : start + len(z)]]).mul_(roots[start : start + len(z), None])
 
     values, axes = _eigen(within(), features.shape)
     common = float(values.sum()) / features.shape[1]
     if common <= _NONE:
-        values, axes, common = values[:0], axes[:, :0], 1.0
-    projected = means @ axes
+        values, axes, common = values[:0], axes.none(), 1.0
+    floors = torch.tensor(SHRINKAGES, dtype=torch.float64)[:, None] * common
+    extra = 1 / ((1 - floors / common) * values + floors) - 1 / floors
+    solved = means / floors[:, :, None] + axes.back(axes.along(means) * extra[:, None])
+    offsets = -(solved * means).sum(2).numpy() / 2 + np.log(prior[present])
     weight = np.zeros((len(SHRINKAGES), classes, features.shape[1]))
     bias = np.full((len(SHRINKAGES), classes), NEVER)
-    for i, shrinkage in enumerate(SHRINKAGES):
-        floor = shrinkage * common
-        extra = 1 / ((1 - shrinkage) * values + floor) - 1 / floor
-        solved = means / floor + (projected * extra) @ axes.T
-        offset = -(solved * means).sum(1).numpy() / 2 + np.log(prior[present])
-        weight[i, present], bias[i, present] = normalization.on_layer(solved.numpy(), offset)
+    weight[:, present], bias[:, present] = normalization.on_layer(solved.numpy(), offsets)
     return Heads(weight, bias, normalization.layer)
 
 
@@ -84,17 +83,38 @@ def _numbered(blocks: Iterator[torch.Tensor]) -> Iterator[tuple[int, torch.Tenso
         start += len(block)
 
 
-def _eigen(blocks: Iterator[torch.Tensor], shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues of the sum of row times row, r, and the axes, d×r; where n < d those that are not 0."""
+@dataclass(frozen=True, eq=False)
+class _Axes:
+    """Orthonormal axes ``rows.T @ turn``, d×r, that need not be multiplied out: rows n×d or None for 1, turn n×r."""
+
+    rows: torch.Tensor | None
+    turn: torch.Tensor
+
+    def along(self, x: torch.Tensor) -> torch.Tensor:
+        """Coordinates of x, …×d, along them, …×r."""
+        return (x if self.rows is None else x @ self.rows.T) @ self.turn
+
+    def back(self, x: torch.Tensor) -> torch.Tensor:
+        """What has these coordinates."""
+        turned = x @ self.turn.T
+        return turned if self.rows is None else turned @ self.rows
+
+    def none(self) -> _Axes:
+        """No axes."""
+        return _Axes(self.rows, self.turn[:, :0])
+
+
+def _eigen(blocks: Iterator[torch.Tensor], shape: tuple[int, ...]) -> tuple[torch.Tensor, _Axes]:
+    """Eigenvalues of the sum of row times row, r, and their axes; where n < d those that are not 0."""
     n, width = shape
     if n < width:
         rows = torch.cat(list(blocks))
         values, vectors = torch.linalg.eigh(rows @ rows.T)
         kept = values > _NONE * values[-1].clamp_min(_NONE)
-        return values[kept], rows.T @ (vectors[:, kept] / values[kept].sqrt())
+        return values[kept], _Axes(rows, vectors[:, kept] / values[kept].sqrt())
     kind = torch.float64 if n * width <= DOUBLE else torch.float32
     gram = torch.zeros(width, width, dtype=torch.float64)
     for rows in blocks:
         gram += (rows.to(kind).T @ rows.to(kind)).double()
-    values, axes = torch.linalg.eigh(gram)
-    return values.clamp_min(0.0), axes
+    values, vectors = torch.linalg.eigh(gram)
+    return values.clamp_min(0.0), _Axes(None, vectors)

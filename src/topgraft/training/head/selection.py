@@ -24,6 +24,21 @@ PER_CLASS = 3
 """Images of a class, on average, from which on out-of-fold predictions select. Of two images a fold leaves one, and
 then nothing is known of how images of a class differ."""
 
+ROUNDS = 3
+"""Times that few images are divided into folds, each time otherwise: which images share a fold then decides less
+(Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 7.10)."""
+
+REPEATED = 300
+"""Images up to which that is done."""
+
+WITHIN = 0.5
+"""Standard errors of the paired difference of log losses within which the stronger of two discriminants is taken. With
+1, the rule of Breiman et al. (Classification and Regression Trees, 1984, section 3.4.3), sign-digits lose half a point;
+with 0, ants and bees do."""
+
+CLEARLY = 2.0
+"""Standard errors by which a logistic regression has to be better than the best discriminant to be taken."""
+
 CHOOSING = 1000
 """Images that the normalization is selected on at most: with more, all of them are nearly equally good."""
 
@@ -106,18 +121,23 @@ class _Judge:
         return (self.held or self.data).labels
 
     def logits(self, solve: Solve, heads: Heads | None = None) -> NDArray[np.float64]:
-        """heads×n×classes of the images that select, by heads that have not seen them.
+        """rounds×heads×n×classes of the images that select, by heads that have not seen them.
 
         Args:
             solve: solves the heads.
             heads: solved on the data, where they are known.
         """
         if self.held is not None:
-            return (heads or solve(self.data)).logits(self.held.features)
+            return (heads or solve(self.data)).logits(self.held.features)[None]
+        rounds = ROUNDS if len(self.labels) <= REPEATED else 1
+        return np.stack([self._out_of_fold(solve, self.seed + number) for number in range(rounds)])
+
+    def _out_of_fold(self, solve: Solve, seed: int) -> NDArray[np.float64]:
+        """heads×n×classes, each image by heads that were solved on the other folds."""
         # As many folds as a class has images, so that each fold leaves out one of every class: a class that alone has
         # one image less than the others is answered less often.
         typical = int(np.median(np.unique(self.labels, return_counts=True)[1]))
-        assigned = folds(self.labels, min(FOLDS, max(typical, 2)), self.seed)
+        assigned = folds(self.labels, min(FOLDS, max(typical, 2)), seed)
         parts: dict[int, NDArray[np.float64]] = {}
         for fold in np.unique(assigned):
             out = assigned == fold
@@ -154,12 +174,13 @@ def choose_head(
     refit: bool = False,
     seed: int = 0,
 ) -> HeadChoice:
-    """Keep the head with the lowest selection log loss.
+    """Keep the head with the lowest selection log loss, or one that is hardly worse and more regularized.
 
     With 200 validation images or more, they select. With fewer, out-of-fold predictions over train and validation
-    together do; each fold has its own feature statistics. Discriminants select the normalization; the best of them,
-    at its best temperature, is then compared with the best logistic regression on the same normalization. With fewer
-    than `PER_CLASS` images of a class `DEFAULT` is taken. The head is solved on train alone unless `refit`.
+    together do; each fold has its own feature statistics. Discriminants, each at its best temperature, select the
+    normalization, and `WITHIN` one of them. A logistic regression on the same normalization is taken where it is
+    `CLEARLY` better. With fewer than `PER_CLASS` images of a class `DEFAULT` is taken. The head is solved on train
+    alone unless `refit`.
 
     Args:
         train_features, val_features: float32 n×d, raw; there may be no validation images.
@@ -176,19 +197,26 @@ def choose_head(
     fitted = pool if refit else train
     if len(judge.labels) < PER_CLASS * len(np.unique(judge.labels)):
         return _default(fitted)
-    tried = _try(judge, train, _normalization(judge.reduced()), strengths)
-    best = min(tried, key=lambda one: one.loss)  # the first one on ties: the more regularized
-    head = best.head
+    some = judge.reduced()
+    name, rounds = _normalization(some)
+    settings = [HeadSettings(name, shrinkage=x) for x in SHRINKAGES]
+    discriminants = _try(judge, train, _discriminants(name), settings, rounds if some is judge else None)
+    regressions = _try(judge, train, _regressions(name, strengths), [HeadSettings(name, strength=x) for x in strengths])
+    best, other = (min(tried, key=_mean) for tried in (discriminants, regressions))
+    chosen = next(one for one in discriminants if _mean(one) <= _mean(best) + WITHIN * _error(one, best))
+    if _mean(other) < _mean(best) - CLEARLY * _error(other, best):
+        chosen = other
+    head = chosen.head
     if refit:
-        head = solve_head(best.record.settings, pool.features, pool.labels, classes, class_weight=class_weight)
+        head = solve_head(chosen.record.settings, pool.features, pool.labels, classes, class_weight=class_weight)
     return HeadChoice(
         head=head,
-        settings=best.record.settings,
+        settings=chosen.record.settings,
         selected_by=judge.name,
         selection_images=len(judge.labels),
-        records=tuple(one.record for one in tried),
-        right=metrics.is_correct(best.logits, judge.labels),
-        scaled_loss=metrics.scaled_log_loss(best.logits, judge.labels),
+        records=tuple(one.record for one in (*discriminants, *regressions)),
+        right=metrics.is_correct(chosen.logits, judge.labels),
+        scaled_loss=metrics.scaled_log_loss(chosen.logits, judge.labels),
     )
 
 
@@ -201,32 +229,59 @@ def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float
 
 @dataclass(frozen=True, eq=False)
 class _Tried:
-    """A head, what is known of it, and its logits of the images that select."""
+    """A head, what is known of it, the log loss of each image that selects, and its logits there, n×classes."""
 
     head: Head
     record: SelectionRecord
-    loss: float
+    losses: NDArray[np.float64]
     logits: NDArray[np.float64]
 
 
-def _try(judge: _Judge, train: Data, normalization: str, strengths: Sequence[float]) -> list[_Tried]:
-    """All discriminants and logistic regressions on a normalization, each kind from strong to weak."""
-    tried: list[_Tried] = []
-    for solve, settings in (
-        (_discriminants(normalization), [HeadSettings(normalization, shrinkage=shrinkage) for shrinkage in SHRINKAGES]),
-        (_regressions(normalization, strengths), [HeadSettings(normalization, strength=c) for c in strengths]),
-    ):
-        heads = solve(train)
-        logits, known = judge.logits(solve, heads), heads.logits(train.features)
-        for i, chosen in enumerate(settings):
-            if chosen.shrinkage is not None:
-                chosen = replace(chosen, temperature=temperature(logits[i], judge.labels))
-            scaled = logits[i] / chosen.temperature
-            train_loss = metrics.log_loss(known[i] / chosen.temperature, train.labels)
-            loss, correct = metrics.log_loss(scaled, judge.labels), metrics.hits(scaled, judge.labels, 1)
-            record = SelectionRecord(chosen, train_loss, loss, correct)
-            tried.append(_Tried(pick(heads, i, chosen.temperature), record, loss, scaled))
+def _mean(one: _Tried) -> float:
+    return float(one.losses.mean())
+
+
+def _error(one: _Tried, other: _Tried) -> float:
+    """Standard error of the difference of their mean losses."""
+    return float((one.losses - other.losses).std() / len(one.losses) ** 0.5)
+
+
+def _try(
+    judge: _Judge,
+    train: Data,
+    solve: Solve,
+    settings: Sequence[HeadSettings],
+    rounds: NDArray[np.float64] | None = None,
+) -> list[_Tried]:
+    """All heads of one kind, from strong to weak; `rounds` are what the judge's logits are, where they are known."""
+    heads, tried = solve(train), []
+    rounds = judge.logits(solve, heads) if rounds is None else rounds
+    known = heads.logits(train.features)
+    for i, chosen in enumerate(settings):
+        if chosen.shrinkage is not None:
+            chosen = replace(chosen, temperature=_mean_temperature(rounds[:, i], judge.labels))
+        losses = _losses(rounds[:, i], judge.labels, chosen)
+        scaled = rounds[0, i] / chosen.temperature
+        record = SelectionRecord(
+            chosen,
+            metrics.log_loss(known[i] / chosen.temperature, train.labels),
+            float(losses.mean()),
+            metrics.hits(scaled, judge.labels, 1),
+        )
+        tried.append(_Tried(pick(heads, i, chosen.temperature), record, losses, scaled))
     return tried
+
+
+def _mean_temperature(rounds: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Of rounds×n×classes."""
+    return float(np.exp(np.mean([np.log(temperature(logits, labels)) for logits in rounds])))
+
+
+def _losses(rounds: NDArray[np.float64], labels: NDArray[np.int64], settings: HeadSettings) -> NDArray[np.float64]:
+    """Log loss of each image, n, the mean over rounds×n×classes."""
+    scaled = metrics.log_softmax((rounds / settings.temperature).reshape(-1, rounds.shape[-1])).reshape(rounds.shape)
+    losses: NDArray[np.float64] = -scaled[:, np.arange(len(labels)), labels].mean(axis=0)
+    return losses
 
 
 def _discriminants(normalization: str) -> Solve:
@@ -252,14 +307,17 @@ def _regressions(normalization: str, strengths: Sequence[float]) -> Solve:
     return solve
 
 
-def _normalization(judge: _Judge) -> str:
-    """The one whose best discriminant has the lowest log loss; the simplest on ties."""
-
-    def loss(name: str) -> float:
-        logits = judge.logits(_discriminants(name))
-        return min(metrics.log_loss(one / temperature(one, judge.labels), judge.labels) for one in logits)
-
-    return min(NORMALIZATIONS, key=loss)
+def _normalization(judge: _Judge) -> tuple[str, NDArray[np.float64]]:
+    """The one whose best discriminant has the lowest log loss, the simplest on ties; and what `_Judge.logits` gives."""
+    found: dict[str, tuple[float, NDArray[np.float64]]] = {}
+    for name in NORMALIZATIONS:
+        rounds, losses = judge.logits(_discriminants(name)), []
+        for each in rounds.swapaxes(0, 1):
+            settings = HeadSettings(name, temperature=_mean_temperature(each, judge.labels))
+            losses.append(float(_losses(each, judge.labels, settings).mean()))
+        found[name] = min(losses), rounds
+    name = min(found, key=lambda name: found[name][0])
+    return name, found[name][1]
 
 
 def _default(train: Data) -> HeadChoice:
