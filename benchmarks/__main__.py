@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks import engines, finetune, fit, notes, object_sizes, strategies
+from benchmarks import engines, few_photos, finetune, fit, notes, object_sizes, strategies
 
 
 def main() -> None:
     """Run each with its defaults."""
-    for benchmark in (engines, fit, finetune, strategies, notes, object_sizes):
+    for benchmark in (engines, fit, few_photos, finetune, strategies, notes, object_sizes):
         print(f"\n== {benchmark.__name__}: {(benchmark.__doc__ or '').splitlines()[0]}", flush=True)
         benchmark.main([])
 

@@ -10,7 +10,7 @@ select. Cells show means, and paired differences with their standard errors over
 - mean: nearest class mean of the features as they are.
 - before: logistic regression on standardized features, its strength chosen by log loss, as it was.
 - floor: the same, no deviation below a tenth of the typical one.
-- head: `topgraft.selection.choose_head`.
+- head: `topgraft.training.head.selection.choose_head`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ from numpy.typing import NDArray
 
 import topgraft as tg
 from benchmarks import common
-from topgraft import metrics
-from topgraft.defaults import FOLDS, SELECTION_MINIMUM, STRENGTHS
-from topgraft.head import folds
-from topgraft.records import Features
-from topgraft.selection import choose_head
-from topgraft.solver import minimise
+from topgraft.metrics.probabilities import log_loss
+from topgraft.strategies.defaults import FOLDS, SELECTION_MINIMUM, STRENGTHS
+from topgraft.training.head.lbfgs import minimize
+from topgraft.training.head.logistic import folds
+from topgraft.training.head.selection import choose_head
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -76,7 +75,7 @@ class Draw:
     classes: int
 
 
-def draw(features: Features, source: Set, photos: int, seed: int) -> Draw:
+def draw(features: tg.Features, source: Set, photos: int, seed: int) -> Draw:
     """Training photos of each class, all if `photos` is 0, and test images: the set's own where it has some."""
     random = np.random.default_rng([seed, 77])
     x, y, split = features.features, features.labels, np.array(features.splits)
@@ -125,7 +124,7 @@ def standardized(one: Draw, floor: float) -> Labels:
 
 
 def _losses(logits: NDArray[np.float64], labels: Labels) -> list[float]:
-    return [metrics.log_loss(each, labels) for each in logits]
+    return [log_loss(each, labels) for each in logits]
 
 
 def _path(x: Floats, y: Labels, new: Floats, classes: int, floor: float) -> NDArray[np.float64]:
@@ -146,7 +145,7 @@ def _path(x: Floats, y: Labels, new: Floats, classes: int, floor: float) -> NDAr
     rows = (z @ axes).to(torch.float64 if x.size <= 1_000_000 else torch.float32)
     present, place = np.unique(y, return_inverse=True)
     penalty = [(2.0 if len(present) == 2 else 1.0) / c for c in STRENGTHS]
-    solved = minimise(rows, torch.from_numpy(place), len(present), penalty, None)
+    solved = minimize(rows, torch.from_numpy(place), len(present), penalty, None)
     logits = np.full((len(STRENGTHS), len(new), classes), -30.0)
     found = torch.einsum("nr,scr->snc", fresh @ axes, solved.weight.double()) + solved.bias.double()[:, None]
     logits[:, :, present] = found.numpy()
@@ -168,7 +167,7 @@ METHODS: dict[str, Callable[[Draw], Labels]] = {
 
 
 @cache
-def features_of(archive: str, folder: str, scratch: Path) -> Features:
+def features_of(archive: str, folder: str, scratch: Path) -> tg.Features:
     """Features of all images of a set."""
     with zipfile.ZipFile(Path(os.environ["TOPGRAFT_DATA"], "data", f"{archive}.zip")) as packed:
         packed.extractall(scratch)

@@ -251,16 +251,20 @@ def run_fit(images: Any, **choices: Any) -> FittedClassifier:
         lap("forgetting")
     held = {sample.name for sample in splits.val}
     used = without(splits, trained.unreadable)
-    validation = score(
-        classifier,
-        trained.rows,
-        trained.samples,
-        splits.classes,
-        "val",
-        used_for_selection=True,
-        unreadable=tuple(entry for entry in trained.unreadable if entry.name in held),
-        where=splits.where,
-        before_refit=trained.outcome.before_refit,
+    validation = (
+        None
+        if not splits.val
+        else score(
+            classifier,
+            trained.rows,
+            trained.samples,
+            splits.classes,
+            "val",
+            used_for_selection=True,
+            unreadable=tuple(entry for entry in trained.unreadable if entry.name in held),
+            where=splits.where,
+            before_refit=trained.outcome.before_refit,
+        )
     )
     lap("evaluate")
     extra = {

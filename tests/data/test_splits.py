@@ -68,20 +68,32 @@ def test_three_images_of_a_class_are_enough_for_three_splits():
     assert sizes(divide(flat(3, 3))) == (2, 2, 2)
 
 
-def test_a_class_with_fewer_images_than_splits_is_an_error():
-    with pytest.raises(
-        DataError, match=r"^the class bee \(2\) has fewer than 3 different images, and train, val and test need"
-    ):
-        divide(flat(9, 2))
-    with pytest.raises(DataError, match=r"^2 classes, ant \(2\), bee \(1\), have fewer than 3 different images"):
-        divide(flat(2, 1))
+def test_a_class_with_fewer_images_than_splits_is_in_train_and_it_is_said():
+    splits = divide(flat(9, 2))
+    assert sizes(splits) == (5 + 2, 2, 2)
+    assert {s.label for s in (*splits.val, *splits.test)} == {0}
+    assert splits.notes == (
+        "all images of the class bee (2) are in train, as there are so few: how well it is recognized will not be "
+        "known",
+    )
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (2, 1), (2, 2)])
+def test_without_three_images_of_any_class_nothing_validates_and_it_is_said(counts):
+    splits = divide(flat(*counts))
+    assert sizes(splits) == (sum(counts), 0, 0)
+    assert splits.notes == (
+        "there are no validation images, as no class has 3 different images: how good the model is will not be known "
+        "until it is evaluated on others",
+    )
+    assert splits.problem is None
 
 
 def test_copies_do_not_make_up_for_images():
     copies = tuple(sample(f"copy{n}", 1, "all/bee0") for n in range(9))
     source = flat(9, 2)
-    with pytest.raises(DataError, match=r"^the class bee \(2\) has fewer"):
-        divide(replace(source, flat=source.flat + copies))
+    splits = divide(replace(source, flat=source.flat + copies))
+    assert {s.label for s in (*splits.val, *splits.test)} == {0}
 
 
 def test_copies_stay_together_also_under_two_labels():
@@ -108,10 +120,16 @@ def test_train_and_test_give_a_fifth_of_train_to_val():
 
 def test_a_fifth_needs_two_images_of_each_class():
     given = {"train": several("train", 5, 1), "test": several("test", 5, 5)}
-    with pytest.raises(
-        DataError, match=r"^the class bee \(1\) has fewer than 2 different images, and train and val need one"
-    ):
-        divide(Source("photos", CLASSES, given=given))
+    splits = divide(Source("photos", CLASSES, given=given))
+    assert sizes(splits) == (4 + 1, 1, 10)
+    assert splits.notes == (
+        "all images of the class bee (1) are in train, as there are so few: how well it is recognized will not be "
+        "known",
+    )
+    given = {"train": several("train", 1, 1), "test": several("test", 5, 5)}
+    splits = divide(Source("photos", CLASSES, given=given))
+    assert sizes(splits) == (2, 0, 10)
+    assert splits.notes[0].startswith("there are no validation images, as no class has 2 different images")
 
 
 @pytest.mark.parametrize("there", [("train", "val"), ("train", "val", "test")])
@@ -244,27 +262,27 @@ def test_strict_lists_what_cannot_be_read():
 
 
 def test_too_few_images_name_what_could_not_be_read():
-    source = replace(flat(9, 2), unreadable=tuple(Unreadable(f"bee{n}.jpg", "empty file") for n in range(22)))
+    source = replace(flat(9, 0), unreadable=tuple(Unreadable(f"bee{n}.jpg", "empty file") for n in range(22)))
     with pytest.raises(DataError) as raised:
         divide(source)
     first, second, *lines = str(raised.value).splitlines()
-    assert first.startswith("the class bee (2) has fewer than 3 different images")
+    assert first.startswith("no images that can be read in the class bee")
     assert second == "22 files cannot be read:"
     assert lines == [*(f"  bee{n}.jpg: empty file" for n in range(20)), "  and 2 more"]
 
 
 def test_what_cannot_be_divided_is_there_with_the_problem():
-    source = flat(9, 2)
+    source = flat(9, 0)
     twin = sample("copy", 0, "all/ant0")
     splits = divide_if_possible(replace(source, flat=(*source.flat, twin)))
     assert (sizes(splits), names(splits.undivided)) == ((0, 0, 0), [*names(source.flat), "copy"])
     assert splits.problem is not None
-    assert splits.problem.startswith("the class bee (2) has fewer")
+    assert splits.problem.startswith("no images that can be read in the class bee")
     assert [(group.names, group.splits) for group in splits.duplicates] == [(("all/ant0", "copy"), ())]
     limited = divide_if_possible(source, limit=4).undivided
-    assert [sum(s.label == label for s in limited) for label in (0, 1)] == [3, 1]
-    with pytest.raises(DataError, match="limit of 1 images is too small"):
-        divide_if_possible(source, limit=1)
+    assert [sum(s.label == label for s in limited) for label in (0, 1)] == [4, 0]
+    with pytest.raises(DataError, match="limit of 0 images is too small"):
+        divide_if_possible(source, limit=0)
 
 
 def test_given_splits_that_cannot_be_used_stay():
@@ -298,6 +316,7 @@ def test_what_pixels_leave_must_have_every_class():
         require_readable(CLASSES, {0}, [0, 1])
     with pytest.raises(DataError, match="no validation image can be read"):
         require_readable(CLASSES, {0, 1}, [])
+    require_readable(CLASSES, {0, 1}, None)  # there were none
 
 
 def test_what_could_not_be_decoded_is_taken_out_of_its_split():

@@ -57,7 +57,8 @@ def load(folder: Path) -> FittedClassifier:
         if are_former(backbone.name, tensors):
             history, config = translated_history(backbone.name, history), translated_config(config)
         seen = _seen(read_text(folder / "images.csv"))
-        absent = config.get("changed_after_fit") and "val" not in read_results(folder)
+        unknown = config.get("changed_after_fit") or not config["data"]["images"]["val"]
+        absent = unknown and "val" not in read_results(folder)
         validation = None if absent else read_evaluation(folder, "val", classes)
         unreadable = tuple(Unreadable(**entry) for entry in config["unreadable"])
         seconds = {name: float(value) for name, value in config["seconds"].items()}

@@ -36,8 +36,13 @@ def refuse_vanished(gone: Sequence[Unreadable]) -> None:
         )
 
 
-def require_readable(classes: Sequence[str], train: Collection[int], val: Collection[int]) -> None:
+def require_readable(classes: Sequence[str], train: Collection[int], val: Collection[int] | None) -> None:
     """Check the classes again after decoding.
+
+    Args:
+        classes: names, in label order.
+        train: labels of the training images that could be decoded.
+        val: the same of the validation images; None if there were none.
 
     Raises:
         DataError: a class without a readable training image, or no readable validation image.
@@ -45,19 +50,31 @@ def require_readable(classes: Sequence[str], train: Collection[int], val: Collec
     gone = [name for label, name in enumerate(classes) if label not in train]
     if gone:
         raise DataError(f"no training image of {_classes(gone)} can be read. Add images, or remove the class")
-    if not val:
+    if val is not None and not val:
         raise DataError("no validation image can be read. Add images, or let Topgraft make the splits")
 
 
-def too_few_images(few: Mapping[str, int], splits: tuple[str, ...]) -> str:
+def few_images(few: Mapping[int, int], parts: Parts, classes: Sequence[str]) -> list[str]:
+    """Notes on classes with fewer different images than splits, all of which are in train.
+
+    Args:
+        few: label → different images of such a class.
+        parts: the splits.
+        classes: names, in label order.
+    """
+    if not few:
+        return []
+    if not parts["val"]:
+        return [
+            f"there are no validation images, as no class has {2 if parts['test'] else 3} different images: how good "
+            "the model is will not be known until it is evaluated on others"
+        ]
+    names = listing(f"{classes[label]} ({images})" for label, images in few.items())
     one = len(few) == 1
-    return (
-        f"{'the class' if one else f'{len(few)} classes,'} "
-        f"{listing(f'{name} ({images})' for name, images in few.items())}{'' if one else ','} "
-        f"{'has' if one else 'have'} fewer than {len(splits)} different images, and {', '.join(splits[:-1])} and "
-        f"{splits[-1]} need one of each class. Add images (30 of a class are a good start), or remove "
-        f"{'the class' if one else 'these classes'}"
-    )
+    return [
+        f"all images of {'the class' if one else f'{len(few)} classes,'} {names}{'' if one else ','} are in train, as "
+        f"there are so few: how well {'it is' if one else 'they are'} recognized will not be known"
+    ]
 
 
 def label_of(sample: Sample) -> int:

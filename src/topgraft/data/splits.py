@@ -16,10 +16,10 @@ from .split_checks import (
     Parts,
     absent_classes,
     dropped_copies,
+    few_images,
     label_of,
     require_source,
     require_train,
-    too_few_images,
     two_labels,
 )
 
@@ -33,9 +33,9 @@ def divide(source: Source, *, split_seed: int = 0, limit: int | None = None) -> 
     Images without splits are divided 60/20/20. Within each class they are ranked by a hash of `split_seed` and
     content, and the ranking is cut: the first fifth is test, the next val, the rest train. So adding an image
     moves at most one other image across each cut. A source with train and test but no val has a fifth of train
-    taken as val in the same way. Splits of the source do not change, except that images whose content is also in a
-    later split are dropped: from train if in val or test, from val if in test. Equal images get the same split,
-    whatever their labels.
+    taken as val in the same way. A class with fewer images than there are parts is in train as a whole. Splits of the
+    source do not change, except that images whose content is also in a later split are dropped: from train if in val
+    or test, from val if in test. Equal images get the same split, whatever their labels.
 
     Args:
         source: result of `open_source`.
@@ -47,8 +47,8 @@ def divide(source: Source, *, split_seed: int = 0, limit: int | None = None) -> 
         The splits, each in the source's order. `duplicates` are those of the whole source, also with a `limit`.
 
     Raises:
-        DataError: no images, one class, a class without images in train, fewer images than the splits need,
-            or a limit that is too small for every class. The message lists the files that could not be read.
+        DataError: no images, one class, a class without images in train, or a limit that is too small for every
+            class. The message lists the files that could not be read.
     """
     try:
         return _divide(source, split_seed, limit)
@@ -94,19 +94,22 @@ def _divide(source: Source, split_seed: int, limit: int | None) -> Splits:
     parts: Parts = {split: list(source.given.get(split, ())) for split in SPLIT_NAMES}
     dropped: set[str] = set()
     made: frozenset[SplitName] = frozenset()
+    few: dict[int, int] = {}
     if source.flat:
-        parts, made = _cut(source.flat, source.classes, _FIFTHS, split_seed), frozenset(SPLIT_NAMES)
+        parts, few = _cut(source.flat, _FIFTHS, split_seed)
+        made = frozenset(SPLIT_NAMES)
     else:
         parts, dropped = drop_copies(parts)
         if not parts["val"]:
             require_train(parts, source, bool(dropped))
-            parts |= _cut(parts["train"], source.classes, {"train": 4, "val": 1}, split_seed)
+            cut, few = _cut(parts["train"], {"train": 4, "val": 1}, split_seed)
+            parts |= cut
             made = frozenset({"val"})
     require_train(parts, source, bool(dropped))
     duplicates = find_duplicates(source, parts, dropped)
     notes = (
         *source.notes,
-        *absent_classes(parts, source.classes),
+        *(few_images(few, parts, source.classes) or absent_classes(parts, source.classes)),
         *dropped_copies(duplicates),
         *two_labels(duplicates),
     )
@@ -138,8 +141,13 @@ def _rank(split_seed: int, sample: Sample) -> bytes:
     return hashlib.sha256(f"{split_seed}:{sample.digest}".encode()).digest()
 
 
-def _cut(samples: Sequence[Sample], classes: Sequence[str], shares: Mapping[SplitName, int], split_seed: int) -> Parts:
-    """Divide samples by fifths. The shares sum to five; the first is that of the remaining samples."""
+def _cut(samples: Sequence[Sample], shares: Mapping[SplitName, int], split_seed: int) -> tuple[Parts, dict[int, int]]:
+    """Divide samples by fifths. The shares sum to five; the first is that of the remaining samples.
+
+    Returns:
+        The parts, and the number of different images of each label that has fewer than there are parts: all of them
+        are in the first.
+    """
     home: dict[str, int] = {}  # digest → class it is ranked in: one, so that equal images of two labels stay together
     for sample in samples:
         label = label_of(sample)
@@ -148,12 +156,12 @@ def _cut(samples: Sequence[Sample], classes: Sequence[str], shares: Mapping[Spli
     by_digest = {sample.digest: sample for sample in samples}
     for digest, label in home.items():
         ranked[label].append((_rank(split_seed, by_digest[digest]), digest))
-    few = {classes[label]: len(digests) for label, digests in sorted(ranked.items()) if len(digests) < len(shares)}
-    if few:
-        raise DataError(too_few_images(few, tuple(shares)))
+    few = {label: len(digests) for label, digests in sorted(ranked.items()) if len(digests) < len(shares)}
     rest, *cut = shares
     place: dict[str, SplitName] = {}
-    for contents in ranked.values():
+    for label, contents in ranked.items():
+        if label in few:
+            continue
         contents.sort()
         start = fifths = 0
         for split in reversed(cut):
@@ -165,7 +173,7 @@ def _cut(samples: Sequence[Sample], classes: Sequence[str], shares: Mapping[Spli
     parts: Parts = {split: [] for split in shares}
     for sample in samples:
         parts[place.get(sample.digest, rest)].append(sample)
-    return parts
+    return parts, few
 
 
 def _take(parts: Mapping[str, Sequence[Sample]], limit: int, split_seed: int) -> dict[str, tuple[Sample, ...]]:

@@ -164,7 +164,8 @@ def _labels(samples: Sequence[Sample], bad: Mapping[str, str]) -> list[int]:
 def _problem(splits: Splits, bad: Mapping[str, str]) -> str | None:
     """Why the images cannot be fitted without those that cannot be decoded."""
     try:
-        require_readable(splits.classes, set(_labels(splits.train, bad)), _labels(splits.val, bad))
+        val = _labels(splits.val, bad) if splits.val else None
+        require_readable(splits.classes, set(_labels(splits.train, bad)), val)
     except DataError as error:
         return str(error)
     return None

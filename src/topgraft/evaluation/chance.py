@@ -134,9 +134,10 @@ def judged_out_of_fold(
     return None
 
 
-def as_config(out_of_fold: LargestClass | None, validation: Evaluation) -> dict[str, Any]:
+def as_config(out_of_fold: LargestClass | None, validation: Evaluation | None) -> dict[str, Any]:
     """The comparison for a fit's config: on all images, where they selected out of fold; else on validation's."""
-    return {"largest_class": asdict(out_of_fold or judged(validation))}
+    found = out_of_fold or (None if validation is None else judged(validation))
+    return {"largest_class": None if found is None else asdict(found)}
 
 
 def warned(message: str) -> list[str]:

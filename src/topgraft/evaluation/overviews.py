@@ -55,7 +55,8 @@ def fitted(this: FittedClassifier) -> Overview:
     """How good it is, what it was made of, and what it has taken."""
     backbone, config, spec = this.config["backbone"], this.config, this.spec
     judged, numbers = this.validation, Overview("")
-    label = "nothing, as the weights were changed after the fit"
+    changed = config.get("changed_after_fit")
+    label = f"nothing, as {'the weights were changed after the fit' if changed else 'there are no validation images'}"
     if judged is not None:
         label = split_label(judged.split, judged.used_for_selection, judged.before_refit)
         numbers = metrics_overview(judged.metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from topgraft.errors import UsageError
@@ -55,6 +56,20 @@ def require_effect(given: Mapping[str, Any], chosen: verbs.FitSettings | verbs.I
         raise UsageError("--views are augmented ones, and --augment none makes none; give one of them")
     if {"lr", "find_lr"} <= wrote:
         raise UsageError("--find-lr measures the rate that --lr gives; give one of them")
+
+
+def without_validation(chosen: verbs.FitSettings) -> verbs.FitSettings:
+    """The settings without validation images: only the head is trained, as nothing can say whether steps help.
+
+    Raises:
+        UsageError: a strategy that takes steps.
+    """
+    if strategy_name(chosen) not in ("auto", "head") or chosen.weights == RANDOM:
+        raise UsageError(
+            "there are no validation images, so nothing can say whether training more than the head helps. "
+            "Use --strategy head with pretrained weights, or add images: at least 3 different ones of a class"
+        )
+    return replace(chosen, strategy="head", budget=None)
 
 
 def strategy_name(chosen: verbs.FitSettings | verbs.InspectSettings) -> str:

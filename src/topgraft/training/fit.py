@@ -23,7 +23,7 @@ from topgraft.models.registry import find_network
 from topgraft.models.weights.digest import fingerprint
 from topgraft.models.weights.names import RANDOM
 from topgraft.settings import verbs
-from topgraft.settings.conflicts import class_weight, rate, strategy_name, updates_batchnorm
+from topgraft.settings.conflicts import class_weight, rate, strategy_name, updates_batchnorm, without_validation
 from topgraft.strategies import STRATEGIES, defaults
 from topgraft.strategies.facts import Facts, Strategy
 from topgraft.strategies.history import EpochRecord, epoch_from_json
@@ -106,6 +106,8 @@ def train_network(
         TrainingStalledError: see `topgraft.training.sgd.epochs.run_phase`.
     """
     lap = stopwatch(seconds)
+    if not splits.val:
+        chosen = without_validation(chosen)
     saved = saved_state(chosen, splits)
     if saved is not None:
         begun_with = Resolved.of(saved.state["resolved"])
@@ -384,5 +386,6 @@ def labeled(
     """
     labels = labels_of(samples)[computed.kept]
     first = int((computed.kept < train_size).sum())
-    require_readable(classes, set(labels[:first].tolist()), labels[first:].tolist())
+    val = labels[first:].tolist() if len(samples) > train_size else None
+    require_readable(classes, set(labels[:first].tolist()), val)
     return Labeled(computed.rows[:first], labels[:first]), Labeled(computed.rows[first:], labels[first:])
