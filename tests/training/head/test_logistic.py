@@ -9,6 +9,7 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import Normalizer
+from support.random_features import Data, make
 
 from topgraft import metrics
 from topgraft.models import normalization
@@ -17,19 +18,6 @@ from topgraft.strategies.defaults import STRENGTHS
 from topgraft.training.head import lbfgs, logistic
 from topgraft.training.head.discriminant import SHRINKAGES
 from topgraft.training.head.logistic import HeadSettings
-
-Data = tuple[np.ndarray, np.ndarray]
-
-
-def make(n: int, d: int, classes: int, seed: int = 0, noise: float = 3.0) -> Data:
-    """Correlated features with a mean and a scale of their own, one of them constant; every class occurs."""
-    generator = np.random.default_rng(seed)
-    labels = np.concatenate([np.arange(classes), generator.integers(0, classes, n - classes)])
-    centers = generator.normal(size=(classes, d))
-    mixed = (centers[labels] + noise * generator.normal(size=(n, d))) @ generator.normal(size=(d, d)) / np.sqrt(d)
-    features = mixed * generator.uniform(0.1, 10, d) + generator.normal(size=d)
-    features[:, 0] = 0.25
-    return features.astype(np.float32), labels
 
 
 def reference(data: Data, new: np.ndarray, c: float, name: str, weight: str | None = None) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_head import make
+from support.random_features import make
 
 from topgraft import metrics
 from topgraft.strategies.defaults import STRENGTHS
