@@ -273,7 +273,7 @@ def test_an_existing_folder_is_not_overwritten_unless_asked(
     (tmp_path / "diary.txt").write_text("dear diary")
     code, _, err = ask(capsys, "fit", "--strategy", "head", photos, "--out", tmp_path, "--overwrite")
     assert code == 2
-    assert "no Topgraft artifact" in err
+    assert "not a Topgraft artifact" in err
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_an_existing_folder_is_not_overwritten_unless_asked(
     [
         (["fit", "nowhere"], 1, "nowhere"),
         (["fit", "digits", "--backbone", "resnet5"], 2, "no backbone"),
-        (["evaluate", "nowhere", "digits"], 1, "no Topgraft artifact"),
+        (["evaluate", "nowhere", "digits"], 1, "not a Topgraft artifact"),
         (["summary", "zzz"], 2, "no backbone"),
         (["fit", "digits", "--engine", "fastest"], 2, "--measure"),
     ],

@@ -25,7 +25,7 @@ def watch(event, arguments):
             written.append(os.path.abspath(os.fsdecode(arguments[0])))
 
 sys.addaudithook(watch)
-from topgraft.cli import main
+from topgraft.cli.main import main
 
 photos, run = sys.argv[1:]
 codes = [

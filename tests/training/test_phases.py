@@ -138,13 +138,13 @@ def test_a_phase_that_only_ties_leaves_the_shallower_one(
 def test_every_phase_starts_from_the_best_state(many: PixelInputs) -> None:
     """A phase that only did harm is as if it had not been."""
     choices = replace(CHOICES, steps=replace(CHOICES.steps, stalled="ignore", batch_size=16))
-    harm = replace(WHOLE, name="harm", lr=3.0, epochs=1)
+    harm = replace(WHOLE, name="harm", lr=1.0, epochs=1)
     one, other = small_classifier(), small_classifier()
     again = replace(TOP, name="again")
     records, _ = fit(one, many, "rules", rules(HEAD, TOP, harm, again), choices=choices, blind=True)
     direct, _ = fit(other, many, "rules", rules(HEAD, TOP, again), choices=choices, blind=True)
     harmed = next(record for record in records if record.name == "harm")
-    assert standing(harmed) < standing(best_of(records))
+    assert standing(harmed) < standing(best_of([r for r in records if r.phase < harmed.phase])), "or it did no harm"
     assert [r.phase for r in records][-2:] == [3, 3]
     assert [replace(r, phase=2) for r in records[-2:]] == direct[-2:]
     assert same(one.state_dict(), other.state_dict())
@@ -440,7 +440,7 @@ def test_what_folds_have_chosen_is_trained_to_its_last_epoch(many: PixelInputs) 
 
     def harmful(groups: Sequence[str], facts: Facts, history: Sequence[EpochRecord]) -> Phase | None:
         phase = never_the_same(groups, facts, history)
-        return replace(phase, lr=1.0, keep_last=True) if phase is not None and phase == WHOLE else phase
+        return replace(phase, lr=0.5, keep_last=True) if phase is not None and phase == WHOLE else phase
 
     records, outcome = fit(classifier, many, harmful, choices=choices, blind=True)
     assert standing(records[-1]) < standing(best_of(records)), "or the test shows nothing"
