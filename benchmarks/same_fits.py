@@ -12,7 +12,7 @@ anything differs. Between two runs of one checkout nothing may differ either; if
 The fits run through the command line, on photos and weights that the script makes from a seed. Everything that a fit
 could measure and decide by is given: engine, precision, threads, caching; and `auto` is replayed from the config of a
 run that is recorded once and kept in the output file, so that later code has to read a config of earlier code. Names
-of options may have changed in between: `SPELLINGS` lists what each is called, and the first one that
+of options may have changed in between: `SPELLINGS` in ``checkout.py`` lists what each is called, and the first one that
 `topgraft fit --help` knows is used. Add a name there when you rename an option.
 
 Printed for each fit are beginnings of SHA-256 sums:
@@ -31,13 +31,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +42,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import small_inputs
-
-SPELLINGS: Mapping[str, tuple[str, ...]] = {
-    "--from": ("--unfreeze-from", "--from"),
-}
-"""What an option of `fit` was called at one time or another, by the name that `FITS` uses; the newest first."""
+from benchmarks.checkout import OFTEN, Checkout, FitFailedError, kill_within, open_checkout
 
 NETWORKS = {
     "squeezenet1_1": ("--backbone", "squeezenet1_1", "--weights", "{folder}/squeezenet1_1.safetensors"),
@@ -76,15 +69,6 @@ CLASSES = ("across", "rising", "upright")
 OUTPUTS = 6  # of the weights' own classifier
 SIDE = 32  # pixels
 
-TIMM = """
-import sys, torch
-if torch.version.cuda is None:  # torchvision's own operators may be made for another build; these two suffice
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-"""
-"""Run before timm is imported, where it cannot be imported otherwise; as in ``tests/conftest.py``."""
-
 
 @dataclass(frozen=True)
 class Fit:
@@ -93,7 +77,8 @@ class Fit:
     Attributes:
         name: what is printed.
         network: a key of `NETWORKS`.
-        options: of ``topgraft fit``, in the names of `SPELLINGS`' keys; "{folder}" is the folder of the inputs.
+        options: of ``topgraft fit``, in the names of the keys of `benchmarks.checkout.SPELLINGS`; "{folder}" is the
+            folder of the inputs.
         needs: the module without which it is skipped.
         replay: replay it from a recorded config.
         kill: kill it within an epoch, and resume it.
@@ -112,17 +97,18 @@ FITS = (
     Fit("descriptor coding, svm", "descriptors", ("--strategy", "head"), needs="cv2"),
     Fit(
         "partial, cached", "squeezenet1_1",
-        ("--strategy", "partial", "--from", "stage2", *STEPS, "--boundary-cache", "on", "--views", "2"),
+        ("--strategy", "partial", "--unfreeze-from", "stage2", *STEPS, "--boundary-cache", "on", "--views", "2"),
     ),
     Fit(
         "partial, not cached", "squeezenet1_1",
-        ("--strategy", "partial", "--from", "stage2", *STEPS, "--boundary-cache", "off"),
+        ("--strategy", "partial", "--unfreeze-from", "stage2", *STEPS, "--boundary-cache", "off"),
     ),
     Fit("full, mixup", "squeezenet1_1", MIXUP),
     Fit("full, ema", "lite0", ("--strategy", "full", *LITE0_STEPS, "--ema", "0.5")),
     Fit(
         "partial, l2-sp", "lite0",
-        ("--strategy", "partial", "--from", "stage5", *LITE0_STEPS, "--l2-sp", "0.1", "--boundary-cache", "on"),
+        ("--strategy", "partial", "--unfreeze-from", "stage5", *LITE0_STEPS, "--l2-sp", "0.1",
+         "--boundary-cache", "on"),
     ),
     Fit(
         "random weights", "random",
@@ -131,12 +117,12 @@ FITS = (
     ),
     Fit(
         "forget at most", "lite0",
-        ("--strategy", "partial", "--from", "stage7", *LITE0_STEPS, "--boundary-cache", "off", "--forget-at-most", "15",
-         "--source", "{folder}/source"),
+        ("--strategy", "partial", "--unfreeze-from", "stage7", *LITE0_STEPS, "--boundary-cache", "off",
+         "--forget-at-most", "15", "--source", "{folder}/source"),
     ),
     Fit(
         "timm", "timm",
-        ("--strategy", "partial", "--from", "stage3", *LITE0_STEPS, "--boundary-cache", "on", "--views", "1"),
+        ("--strategy", "partial", "--unfreeze-from", "stage3", *LITE0_STEPS, "--boundary-cache", "on", "--views", "1"),
         needs="timm",
     ),
     Fit(
@@ -147,92 +133,9 @@ FITS = (
 )  # fmt: skip
 
 
-class FitFailedError(Exception):
-    """A command of the checkout did not end as it should; says how."""
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """The code that is run: its interpreter, where it may write, and what it is started with.
-
-    Attributes:
-        python: the interpreter of its virtual environment.
-        folder: of inputs, artifacts and cache.
-        threads: of the processor.
-        help: what ``topgraft fit --help`` prints.
-        timm: what has to run before timm can be imported; None where it cannot.
-        cache: folder of the cache; one in `folder` if None.
-    """
-
-    python: str
-    folder: Path
-    threads: int
-    help: str = ""
-    timm: str | None = None
-    cache: Path | None = None
-
-    def environment(self) -> dict[str, str]:
-        """Of every process: as many threads as asked for, a cache of its own, no network."""
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
-        return {
-            **os.environ,
-            **threads,
-            "TOPGRAFT_CACHE": str(self.cache or self.folder / "cache"),
-            "TOPGRAFT_OFFLINE": "1",
-        }
-
-    def command(self, arguments: Sequence[str], needs: str = "") -> list[str]:
-        """How the command line is started, with what its fit needs."""
-        if needs == "timm" and self.timm:
-            start = f"{self.timm}\nimport runpy\nrunpy.run_module('topgraft', run_name='__main__', alter_sys=True)"
-            return [self.python, "-c", start, *arguments]
-        return [self.python, "-m", "topgraft", *arguments]
-
-    def run(self, arguments: Sequence[str], needs: str = "") -> str:
-        """Run a verb; returns what it printed.
-
-        Raises:
-            FitFailedError: it did not end with 0.
-        """
-        command = self.command(arguments, needs)
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=self.environment(), check=False, cwd=self.folder
-        )
-        if done.returncode:
-            raise FitFailedError(f"topgraft {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-800:]}")
-        return done.stdout
-
-    def python_says(self, code: str) -> str | None:
-        """What a few lines of Python print with this interpreter; None where they fail."""
-        done = subprocess.run(
-            [self.python, "-c", code], capture_output=True, text=True, env=self.environment(), check=False
-        )
-        return None if done.returncode else done.stdout.strip()
-
-    def has(self, module: str) -> bool:
-        """Whether a module that a fit needs is there."""
-        return self.timm is not None if module == "timm" else self.python_says(f"import {module}") is not None
-
-    def spelled(self, options: Sequence[str]) -> list[str]:
-        """Options as this checkout calls them."""
-        return [self._spelled(word) if word.startswith("--") else self._filled(word) for word in options]
-
-    def _filled(self, word: str) -> str:
-        return word.replace("{folder}", str(self.folder))
-
-    def _spelled(self, option: str) -> str:
-        names = SPELLINGS.get(option, (option,))
-        for name in names:
-            if f" {name} " in self.help or f"[{name}" in self.help:
-                return name
-        raise FitFailedError(f"`topgraft fit --help` has no {' or '.join(names)}: add its new name to SPELLINGS")
-
-
-def open_checkout(python: str, folder: Path, threads: int) -> Checkout:
-    """The checkout of an interpreter, with its inputs made."""
-    plain = Checkout(python, folder, threads)
-    helped = " ".join(plain.run(["fit", "--help"]).split()) + " "
-    checkout = Checkout(python, folder, threads, helped, before_timm(plain))
+def write_inputs(checkout: Checkout) -> None:
+    """Photos, labeled images of the original task, and weights."""
+    folder = checkout.folder
     small_inputs.write_photos(folder / "photos", CLASSES, 40, seed=1, jpeg=20)
     small_inputs.write_photos(folder / "source", tuple(map(str, range(OUTPUTS))), 10, seed=2)
     shapes = {
@@ -242,12 +145,6 @@ def open_checkout(python: str, folder: Path, threads: int) -> Checkout:
     }
     for name, each in shapes.items():
         small_inputs.write_weights(folder / f"{name}.safetensors", each, seed=0)
-    return checkout
-
-
-def before_timm(checkout: Checkout) -> str | None:
-    """What has to run before timm can be imported: nothing, or `TIMM`; None where it cannot."""
-    return next((code for code in ("", TIMM) if checkout.python_says(f"{code}\nimport timm") is not None), None)
 
 
 def timm_shapes(checkout: Checkout) -> small_inputs.Shapes:
@@ -296,60 +193,6 @@ def _kill_and_resume(checkout: Checkout, arguments: Sequence[str], out: Path) ->
     kill_within(checkout, [*arguments, *OFTEN], out, lambda place: place["step"] > 0)
     place = json.loads(checkout.run([*arguments, "--resume"]))["resumed_from"]
     return "killed in " + ", ".join(f"{name} {value}" for name, value in place.items())
-
-
-OFTEN = ("--checkpoint-minutes", "1e-6")
-"""A state of the fit is written after each stretch of 25 steps."""
-
-
-def kill_within(
-    checkout: Checkout, arguments: Sequence[str], out: Path, wanted: Callable[[Mapping[str, int]], bool]
-) -> Mapping[str, int]:
-    """Kill a fit as soon as it has written a state of a wanted place; returns the place.
-
-    Args:
-        checkout: the code.
-        arguments: of its command line.
-        out: folder of the artifact.
-        wanted: of a place, as ``{"phase": 1, "epoch": 1, "step": 25}``; within a fold it has ``fold`` too.
-
-    Raises:
-        FitFailedError: again and again it ended before, or wrote another state while it was killed.
-    """
-    state = out / "checkpoint.safetensors"
-    for _ in range(_TRIALS):
-        with subprocess.Popen(
-            checkout.command(arguments),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=checkout.environment(),
-            cwd=checkout.folder,
-        ) as process:
-            while process.poll() is None and not ((place := place_of(state)) and wanted(place)):
-                time.sleep(0.001)
-            process.kill()  # this child alone; it has no children
-            process.wait()
-        place = place_of(state)
-        if place and wanted(place):
-            return place
-        shutil.rmtree(out, ignore_errors=True)  # the next state was written in between
-    raise FitFailedError(
-        f"{_TRIALS} times the fit in {out} was not killed where it should be, the last time at {place}"
-    )
-
-
-_TRIALS = 5
-
-
-def place_of(state: Path) -> dict[str, int] | None:
-    """Phase, epoch and step from which the fit of a checkpoint is resumed; None where there is no checkpoint."""
-    try:
-        with state.open("rb") as file:
-            metadata = json.loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"]
-    except FileNotFoundError:
-        return None
-    place: dict[str, int] = json.loads(next(iter(metadata.values())))["state"]["position"]
-    return place
 
 
 def sums(checkout: Checkout, fit: Fit, artifact: Path) -> dict[str, Any]:
@@ -424,6 +267,7 @@ def main(arguments: list[str] | None = None) -> None:
     threads = before.get("threads", given.threads)
     with tempfile.TemporaryDirectory(prefix="same-fits-") as folder:
         checkout = open_checkout(given.python, Path(folder), threads)
+        write_inputs(checkout)
         machine = checkout.python_says(_MACHINE) or ""
         print(f"{machine}; threads: {threads}", flush=True)
         if before and before["machine"] != machine:

@@ -41,14 +41,14 @@ FITS = {
     "head": GoldenFit((*_SMALL, "--strategy", "head"), trains=False),
     "svm": GoldenFit(("--backbone", "descriptor_coding", *_FIT, "--strategy", "head"), needs="cv2"),
     "partial": GoldenFit(
-        (*_SMALL, "--strategy", "partial", "--from", "stage1", "--batch-size", "4", "--epochs", "8", "--lr", "1e-3",
-         *_CACHED)
+        (*_SMALL, "--strategy", "partial", "--unfreeze-from", "stage1", "--batch-size", "4", "--epochs", "8",
+         "--lr", "1e-3", *_CACHED)
     ),
     "rules": GoldenFit(RULES),
     "auto": GoldenFit((*AUTO, "--budget", "4m", "--epochs", "6")),
     "forget_at_most": GoldenFit(
-        (*_LITE0, "--strategy", "partial", "--from", "stage6", "--batch-size", "4", "--epochs", "8", "--lr", "1e-3",
-         *_CACHED, "--forget-at-most", "20", "--source", "source")
+        (*_LITE0, "--strategy", "partial", "--unfreeze-from", "stage6", "--batch-size", "4", "--epochs", "8",
+         "--lr", "1e-3", *_CACHED, "--forget-at-most", "20", "--source", "source")
     ),
     "timm": GoldenFit((*_TIMM, "--strategy", "head"), needs="timm", trains=False),
 }  # fmt: skip

@@ -31,11 +31,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import same_fits, small_inputs
+from benchmarks.checkout import OFTEN, Checkout, kill_within, open_checkout
 from tests.support.golden.fits import ENGINE, FITS, RULES_FILE, UNFINISHED
 
 OUTPUTS = 6  # of the weights' own classifier
 STRIDES = {"squeezenet1_1": 4, "lite0": 8, "timm": 1}  # see `benchmarks.small_inputs.write_weights`
-
 
 MACHINE = ("processor_name", "processor", "threads", "engines")
 """What ``topgraft devices --json`` says of all that decides about the last bits."""
@@ -45,8 +45,7 @@ def main() -> None:
     """Write the folder of this version."""
     with tempfile.TemporaryDirectory(prefix="golden-") as temporary:
         root = Path(temporary)
-        checkout = same_fits.Checkout(sys.executable, root, threads=1)
-        checkout = replace(checkout, timm=same_fits.before_timm(checkout))
+        checkout = open_checkout(sys.executable, root)
         devices = json.loads(checkout.run(["devices", "--json"]))
         folder = Path(__file__).parent / devices["topgraft"]
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,10 +66,10 @@ def main() -> None:
         print(f"{path.stat().st_size:9,} {path.name}")
 
 
-def make_artifact(root: Path, checkout: same_fits.Checkout, name: str) -> None:
+def make_artifact(root: Path, checkout: Checkout, name: str) -> None:
     """Run a fit, evaluate it, so that the artifact holds logits of the test images, and keep its predictions there."""
     fit, out = FITS[name], f"runs/{name}"
-    checkout.run(["fit", "photos", *fit.options, "--out", out, "--json"], fit.needs)
+    checkout.run(["fit", "photos", *checkout.spelled(fit.options), "--out", out, "--json"], fit.needs)
     require_trained(root, name)
     apart = replace(checkout, cache=root / "caches" / "afterwards")
     apart.run(["evaluate", out, "photos", *ENGINE, "--json"], fit.needs)
@@ -79,10 +78,10 @@ def make_artifact(root: Path, checkout: same_fits.Checkout, name: str) -> None:
     (root / out / "predictions.json").write_text(answers + "\n", encoding="utf-8")
 
 
-def make_checkpoint(root: Path, checkout: same_fits.Checkout, name: str) -> Mapping[str, int]:
+def make_checkpoint(root: Path, checkout: Checkout, name: str) -> Mapping[str, int]:
     """Kill a fit within an epoch, or within a fold, and return where."""
-    arguments = ["fit", "photos", *UNFINISHED[name], "--out", f"runs/{name}", *same_fits.OFTEN]
-    return same_fits.kill_within(checkout, arguments, root / "runs" / name, WANTED[name])
+    arguments = ["fit", "photos", *checkout.spelled(UNFINISHED[name]), "--out", f"runs/{name}", *OFTEN]
+    return kill_within(checkout, arguments, root / "runs" / name, WANTED[name])
 
 
 WANTED = {
@@ -91,7 +90,7 @@ WANTED = {
 }
 
 
-def write_inputs(root: Path, checkout: same_fits.Checkout) -> None:
+def write_inputs(root: Path, checkout: Checkout) -> None:
     """Photos, source, weights and rules.toml."""
     small_inputs.write_photos(root / "photos", ("across", "rising", "upright"), 60, seed=1, side=48)
     small_inputs.write_photos(root / "source", tuple(map(str, range(OUTPUTS))), 6, seed=2, side=48)
